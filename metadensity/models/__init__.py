@@ -1,0 +1,29 @@
+"""Few-shot models. A new one is a file in this folder and a line in ``MODELS``; it then inherits every contract test."""
+
+from metadensity.models.attention import AttentionPixelCNN
+from metadensity.models.base import FewShotModel
+from metadensity.models.conditional import ConditionalPixelCNN
+from metadensity.models.independent import IndependentPixels
+from metadensity.models.support_mean import SupportMean
+from metadensity.models.support_mixture import SupportMixture
+from metadensity.models.unconditional import UnconditionalPixelCNN
+
+MODELS: dict[str, type[FewShotModel]] = {
+    "independent": IndependentPixels,
+    "support_mean": SupportMean,
+    "support_mixture": SupportMixture,
+    "unconditional": UnconditionalPixelCNN,
+    "conditional": ConditionalPixelCNN,
+    "attention": AttentionPixelCNN,
+}
+
+__all__ = [
+    "MODELS",
+    "AttentionPixelCNN",
+    "ConditionalPixelCNN",
+    "FewShotModel",
+    "IndependentPixels",
+    "SupportMean",
+    "SupportMixture",
+    "UnconditionalPixelCNN",
+]

@@ -1,0 +1,40 @@
+"""Conditional PixelCNN: the support acts through one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.models.base import FewShotModel
+from metadensity.nn.pixelcnn import PixelCNN
+from metadensity.nn.support import VectorEncoder
+
+
+class ConditionalPixelCNN(FewShotModel):
+    """Gated PixelCNN whose gates are biased by f(s), one vector of the support (Reed et al. 2018, section 3.1).
+
+    The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
+    context: size of f(s); None means twice the planes.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        levels: int,
+        layers: int = 12,
+        planes: int = 24,
+        penultimate: int = 32,
+        kernel_size: int = 3,
+        context: int | None = None,
+    ) -> None:
+        context = 2 * planes if context is None else context
+        options = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        super().__init__(event_shape, levels, **options, context=context)
+        self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
+        self.network = PixelCNN(self.event_shape, levels, **options, context=context)
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        """Encode the support into f(s)."""
+        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], self.encoder(support)))

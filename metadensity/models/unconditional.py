@@ -1,0 +1,35 @@
+"""Gated PixelCNN that never looks at the support: the baseline without conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.models.base import FewShotModel
+from metadensity.nn.pixelcnn import PixelCNN
+
+
+class UnconditionalPixelCNN(FewShotModel):
+    """A gated PixelCNN (van den Oord et al. 2016) of all tasks together; the same density for every support."""
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        levels: int,
+        layers: int = 12,
+        planes: int = 24,
+        penultimate: int = 32,
+        kernel_size: int = 3,
+    ) -> None:
+        super().__init__(
+            event_shape, levels, layers=layers, planes=planes, penultimate=penultimate, kernel_size=kernel_size
+        )
+        self.network = PixelCNN(
+            self.event_shape, levels, layers=layers, planes=planes, penultimate=penultimate, kernel_size=kernel_size
+        )
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        """The same for every support."""
+        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1]))

@@ -1,0 +1,1 @@
+"""Building blocks, written once for sequences, images and volumes."""

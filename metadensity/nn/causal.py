@@ -1,0 +1,154 @@
+"""Causal layers in one, two and three dimensions.
+
+Pixels are ordered as a raster scan reads them: the first space dimension slowest, the last one
+fastest. The past of a pixel t is covered by one *stack* of features a dimension: stack k looks at
+the places that agree with t in the dimensions before k, lie before it in dimension k, and are
+anywhere in the dimensions after k. In two dimensions stack 0 is the vertical and stack 1 the
+horizontal stack of the gated PixelCNN (van den Oord et al. 2016, "Conditional Image Generation
+with PixelCNN Decoders", section 2.2); in one dimension the only stack is a causal convolution as
+in WaveNet; in three there are a plane, a row and a pixel stack. No pixel of the past is left out
+(no blind spot), and no weight is masked: kernels are cropped to their causal half and shifted, so
+nothing is computed to be thrown away, and an adapted model is causal whatever its weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True) -> nn.Module:
+    """A convolution with a kernel of one place in ``dims`` dimensions."""
+    return CONV[dims](in_features, out_features, kernel_size=1, bias=bias)
+
+
+def positions(space: tuple[int, ...]) -> Tensor:
+    """Coordinates in [-1, 1], one channel a dimension: ``(dims, *space)``. A dimension of one place is at 0."""
+    axes = [torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1) for size in space]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+class CausalConv(nn.Module):
+    """The convolution of one stack: ``(batch, in, *space)`` to ``(batch, out, *space)``.
+
+    stack: the dimension whose past is seen, 0 to ``dims - 1``.
+    kernel_size: the full, odd width K. The kernel spans 1 place in dimensions before ``stack``, K
+        in those after it, and in dimension ``stack`` the (K - 1) / 2 places before the current one.
+    strict: leave out the current place (first layer); otherwise it is included, which is causal as
+        soon as the inputs themselves are strictly causal.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, dims: int, stack: int, kernel_size: int, strict: bool
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0 or kernel_size < 3:
+            raise ValueError(f"kernel_size={kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
+        self.dims, self.stack, self.strict = dims, stack, strict
+        self.reach = kernel_size // 2
+        self.taps = self.reach if strict else self.reach + 1
+        kernel = [1] * stack + [self.taps] + [kernel_size] * (dims - stack - 1)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, *kernel))
+        self.bias = nn.Parameter(torch.empty(out_features))
+        bound = 1 / math.sqrt(in_features * math.prod(kernel))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        nn.init.uniform_(self.bias, -bound, bound)
+        # Dimensions after `stack` see both sides; dimensions before it are not padded.
+        self._symmetric = [0] * (stack + 1) + [self.reach] * (dims - stack - 1)
+        after = -1 if strict else 0  # a negative pad drops the last place: that is the shift
+        self._causal_pad = [0, 0] * (dims - stack - 1) + [self.reach, after]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve the whole space at once."""
+        return self.convolve(F.pad(x, self._causal_pad), self._symmetric)
+
+    def convolve(self, padded: Tensor, padding: int | list[int] = 0) -> Tensor:
+        """Convolve inputs that were padded before, or a window cut out of them."""
+        return _CONVOLVE[self.dims](padded, self.weight, self.bias, padding=padding)
+
+
+def gate(z: Tensor) -> Tensor:
+    """tanh(a) * sigmoid(b) of the two halves of the features (dimension 1)."""
+    a, b = z.chunk(2, dim=1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+def add_per_task(x: Tensor, bias: Tensor) -> Tensor:
+    """Add ``bias`` ``(tasks, features, *space or ones)`` to ``x`` ``(samples * tasks, features, *space)``."""
+    return (x.unflatten(0, (-1, bias.shape[0])) + bias).flatten(0, 1)
+
+
+class GatedLayer(nn.Module):
+    """One gated layer over all stacks (Conditional PixelCNN, equation 5; Reed et al. 2018, equation 4).
+
+    Each stack is convolved, receives the pre-activations of the stack before it through a pointwise
+    link, and is gated; the last stack has a residual and a skip output.
+    Departure: the stacks before the last have a residual as well (12 layers train faster with it).
+
+    context: features of the task vector f(s) that biases every gate; 0 for none.
+    read: features of a per-place context given to the gates of the last stack; 0 for none.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        planes: int,
+        skip: int,
+        dims: int,
+        kernel_size: int,
+        strict: bool = False,
+        context: int = 0,
+        read: int = 0,
+    ) -> None:
+        super().__init__()
+        self.planes, self.skip, self.residual = planes, skip, not strict
+        self.convs = nn.ModuleList(
+            CausalConv(in_features, 2 * planes, dims, stack, kernel_size, strict) for stack in range(dims)
+        )
+        self.links = nn.ModuleList(pointwise(2 * planes, 2 * planes, dims, bias=False) for _ in range(dims - 1))
+        self.contexts = nn.ModuleList(nn.Linear(context, 2 * planes, bias=False) for _ in range(dims if context else 0))
+        self.read = pointwise(read, 2 * planes, dims, bias=False) if read else None
+        self.out = pointwise(planes, planes + skip, dims)
+
+    def conv(self, stack: int) -> CausalConv:
+        """The convolution of one stack."""
+        return cast(CausalConv, self.convs[stack])
+
+    def outputs(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual and skip output of the last stack from its pre-activations."""
+        residual, skip = self.out(gate(z)).split([self.planes, self.skip], dim=1)
+        return residual, skip
+
+    def biases(self, vector: Tensor) -> list[Tensor]:
+        """What the task vector ``(tasks, context)`` adds to the gates: ``(tasks, 2 * planes, 1, ...)`` a stack."""
+        dims = len(self.convs)
+        return [context(vector)[(...,) + (None,) * dims] for context in self.contexts]
+
+    def forward(
+        self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output."""
+        new: list[Tensor] = []
+        z = None
+        for k, conv in enumerate(self.convs):
+            before, z = z, conv(stacks[k])
+            if before is not None:
+                z = z + self.links[k - 1](before)
+            if biases:
+                z = add_per_task(z, biases[k])
+            if k == len(self.convs) - 1:
+                break
+            new.append(gate(z) + stacks[k] if self.residual else gate(z))
+        assert z is not None
+        if self.read is not None and read is not None:
+            z = z + self.read(read)
+        residual, skip = self.outputs(z)
+        new.append(stacks[-1] + residual if self.residual else residual)
+        return new, skip

@@ -1,0 +1,40 @@
+"""The likelihood of a pixel given the features of its past."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metadensity.nn.causal import CONV, pointwise
+from metadensity.nn.support import scale
+
+
+class CategoricalHead(nn.Module):
+    """A categorical distribution over the levels, channels autoregressive within a pixel.
+
+    Channel c sees the features of the pixel's past, and the channels before c of the same pixel
+    through weights masked by multiplication. Departure: the PixelCNN splits all its planes into
+    channel groups instead; here the trunk sees past pixels alone and the head does the channels,
+    so a pixel costs one trunk step whatever its number of channels.
+    """
+
+    mask: Tensor
+
+    def __init__(self, features: int, channels: int, levels: int, dims: int) -> None:
+        super().__init__()
+        self.channels, self.levels, self.dims = channels, levels, dims
+        self.hidden = pointwise(features, channels * features, dims)
+        self.previous = pointwise(channels, channels * features, dims, bias=False) if channels > 1 else None
+        self.logits = CONV[dims](channels * features, channels * levels, 1, groups=channels)
+        mask = torch.ones(channels, channels).tril(-1).repeat_interleave(features, 0)
+        self.register_buffer("mask", mask[(...,) + (None,) * dims], persistent=False)
+
+    def forward(self, features: Tensor, pixels: Tensor) -> Tensor:
+        """Logits ``(batch, levels, C, *space)`` from ``(batch, features, *space)`` and pixels ``(batch, C, *space)``."""
+        hidden = self.hidden(F.relu(features))
+        if self.previous is not None:
+            weight = self.previous.weight * self.mask
+            seen = scale(pixels, self.levels, hidden.dtype)
+            hidden = hidden + getattr(F, f"conv{self.dims}d")(seen, weight)
+        return self.logits(F.relu(hidden)).unflatten(1, (self.channels, self.levels)).transpose(1, 2)

@@ -1,0 +1,122 @@
+"""The gated PixelCNN network: causal features of an image, conditioned on a support, to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metadensity.nn.causal import GatedLayer, pointwise
+from metadensity.nn.heads import CategoricalHead
+from metadensity.nn.support import Memory, PixelInput, SupportAttention
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All a network needs of the supports of a batch of tasks, computed once.
+
+    tasks: number of tasks in the batch.
+    biases: for each layer and stack what is added to its gates, ``(tasks, 2 * planes, 1, ...)``;
+        empty lists where nothing is.
+    memory: what attention looks at, or None.
+    """
+
+    tasks: int
+    biases: list[list[Tensor]]
+    memory: Memory | None = None
+
+
+class PixelCNN(nn.Module):
+    """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
+
+    context: features of the task vector that biases every gate (0: none).
+    attention: None, "additive" or "dot". With attention, the activations of the middle layer's last
+        stack are the queries, and what is read conditions the second half of the layers. Only the last
+        stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
+        seen by pixels that come earlier than some of those.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        levels: int,
+        *,
+        layers: int,
+        planes: int,
+        penultimate: int,
+        kernel_size: int,
+        context: int = 0,
+        attention: str | None = None,
+    ) -> None:
+        super().__init__()
+        if layers < 2:
+            raise ValueError(f"layers={layers}; a PixelCNN needs at least 2.")
+        dims = len(event_shape) - 1
+        self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
+        self.planes, self.penultimate = planes, penultimate
+        self.middle = layers // 2
+        self.input = PixelInput(event_shape, levels)
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                self.input.features if i == 0 else planes,
+                planes,
+                penultimate,
+                dims,
+                kernel_size,
+                strict=i == 0,
+                context=context,
+                read=planes if attention and i >= self.middle else 0,
+            )
+            for i in range(layers)
+        )
+        self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
+        self.penult = pointwise(penultimate, penultimate, dims)
+        self.head = CategoricalHead(penultimate, event_shape[0], levels, dims)
+
+    def condition(
+        self, tasks: int, vector: Tensor | None = None, patches: tuple[Tensor, Tensor] | None = None
+    ) -> Condition:
+        """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
+        biases = [layer.biases(vector) if vector is not None else [] for layer in self.layers]
+        memory = self.attention.memorise(*patches) if self.attention is not None and patches is not None else None
+        return Condition(tasks, biases, memory)
+
+    def trunk(self, pixels: Tensor, condition: Condition) -> Tensor:
+        """Features ``(batch, penultimate, *space)`` of the strict past of every place.
+
+        pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
+        """
+        stacks = [self.input(pixels)] * self.dims
+        read, total = None, None
+        for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
+            if i == self.middle and self.attention is not None and condition.memory is not None:
+                read = self.attention(condition.memory, stacks[-1])
+            stacks, skip = layer(stacks, biases, read)
+            total = skip if total is None else total + skip
+        assert total is not None
+        return self.penult(F.relu(total))
+
+    def forward(self, pixels: Tensor, condition: Condition) -> Tensor:
+        """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
+        return self.head(self.trunk(pixels, condition), pixels)
+
+    def attention_weights(self, pixels: Tensor, condition: Condition) -> Tensor:
+        """Where each place looks, ``(samples, tasks, J, *space)``: patches of all supports in order, the null last.
+
+        Raises ValueError for a network without attention.
+        """
+        if self.attention is None or condition.memory is None:
+            raise ValueError("This network has no attention; attention maps need a model such as AttentionPixelCNN.")
+        stacks = [self.input(pixels)] * self.dims
+        for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.middle]:
+            stacks, _ = layer(stacks, biases)
+        return self.attention.weights(condition.memory, stacks[-1])
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
