@@ -25,7 +25,7 @@ class AutoregressiveDensity(Density):
         super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
 
     def logits(self, value: Tensor) -> Tensor:
-        """Logits ``(*sample, tasks, levels, C, *space)`` of each pixel given those before it; raises as ``log_prob``."""
+        """Logits ``(*sample, tasks, levels, C, *space)`` of each pixel given its past; raises as ``log_prob``."""
         self.check_value(value)
         logits = self._logits(value.reshape(-1, *self.event_shape))
         return logits.view(*value.shape[: -len(self.event_shape)], *logits.shape[1:])
@@ -39,9 +39,7 @@ class AutoregressiveDensity(Density):
         return -F.cross_entropy(self._logits(pixels), pixels.long(), reduction="none").view(value.shape)
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw with the cached sampler; see ``Density.sample``."""
         device = self.network.input.positions.device
         return self.sample_from(torch.rand(self._extended(sample_shape), generator=generator, device=device))

@@ -55,9 +55,7 @@ class Density(Distribution):
         """``pixel_log_prob`` of a value that has been checked."""
 
     @abstractmethod
-    def sample(  # type: ignore[override]
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw images, shape ``(*sample_shape, tasks, C, *space)``, int64, without gradients.
 
         All randomness comes from ``generator`` (None: torch's global one).
@@ -95,9 +93,7 @@ class IndependentDensity(Density):
         return table.expand(*value.shape, -1).gather(-1, value.long().unsqueeze(-1)).squeeze(-1)
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         uniforms = torch.rand(self._extended(sample_shape), generator=generator, device=self.log_probs.device)
         return invert_cdf(self.log_probs.movedim(1, -1), uniforms)
 

@@ -92,6 +92,9 @@ class Episode:
         return replace(self, support=self.support.to(device), query=self.query.to(device))
 
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 class EpisodeSource(Protocol):
     """What training and evaluation need of a task distribution (the real ones live in ``tasks``)."""
 
@@ -105,7 +108,7 @@ class EpisodeSource(Protocol):
 
 def require_integer_pixels(name: str, pixels: Any) -> None:
     """Raise TypeError unless ``pixels`` is a tensor of an integer dtype."""
-    if not isinstance(pixels, Tensor) or pixels.is_floating_point() or pixels.is_complex() or pixels.dtype == torch.bool:
+    if not isinstance(pixels, Tensor) or pixels.dtype not in _INTEGERS:
         given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
         raise TypeError(
             f"{name} holds {given}; pixels are integers in [0, levels), for example torch.uint8. "

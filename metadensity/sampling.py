@@ -6,6 +6,7 @@ Both invert the CDF of each pixel at given uniform numbers, so equal numbers giv
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,8 @@ def sample_naive(network: PixelCNN, condition: Condition, uniforms: Tensor) -> T
     channels, *space = network.event_shape
     for place in itertools.product(*map(range, space)):
         for channel in range(channels):
-            index = (slice(None), channel, *place)
-            logits = network(pixels, condition)[(slice(None), slice(None), channel, *place)]
+            index: Any = (slice(None), channel, *place)
+            logits = network(pixels, condition).movedim(1, -1)[index]
             pixels[index] = invert_cdf(logits, uniforms[index])
     return pixels
 
@@ -62,11 +63,12 @@ class _CachedSampler:
             for k in range(self.dims):
                 if not any(place[k + 1 :]):  # a new slice of stack k begins here
                     features = self._advance(k, place[: k + 1])
-            index = (slice(None), slice(None), *(slice(t, t + 1) for t in place))
+            here: Any = (slice(None), slice(None), *(slice(t, t + 1) for t in place))
             for channel in range(self.channels):
-                logits = self.network.head(features, pixels[index])[:, :, channel].flatten(1)
-                pixels[:, channel][(slice(None), *place)] = invert_cdf(logits, uniforms[:, channel][(slice(None), *place)])
-            self._feed(self.network.input(pixels, index), place)
+                logits = self.network.head(features, pixels[here])[:, :, channel].flatten(1)
+                index: Any = (slice(None), channel, *place)
+                pixels[index] = invert_cdf(logits, uniforms[index])
+            self._feed(self.network.input(pixels, here), place)
         return pixels
 
     def _advance(self, k: int, prefix: tuple[int, ...]) -> Tensor | None:
@@ -83,7 +85,7 @@ class _CachedSampler:
                 target = buffer.select(2, prefix[k] + conv.reach)[(slice(None), slice(None), *inner)]
                 target.copy_(state.view(target.shape))
             window = buffer.narrow(2, prefix[k], conv.taps)
-            z = conv.convolve(window[(slice(None), slice(None)) + (None,) * k])
+            z = conv.convolve(window.view(*window.shape[:2], *[1] * k, *window.shape[2:]))
             link = self.links[i][k]
             if link is not None:
                 z = z + link.narrow(2 + k, prefix[k], 1)
@@ -106,7 +108,8 @@ class _CachedSampler:
         """Put the input features ``(batch, features, 1, ...)`` of a finished pixel where each stack will look."""
         for k, buffer in enumerate(self.buffers[0]):
             reach = self.layers[0].conv(k).reach
-            buffer[(slice(None), slice(None), *(t + reach for t in place[k:]))] = inputs.flatten(1)
+            index: Any = (slice(None), slice(None), *(t + reach for t in place[k:]))
+            buffer[index] = inputs.flatten(1)
 
 
 def _at(bias: Tensor, prefix: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,7 @@
-"""Few-shot models. A new one is a file in this folder and a line in ``MODELS``; it then inherits every contract test."""
+"""Few-shot models.
+
+A new one is a file in this folder and a line in ``MODELS``; it then inherits every contract test.
+"""
 
 from metadensity.models.attention import AttentionPixelCNN
 from metadensity.models.base import FewShotModel

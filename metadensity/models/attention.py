@@ -34,11 +34,11 @@ class AttentionPixelCNN(FewShotModel):
         attention: str = "additive",
     ) -> None:
         context = 2 * planes if context is None else context
-        options = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
-        super().__init__(event_shape, levels, **options, context=context, attention=attention)
+        sizes = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        super().__init__(event_shape, levels, **sizes, context=context, attention=attention)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes)
-        self.network = PixelCNN(self.event_shape, levels, **options, context=context, attention=attention)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s), keys and values."""

@@ -21,6 +21,7 @@ class FewShotModel(nn.Module):
 
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__()
+        self.provenance: dict[str, Any] = {}
         event_shape = tuple(int(size) for size in event_shape)
         if not 2 <= len(event_shape) <= 4 or min(event_shape) < 1:
             raise ValueError(

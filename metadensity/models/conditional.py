@@ -30,10 +30,10 @@ class ConditionalPixelCNN(FewShotModel):
         context: int | None = None,
     ) -> None:
         context = 2 * planes if context is None else context
-        options = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
-        super().__init__(event_shape, levels, **options, context=context)
+        sizes = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        super().__init__(event_shape, levels, **sizes, context=context)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
-        self.network = PixelCNN(self.event_shape, levels, **options, context=context)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s)."""

@@ -60,9 +60,7 @@ class MixtureDensity(Density):
         return total.diff(dim=-1).view(terms.shape[1:]).movedim(-1, -dims - 1)
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         shape, device = self._extended(sample_shape), self.log_probs.device
         choices = torch.rand(*sample_shape, self.tasks, generator=generator, device=device)
         component = invert_cdf(self.log_weights, choices)  # (*sample, tasks)

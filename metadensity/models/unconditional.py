@@ -23,12 +23,9 @@ class UnconditionalPixelCNN(FewShotModel):
         penultimate: int = 32,
         kernel_size: int = 3,
     ) -> None:
-        super().__init__(
-            event_shape, levels, layers=layers, planes=planes, penultimate=penultimate, kernel_size=kernel_size
-        )
-        self.network = PixelCNN(
-            self.event_shape, levels, layers=layers, planes=planes, penultimate=penultimate, kernel_size=kernel_size
-        )
+        sizes = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        super().__init__(event_shape, levels, **sizes)
+        self.network = PixelCNN(self.event_shape, levels, **sizes)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """The same for every support."""

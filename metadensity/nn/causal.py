@@ -14,17 +14,17 @@ nothing is computed to be thrown away, and an adapted model is causal whatever i
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True) -> nn.Module:
+def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True) -> Any:
     """A convolution with a kernel of one place in ``dims`` dimensions."""
     return CONV[dims](in_features, out_features, kernel_size=1, bias=bias)
 
@@ -71,7 +71,7 @@ class CausalConv(nn.Module):
 
     def convolve(self, padded: Tensor, padding: int | list[int] = 0) -> Tensor:
         """Convolve inputs that were padded before, or a window cut out of them."""
-        return _CONVOLVE[self.dims](padded, self.weight, self.bias, padding=padding)
+        return CONVOLVE[self.dims](padded, self.weight, self.bias, padding=padding)
 
 
 def gate(z: Tensor) -> Tensor:
@@ -136,17 +136,14 @@ class GatedLayer(nn.Module):
     ) -> tuple[list[Tensor], Tensor]:
         """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output."""
         new: list[Tensor] = []
-        z = None
-        for k, conv in enumerate(self.convs):
-            before, z = z, conv(stacks[k])
-            if before is not None:
-                z = z + self.links[k - 1](before)
+        z = self.convs[0](stacks[0])
+        for k in range(len(self.convs)):
+            if k:
+                z = self.convs[k](stacks[k]) + self.links[k - 1](z)
             if biases:
                 z = add_per_task(z, biases[k])
-            if k == len(self.convs) - 1:
-                break
-            new.append(gate(z) + stacks[k] if self.residual else gate(z))
-        assert z is not None
+            if k < len(self.convs) - 1:
+                new.append(gate(z) + stacks[k] if self.residual else gate(z))
         if self.read is not None and read is not None:
             z = z + self.read(read)
         residual, skip = self.outputs(z)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.nn.causal import CONV, pointwise
+from metadensity.nn.causal import CONV, CONVOLVE, pointwise
 from metadensity.nn.support import scale
 
 
@@ -31,10 +31,9 @@ class CategoricalHead(nn.Module):
         self.register_buffer("mask", mask[(...,) + (None,) * dims], persistent=False)
 
     def forward(self, features: Tensor, pixels: Tensor) -> Tensor:
-        """Logits ``(batch, levels, C, *space)`` from ``(batch, features, *space)`` and pixels ``(batch, C, *space)``."""
+        """Logits ``(batch, levels, C, *space)`` from ``(batch, F, *space)`` features and integer pixels."""
         hidden = self.hidden(F.relu(features))
         if self.previous is not None:
-            weight = self.previous.weight * self.mask
             seen = scale(pixels, self.levels, hidden.dtype)
-            hidden = hidden + getattr(F, f"conv{self.dims}d")(seen, weight)
+            hidden = hidden + CONVOLVE[self.dims](seen, self.previous.weight * self.mask)
         return self.logits(F.relu(hidden)).unflatten(1, (self.channels, self.levels)).transpose(1, 2)

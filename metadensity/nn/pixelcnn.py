@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class PixelCNN(nn.Module):
         self, tasks: int, vector: Tensor | None = None, patches: tuple[Tensor, Tensor] | None = None
     ) -> Condition:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
-        biases = [layer.biases(vector) if vector is not None else [] for layer in self.layers]
+        biases = [cast(GatedLayer, layer).biases(vector) if vector is not None else [] for layer in self.layers]
         memory = self.attention.memorise(*patches) if self.attention is not None and patches is not None else None
         return Condition(tasks, biases, memory)
 
@@ -96,7 +97,7 @@ class PixelCNN(nn.Module):
             stacks, skip = layer(stacks, biases, read)
             total = skip if total is None else total + skip
         assert total is not None
-        return self.penult(F.relu(total))
+        return cast(Tensor, self.penult(F.relu(total)))
 
     def forward(self, pixels: Tensor, condition: Condition) -> Tensor:
         """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
@@ -118,5 +119,3 @@ class PixelCNN(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable scalars."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-
-

@@ -37,7 +37,7 @@ class PixelInput(nn.Module):
         self.register_buffer("positions", positions(tuple(event_shape[1:])), persistent=False)
 
     def forward(self, pixels: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
-        """Encode ``(batch, C, *space)`` integers, or only the places at ``index`` of them (slices of all dimensions)."""
+        """Encode ``(batch, C, *space)`` integers, or only the places at ``index``, slices of all dimensions."""
         x = scale(pixels[index], self.levels, self.positions.dtype)
         where = self.positions[index[1:]]
         return torch.cat([x, where.expand(len(x), *where.shape)], dim=1)
@@ -132,7 +132,7 @@ class SupportAttention(nn.Module):
         return Memory(torch.cat([keys, null_key.to(keys)], 1), torch.cat([values, null_value.to(values)], 1))
 
     def forward(self, memory: Memory, hidden: Tensor) -> Tensor:
-        """Read for hidden activations ``(samples * tasks, features, *space)``: ``(samples * tasks, values, *space)``."""
+        """What activations ``(samples * tasks, features, *space)`` read: ``(samples * tasks, values, *space)``."""
         query = self._queries(memory, hidden)
         if self.kind == "dot":
             read = F.scaled_dot_product_attention(query, memory.keys, memory.values)

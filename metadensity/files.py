@@ -1,0 +1,154 @@
+"""Files that survive: atomic writes, tensors with a JSON header and a content hash, strict JSON lines. No pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+
+class DamagedFileError(RuntimeError):
+    """A file that exists but cannot be what it should be."""
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write to a temporary name, sync, rename: after a crash the file is the old one or the new one, never a part.
+
+    Raises OSError where the disk is full or the folder cannot be written; what was there before is left intact.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno,
+                f"The disk is full: {path} was not written ({len(data)} bytes needed) and the version before it, if "
+                "any, is intact. Free some space and start again from there.",
+            ) from error
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def content_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Write tensors and a JSON header to a safetensors file, atomically. Returns the content hash of the tensors."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = content_hash(plain)
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in {**header, "sha256": digest}.items()}
+    write_atomically(path, serialise(plain, metadata))
+    return digest
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The JSON header of a file of ``write_tensors``, without its tensors. Raises as ``read_tensors`` does."""
+    with _opened(path) as file:
+        return _header(path, file.metadata())
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file of ``write_tensors``.
+
+    Raises FileNotFoundError where there is no such file, DamagedFileError where it is truncated, altered, or no
+    file of ours.
+    """
+    with _opened(path) as file:
+        header = _header(path, file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    if content_hash(tensors) != header["sha256"]:
+        raise DamagedFileError(
+            f"{path} was altered or damaged: its tensors do not match the hash in its header. Use an earlier "
+            "checkpoint or fetch the file again."
+        )
+    return tensors, header
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Any:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}. Check the path; runs keep theirs in <run>/checkpoints.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise DamagedFileError(
+            f"{path} is truncated, damaged, or no safetensors file ({error}). Use an earlier checkpoint or fetch the "
+            "file again."
+        ) from error
+
+
+def _header(path: str | Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        header = {key: json.loads(value) for key, value in (metadata or {}).items()}
+    except ValueError as error:
+        raise DamagedFileError(f"{path} was not written by metadensity: its header is no JSON ({error}).") from error
+    if "sha256" not in header:
+        raise DamagedFileError(f"{path} was not written by metadensity: it has no content hash.")
+    return header
+
+
+class JsonLines:
+    """An append-only file of strict JSON, one object a line; the cost of a line does not grow with the file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Append one record. Raises ValueError for a number that is not finite, which JSON cannot hold."""
+        for key, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key}={value} is not finite, which strict JSON ({self.path}) cannot hold. Omit it.")
+        with self.path.open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records. A last line cut off by a crash is left out; damage elsewhere raises DamagedFileError."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise DamagedFileError(f"{self.path}, line {number}, is not JSON: {line[:80]!r}.") from error
+        return records

@@ -1,0 +1,68 @@
+"""What a meta-training run is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of the outer loop.
+
+    steps: number of updates. tasks, queries: tasks and queries of each in one batch.
+    shots: numbers of supports; one is drawn for each step.
+    optimizer: "adamw" or "rmsprop". learning_rate: the peak, after ``warmup`` steps; then ``decay``
+        ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled. clip: largest gradient norm (0: off).
+    average: decay of the moving average of the weights that is validated and saved (0: off).
+    precision: "float32" or "bfloat16" (autocast; parameters stay float32). channels_last: memory format of images.
+    log_every, validate_every, checkpoint_every: in steps. validation_tasks: tasks scored at each number of shots.
+    seed: of the initial weights, the order of the shots, and nothing else: episodes belong to their task.
+    """
+
+    steps: int = 4000
+    tasks: int = 16
+    queries: int = 2
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8)
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    decay: str = "cosine"
+    clip: float = 1.0
+    average: float = 0.999
+    precision: str = "float32"
+    channels_last: bool = False
+    device: str = "cpu"
+    log_every: int = 20
+    validate_every: int = 500
+    validation_tasks: int = 128
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choice("optimizer", self.optimizer, ("adamw", "rmsprop"))
+        _choice("decay", self.decay, ("cosine", "linear", "none"))
+        _choice("precision", self.precision, ("float32", "bfloat16"))
+        counts = ("steps", "tasks", "queries", "log_every", "validate_every", "validation_tasks", "checkpoint_every")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1.")
+        if not self.shots or min(self.shots) < 0:
+            raise ValueError(f"shots={tuple(self.shots)}; name at least one number of supports, each 0 or more.")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average={self.average}; the decay of the weight average must lie in [0, 1).")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the update after ``step`` finished ones: a pure function, so a resumed run agrees."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if self.decay == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        return self.learning_rate * (1 - progress if self.decay == "linear" else 1)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; choose one of {', '.join(map(repr, allowed))}.")

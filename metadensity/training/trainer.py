@@ -1,0 +1,223 @@
+"""Meta-training: the outer loop over episodes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from metadensity.episode import Episode, EpisodeSource
+from metadensity.evaluation import evaluate
+from metadensity.files import read_tensors, write_tensors
+from metadensity.models.base import FewShotModel
+from metadensity.training.config import TrainingConfig
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss or a gradient stopped being a number."""
+
+
+class Observer(Protocol):
+    """Where a run's numbers and states go; the experiments write run folders with it."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Plain floats after ``step`` updates."""
+
+    def checkpoint(self, trainer: MetaTrainer, best: bool) -> None:
+        """Keep the trainer's state; ``best`` if it validates better than all before."""
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest state kept, for error messages."""
+
+
+class MetaTrainer:
+    """Trains ``model`` on episodes of ``train``; validates on ``validation``, whose classes are held out of training.
+
+    The episode of step i is ``train.episode(i, ...)``, a pure function, so all the state there is are parameters,
+    their average, the optimiser's moments, the step and the best validation: ``state`` and ``load_state``.
+    """
+
+    def __init__(
+        self, model: FewShotModel, train: EpisodeSource, validation: EpisodeSource | None, config: TrainingConfig
+    ) -> None:
+        self.config, self.train, self.validation = config, train, validation
+        self.device = torch.device(config.device)
+        self.model = model.to(self.device)
+        if config.channels_last and len(model.event_shape) == 3:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.average), use_buffers=False)
+        self.optimizer = _optimizer(self.model, config)
+        self.step = 0
+        self.best = math.inf
+        self.dims = math.prod(model.event_shape)
+
+    @property
+    def averaged_model(self) -> FewShotModel:
+        """The model with averaged weights: what is validated, saved and reported."""
+        return cast(FewShotModel, self.average.module) if self.config.average else self.model
+
+    def run(self, observer: Observer | None = None, progress: bool = False) -> FewShotModel:
+        """Train to the last step and return the averaged model.
+
+        Raises TrainingDivergedError as soon as the loss is not a number, with the step and the last good checkpoint.
+        """
+        config = self.config
+        bar = tqdm(total=config.steps, initial=self.step, disable=not progress, desc="meta-training", unit="step")
+        began, images = time.perf_counter(), 0
+        losses: list[float] = []
+        while self.step < config.steps:
+            loss, norm = self._update(observer)
+            losses.append(loss)
+            images += config.tasks * config.queries
+            bar.update()
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                seconds = time.perf_counter() - began
+                values = {
+                    "train/nats_per_dim": sum(losses) / len(losses),
+                    "train/gradient_norm": norm,
+                    "train/learning_rate": config.rate(self.step - 1),
+                    "train/images_per_second": images / seconds,
+                }
+                bar.set_postfix({"nats/dim": f"{values['train/nats_per_dim']:.4f}"})
+                losses, images, began = [], 0, time.perf_counter()
+                if observer is not None:
+                    observer.metrics(self.step, values)
+            if self._due(config.validate_every) and self.validation is not None:
+                self._validate(observer)
+                began = time.perf_counter()
+            if self._due(config.checkpoint_every) and observer is not None:
+                observer.checkpoint(self, best=False)
+        bar.close()
+        return self.averaged_model
+
+    def shots_of(self, step: int) -> int:
+        """Number of supports of the episode of ``step``: drawn from the set, a pure function of (seed, step)."""
+        generator = np.random.Generator(np.random.Philox(key=self.config.seed, counter=step))
+        return self.config.shots[int(generator.integers(len(self.config.shots)))]
+
+    def validate(self) -> dict[str, float]:
+        """Mean nats/dim of the averaged model on the same validation episodes each time, for every number of shots.
+
+        "validation/cautious" is the upper end of the 95 % interval of the mean over all: what selects the best.
+        """
+        assert self.validation is not None
+        config, shots = self.config, sorted(set(self.config.shots))
+        batches = -(-config.validation_tasks // config.tasks)
+        episodes = [self.validation.episode(i, config.tasks, shots[-1], config.queries) for i in range(batches)]
+        nested = (episode.with_shots(s) for s in shots for episode in episodes)
+        result = evaluate(self.averaged_model, nested, precision=config.precision)
+        values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
+        upper = sum(row.interval[1] for row in result.rows) / len(result.rows) / self.dims
+        mean = sum(row.nats_per_dim for row in result.rows) / len(result.rows)
+        return {"validation/nats_per_dim": mean, "validation/cautious": upper, **values}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything needed to go on exactly here: tensors, and a JSON header."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            for key, value in moments.items():
+                tensors[f"optimizer/{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
+        return tensors, {"step": self.step, "best": None if math.isinf(self.best) else self.best}
+
+    def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Go on from a state of ``state``. The configuration must be the one it was made with."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = tensor
+        self.model.load_state_dict(groups["model"])
+        self.average.load_state_dict(groups["average"])
+        for name, parameter in self.model.named_parameters():
+            moments = {
+                key.rpartition("/")[2]: value.clone()
+                for key, value in groups["optimizer"].items()
+                if key.rpartition("/")[0] == name
+            }
+            if moments:
+                self.optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
+                }
+        self.step = int(header["step"])
+        self.best = math.inf if header["best"] is None else float(header["best"])
+
+    def save_state(self, path: str | Path, header: dict[str, Any] | None = None) -> str:
+        """Write the state to a file, atomically. Returns its content hash."""
+        tensors, own = self.state()
+        return write_tensors(path, tensors, {**(header or {}), **own, "training": asdict(self.config)})
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from a file of ``save_state``; raises as ``metadensity.files.read_tensors`` does."""
+        self.load_state(*read_tensors(path))
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _update(self, observer: Observer | None) -> tuple[float, float]:
+        config = self.config
+        episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries).to(self.device)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = self.loss(episode)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
+        value, gradient = loss.item(), norm.item()
+        if not (math.isfinite(value) and math.isfinite(gradient)):
+            kept = observer.last_checkpoint() if observer is not None else None
+            raise TrainingDivergedError(
+                f"Step {self.step}: the loss is {value} nats/dim and the gradient norm {gradient}. "
+                f"The last good checkpoint is {kept or 'none, as none was kept yet'}. Lower learning_rate "
+                f"(now {config.learning_rate:g}), lengthen warmup, or use precision='float32'."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.rate(self.step)
+        self.optimizer.step()
+        if config.average:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return value, gradient
+
+    def loss(self, episode: Episode) -> Tensor:
+        """Mean negative log-likelihood of the queries in nats/dim."""
+        return -self.model(episode.support).log_prob(episode.query).mean() / self.dims
+
+    def _validate(self, observer: Observer | None) -> None:
+        values = self.validate()
+        best = values["validation/cautious"] < self.best
+        self.best = min(self.best, values["validation/cautious"])
+        if observer is not None:
+            observer.metrics(self.step, values)
+            if best:
+                observer.checkpoint(self, best=True)
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average that starts as a plain mean: decay_n = min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        n = float(count)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(averaged, current, weight)
+
+    return update
+
+
+def _optimizer(model: FewShotModel, config: TrainingConfig) -> torch.optim.Optimizer:
+    parameters = list(model.parameters())
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=config.learning_rate, alpha=0.99, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
