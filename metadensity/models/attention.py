@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class AttentionPixelCNN(FewShotModel):
         attention: str = "additive",
     ) -> None:
         context = 2 * planes if context is None else context
-        sizes = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         super().__init__(event_shape, levels, **sizes, context=context, attention=attention)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class ConditionalPixelCNN(FewShotModel):
         context: int | None = None,
     ) -> None:
         context = 2 * planes if context is None else context
-        sizes = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         super().__init__(event_shape, levels, **sizes, context=context)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.network = PixelCNN(self.event_shape, levels, **sizes, context=context)

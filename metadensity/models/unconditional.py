@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ class UnconditionalPixelCNN(FewShotModel):
         penultimate: int = 32,
         kernel_size: int = 3,
     ) -> None:
-        sizes = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         super().__init__(event_shape, levels, **sizes)
         self.network = PixelCNN(self.event_shape, levels, **sizes)
 
