@@ -37,3 +37,14 @@ class CategoricalHead(nn.Module):
             seen = scale(pixels, self.levels, hidden.dtype)
             hidden = hidden + CONVOLVE[self.dims](seen, self.previous.weight * self.mask)
         return self.logits(F.relu(hidden)).unflatten(1, (self.channels, self.levels)).transpose(1, 2)
+
+    def place(self, features: Tensor, pixels: Tensor, channel: int) -> Tensor:
+        """Logits ``(batch, levels)`` of one channel at one place, from ``(batch, F)`` features and its ``(batch, C)``."""
+        width = features.shape[1]
+        rows = slice(channel * width, (channel + 1) * width)
+        hidden = F.linear(F.relu(features), self.hidden.weight[rows].flatten(1), self.hidden.bias[rows])
+        if self.previous is not None:
+            weight = (self.previous.weight * self.mask)[rows].flatten(1)
+            hidden = hidden + F.linear(scale(pixels, self.levels, hidden.dtype), weight)
+        rows = slice(channel * self.levels, (channel + 1) * self.levels)
+        return F.linear(F.relu(hidden), self.logits.weight[rows].flatten(1), self.logits.bias[rows])

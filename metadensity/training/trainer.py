@@ -58,6 +58,7 @@ class MetaTrainer:
         self.optimizer = _optimizer(self.model, config)
         self.step = 0
         self.best = math.inf
+        self.stopping = False  # set by a signal handler: end after the current step
         self.dims = math.prod(model.event_shape)
 
     @property
@@ -66,7 +67,7 @@ class MetaTrainer:
         return cast(FewShotModel, self.average.module) if self.config.average else self.model
 
     def run(self, observer: Observer | None = None, progress: bool = False) -> FewShotModel:
-        """Train to the last step and return the averaged model.
+        """Train to the last step, or until ``stopping`` is set, and return the averaged model.
 
         Raises TrainingDivergedError as soon as the loss is not a number, with the step and the last good checkpoint.
         """
@@ -74,7 +75,7 @@ class MetaTrainer:
         bar = tqdm(total=config.steps, initial=self.step, disable=not progress, desc="meta-training", unit="step")
         began, images = time.perf_counter(), 0
         losses: list[float] = []
-        while self.step < config.steps:
+        while self.step < config.steps and not self.stopping:
             loss, norm = self._update(observer)
             losses.append(loss)
             images += config.tasks * config.queries

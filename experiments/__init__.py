@@ -1,0 +1,1 @@
+"""Sacred experiments: verbs (train, evaluate, sample) over nouns (task, model, training)."""

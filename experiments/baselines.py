@@ -1,0 +1,21 @@
+"""The simple baselines, fitted in seconds on the training split by the same outer loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.ingredients import NAMED_CONFIGS, build_model
+from metadensity import FewShotModel
+from metadensity.episode import EpisodeSource
+from metadensity.training import MetaTrainer, TrainingConfig
+
+BASELINES = ("independent", "support_mean", "support_mixture")
+
+
+def fit_baseline(
+    name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, **settings: Any
+) -> FewShotModel:
+    """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline"."""
+    model = build_model({"name": name}, train.event_shape, train.levels, seed)
+    config = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, "seed": seed, **settings}
+    return MetaTrainer(model, train, None, TrainingConfig(**config)).run()

@@ -1,0 +1,39 @@
+"""How every experiment is made and started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sacred import SETTINGS, Experiment, Ingredient
+from sacred.observers import FileStorageObserver
+from sacred.utils import apply_backspaces_and_linefeeds
+
+from experiments.run_folder import runs_root
+
+SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # plain dicts and lists, which the library takes
+
+
+def make_experiment(
+    name: str, ingredients: Sequence[Ingredient] = (), named_configs: dict[str, dict[str, Any]] | None = None
+) -> Experiment:
+    """An experiment whose record leaves out the redraws of progress bars."""
+    experiment = Experiment(name, ingredients=list(ingredients))
+    experiment.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
+    for key, config in (named_configs or {}).items():
+        experiment.add_named_config(key, config)
+    return experiment
+
+
+def observe_in_runs(experiment: Experiment) -> None:
+    """Record the experiment in the runs folder."""
+    experiment.observers.append(FileStorageObserver(str(runs_root())))
+
+
+def main(experiment: Experiment) -> None:
+    """Run from the command line. Runs are recorded in runs/ unless -F names another folder; -m, -s and -t add to it."""
+    if not any(argument.startswith(("-F", "--file_storage")) for argument in sys.argv[1:]):
+        observe_in_runs(experiment)
+    experiment.run_commandline()

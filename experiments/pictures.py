@@ -1,0 +1,64 @@
+"""Pictures of supports beside samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from metadensity import FewShotModel
+from metadensity.episode import Episode
+
+GAP, LINE, PAPER = 2, 150, 255  # pixels between images, grey of the line, grey of the background
+
+
+@torch.no_grad()
+def draw_samples(model: FewShotModel, episode: Episode, samples: int, seed: int) -> Tensor:
+    """``(samples, tasks, C, *space)`` draws given the episode's supports, from ``seed`` alone."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    drawn = model(episode.support.to(device)).sample((samples,), generator)
+    model.train(training)
+    return drawn.cpu()
+
+
+def support_beside_samples(support: Tensor, samples: Tensor, levels: int) -> NDArray[np.uint8]:
+    """One row a task: supports ``(S, tasks, C, H, W)``, a line, samples ``(N, tasks, C, H, W)``. Returns (H', W', 3).
+
+    Two levels are drawn as ink on paper, more levels as grey or RGB. Raises ValueError for other than 1 or 3 channels.
+    """
+    channels = samples.shape[2]
+    if channels not in (1, 3) or samples.ndim != 5:
+        raise ValueError(f"samples of shape {tuple(samples.shape)} are no pictures; they need 1 or 3 channels in 2-D.")
+    blocks = [_row(_grey(part, levels)) for part in (support, samples) if len(part)]
+    line = torch.full((*blocks[0].shape[:3], 1), LINE, dtype=torch.uint8)
+    rows = torch.cat([blocks[0]] + [piece for block in blocks[1:] for piece in (line, block)], dim=-1)
+    rows = torch.nn.functional.pad(rows, (0, 0, GAP // 2, GAP // 2), value=PAPER)  # (tasks, C, height, width)
+    picture = rows.permute(0, 2, 3, 1).flatten(0, 1)
+    return picture.expand(-1, -1, 3).numpy()
+
+
+def save_picture(picture: NDArray[np.uint8], path: str | Path, zoom: int = 3) -> Path:
+    """Write as PNG, each pixel ``zoom`` pixels wide."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(picture)
+    image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST).save(path)
+    return path
+
+
+def _grey(pixels: Tensor, levels: int) -> Tensor:
+    grey = (pixels.float() * (255 / (levels - 1))).round().to(torch.uint8)
+    return 255 - grey if levels == 2 else grey
+
+
+def _row(images: Tensor) -> Tensor:
+    """``(N, tasks, C, H, W)`` side by side: ``(tasks, C, H, N * (W + GAP))``."""
+    padded = torch.nn.functional.pad(images, (GAP // 2, GAP // 2), value=PAPER)
+    return padded.permute(1, 2, 3, 0, 4).flatten(3)

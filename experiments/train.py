@@ -1,0 +1,121 @@
+"""Meta-train a model: ``python -m experiments.train with omniglot attention``."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sacred.run import Run
+from sacred.utils import SacredInterrupt
+
+from experiments.command_line import main, make_experiment
+from experiments.ingredients import NAMED_CONFIGS, build_model, build_task, model, task, training, training_config
+from experiments.pictures import draw_samples, save_picture, support_beside_samples
+from experiments.resume import newest_state, require_same_config
+from experiments.run_folder import FolderObserver, RunFolder, folder_of
+from metadensity.nn.pixelcnn import parameter_count
+from metadensity.training import MetaTrainer
+from tasks import ImageTasks
+
+experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
+
+
+class TrainingStopped(SacredInterrupt):
+    """A signal asked the run to end; its state was saved."""
+
+    STATUS = "INTERRUPTED"
+
+
+@experiment.config
+def _defaults() -> None:
+    seed = 0  # noqa: F841  of the initial weights and the numbers of shots
+    resume = None  # noqa: F841  a run to go on from, in a new run that names it
+    allow: list[str] = []  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
+    progress = True  # noqa: F841
+
+
+@experiment.main
+def train(
+    task: dict[str, Any],
+    model: dict[str, Any],
+    training: dict[str, Any],
+    seed: int,
+    resume: str | None,
+    allow: list[str],
+    progress: bool,
+    _run: Run,
+) -> dict[str, Any]:
+    """Meta-train, validate, keep checkpoints, draw samples. Returns the run's folder, steps and best validation."""
+    began = time.perf_counter()
+    folder = folder_of(_run)
+    train_tasks, validation_tasks = build_task(task, "train"), build_task(task, "validation")
+    net = build_model(model, train_tasks.event_shape, train_tasks.levels, seed)
+    trainer = MetaTrainer(net, train_tasks, validation_tasks, training_config(training, seed))
+    provenance = {"run": folder.name, "task": train_tasks.recipe, "split": "train", "seed": seed}
+    if resume is not None:
+        parent = RunFolder.find(resume)
+        require_same_config(parent.config(), {"task": task, "model": model, "training": training, "seed": seed}, allow)
+        state = newest_state(parent)
+        trainer.resume(state)
+        provenance["parent"] = parent.path.name
+        _run.info["parent"] = {"run": parent.path.name, "state": state.name, "step": trainer.step}
+        print(f"Going on from {state} at step {trainer.step}.")
+    print(f"{model['name']}: {parameter_count(net):,} parameters; {task['name']}: {train_tasks.event_shape}")
+    observer = FolderObserver(folder, _run, provenance)
+    try:
+        with _stopping(trainer):
+            trainer.run(observer, progress)
+        if trainer.stopping and trainer.step < trainer.config.steps:
+            observer.checkpoint(trainer, best=False)
+            raise TrainingStopped(f"Stopped by a signal at step {trainer.step}; resume={folder} goes on from there.")
+        picture = _samples(RunFolder(folder), observer, validation_tasks, trainer.config.shots, seed)
+    finally:
+        observer.close()
+    return {
+        "folder": str(folder),
+        "steps": trainer.step,
+        "parameters": parameter_count(net),
+        "validation/cautious": trainer.best,
+        "seconds": time.perf_counter() - began,
+        "picture": str(picture) if picture else None,
+    }
+
+
+@contextmanager
+def _stopping(trainer: MetaTrainer) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end training after the current step."""
+
+    def stop(*_: Any) -> None:
+        trainer.stopping = True
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread, which alone may handle signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _samples(
+    folder: RunFolder, observer: FolderObserver, tasks: ImageTasks, shots: tuple[int, ...], seed: int
+) -> Path | None:
+    """Samples of the best model beside supports of validation classes, as a picture and in TensorBoard."""
+    if len(tasks.event_shape) != 3:
+        return None
+    episode = tasks.episode(0, tasks=6, shots=min(4, max(shots)), queries=1)
+    model = folder.model()
+    drawn = draw_samples(model, episode, samples=6, seed=seed)
+    picture = support_beside_samples(episode.support, drawn, tasks.levels)
+    observer.writer.add_image("support beside samples", picture, model.provenance["step"], dataformats="HWC")
+    return save_picture(picture, folder.path / "samples" / "validation.png")
+
+
+if __name__ == "__main__":
+    main(experiment)

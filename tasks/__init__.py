@@ -1,0 +1,32 @@
+"""Task distributions: where episodes come from.
+
+``TASKS[name](split=..., data_root=None, seed=0, **options)`` builds one. A new task is a file in this
+folder and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tasks import digits, hershey, omniglot
+from tasks._data import DataError
+from tasks.base import SPLITS, TaskDistribution
+from tasks.episode_set import EpisodeSet
+from tasks.images import ImageTasks
+
+__all__ = ["SPLITS", "TASKS", "DataError", "EpisodeSet", "ImageTasks", "TaskDistribution", "UnknownTaskError"]
+
+
+class UnknownTaskError(KeyError):
+    """No task of this name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class _Tasks(dict[str, Callable[..., ImageTasks]]):
+    def __missing__(self, name: object) -> Callable[..., ImageTasks]:
+        raise UnknownTaskError(f"there is no task {name!r}; give one of {', '.join(sorted(self))}.")
+
+
+TASKS = _Tasks(hershey=hershey.hershey, omniglot=omniglot.omniglot, digits=digits.digits)

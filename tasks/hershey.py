@@ -1,0 +1,93 @@
+"""The embedded default: glyphs of the 32 Hershey stroke fonts, each drawn by several hands.
+
+Fonts are the groups (alphabets), glyphs the classes (characters). Nothing is downloaded: the strokes come
+with the package Hershey-Fonts. The splits are by font, in ``splits/hershey.json``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import PIL
+
+from tasks._data import Arrays, DataError, cached, load_split
+from tasks._drawing import draw
+from tasks._glyphs import Glyph, fonts_checksum, hershey_fonts
+from tasks.base import require_count, require_word, split_parts
+from tasks.images import ImageTasks
+
+# Raised when the same arguments begin to give other pixels; old caches are then left alone.
+DRAWING_VERSION = 1
+
+
+def hershey(
+    split: str = "train",
+    data_root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    size: int = 28,
+    drawings: int = 20,
+    drawing_seed: int = 0,
+) -> ImageTasks:
+    """Glyphs of the Hershey fonts, binary, ``(1, size, size)``, ink = 1.
+
+    split: "train" (670 characters), "validation" (85), "test" (413), or several joined by "+".
+    data_root: not used; the strokes come with Hershey-Fonts.
+    seed: fixes the episodes, not the images.
+    size: side of an image in pixels, from 8.
+    drawings: images of each character, by as many hands; more of them keep the first ones.
+    drawing_seed: fixes the images; drawing d of a character is a function of (drawing_seed, character, d, size).
+
+    Raises ValueError for options out of range, DataError where the installed fonts are not the ones split.
+    """
+    size = require_count("size", size, 8)
+    drawings = require_count("drawings", drawings, 2)
+    drawing_seed = require_word("drawing_seed", drawing_seed)
+    parts = split_parts("hershey", split)
+    glyphs = [glyph for part in parts for glyph in split_glyphs(part)]
+    fonts = list(dict.fromkeys(glyph.font for glyph in glyphs))
+    recipe = {
+        "task": "hershey",
+        "version": DRAWING_VERSION,
+        "fonts_sha256": load_split("hershey")["fonts_sha256"],
+        "pillow": PIL.__version__,
+        "size": size,
+        "drawings": drawings,
+        "drawing_seed": drawing_seed,
+        "characters": [glyph.name for glyph in glyphs],
+    }
+
+    def build() -> Arrays:
+        images = np.stack([draw(glyph, drawing_seed, drawings, size) for glyph in glyphs])
+        return {"images": np.packbits(images.reshape(-1, size * size), axis=1)}
+
+    return ImageTasks(
+        "hershey",
+        "+".join(parts),
+        seed,
+        images=cached("hershey", recipe, build)["images"],
+        labels=np.repeat(np.arange(len(glyphs)), drawings),
+        class_names=[glyph.name for glyph in glyphs],
+        group_names=fonts,
+        class_group=[fonts.index(glyph.font) for glyph in glyphs],
+        event_shape=(1, size, size),
+        levels=2,
+        recipe=recipe,
+        packed=True,
+    )
+
+
+def split_glyphs(part: str) -> list[Glyph]:
+    """The glyphs of one part of the committed split, by font and code."""
+    content = load_split("hershey")
+    fonts = hershey_fonts()
+    if fonts_checksum(fonts) != content["fonts_sha256"]:
+        raise DataError(
+            "the installed package Hershey-Fonts holds other strokes than the ones that were split, so the splits "
+            "may leak. Install the version that the project pins, or choose the split anew with "
+            "'python -m tasks._hershey_split'."
+        )
+    chosen = {(font, code) for font, codes in content["characters"][part].items() for code in codes}
+    order = [font for font in content["fonts"][part] if font in content["characters"][part]]
+    return [glyph for font in order for glyph in fonts[font] if (font, glyph.code) in chosen]

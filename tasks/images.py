@@ -1,0 +1,198 @@
+"""Tasks over a finite set of images held in memory, sorted by class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from metadensity.episode import Episode
+from tasks.base import TaskDistribution, require_count, require_word
+
+Ints = NDArray[np.int64]
+
+
+class ImageTasks(TaskDistribution):
+    """A finite set of images; a task is one class, its images drawn without replacement.
+
+    images: ``(n, C, *space)`` uint8 pixels in ``[0, levels)``, or, with ``packed=True`` and two levels,
+        ``(n, bytes)`` uint8, each image's pixels in row-major order through ``numpy.packbits``.
+    labels: ``(n,)`` class of each image, not decreasing; every class has an image.
+    class_names, class_group: name and group of each class. group_names: name of each group.
+    recipe: everything that determines the pixels, as JSON-able values.
+
+    Classes are drawn independently and uniformly, with replacement: a batch is an i.i.d. draw of tasks,
+    and may hold a class twice. Two-level images are held eight pixels to a byte, and a batch is a
+    single gather.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        seed: int,
+        *,
+        images: NDArray[np.uint8],
+        labels: ArrayLike,
+        class_names: Sequence[str],
+        group_names: Sequence[str],
+        class_group: ArrayLike,
+        event_shape: tuple[int, ...],
+        levels: int,
+        recipe: dict[str, Any],
+        packed: bool = False,
+    ) -> None:
+        super().__init__(name, split, seed, event_shape, levels)
+        self.class_names = list(class_names)
+        self.group_names = list(group_names)
+        self.class_group: Ints = np.asarray(class_group, dtype=np.int64)
+        self.recipe = recipe
+        self._labels: Ints = np.asarray(labels, dtype=np.int64)
+        self._check_labels()
+        self.class_size: Ints = np.bincount(self._labels, minlength=len(self.class_names))
+        self.class_start: Ints = np.concatenate([[0], np.cumsum(self.class_size)[:-1]]).astype(np.int64)
+        if not self.class_size.all():
+            empty = self.class_names[int(self.class_size.argmin())]
+            raise ValueError(f"{name}: class {empty!r} has no image; leave it out of class_names.")
+        self._dims = int(np.prod(self.event_shape))
+        self._packed = self.levels == 2
+        self._pixels = self._held(images, packed)
+        # Slots beyond the size of a class sort last, so that they are never drawn.
+        largest = int(self.class_size.max())
+        self._smallest = int(self.class_size.argmin())
+        self._equal_sizes = bool((self.class_size == largest).all())
+        self._beyond = np.arange(largest) >= self.class_size[:, None]
+
+    def _check_labels(self) -> None:
+        if not self.class_names:
+            raise ValueError(f"{self.name}, split {self.split}: no classes; a task distribution needs at least one.")
+        if self.class_group.shape != (len(self.class_names),):
+            raise ValueError(f"class_group has shape {self.class_group.shape}; give one of {len(self.class_names)}.")
+        for what, ids, end in (
+            ("class_group", self.class_group, len(self.group_names)),
+            ("labels", self._labels, len(self.class_names)),
+        ):
+            if ids.size and (ids.min() < 0 or ids.max() >= end):
+                raise ValueError(f"{what} holds {ids.min()} to {ids.max()}; give indices from 0 to {end - 1}.")
+        if self._labels.ndim != 1 or (np.diff(self._labels) < 0).any():
+            raise ValueError("labels must be one-dimensional and sorted by class; sort the images by class first.")
+
+    def _held(self, images: NDArray[np.uint8], packed: bool) -> NDArray[np.uint8]:
+        if images.dtype != np.uint8:
+            raise TypeError(f"images are {images.dtype}; give uint8 pixels in [0, {self.levels}).")
+        if packed and not self._packed:
+            raise ValueError(f"packed=True with levels={self.levels}; only two-level images are held packed.")
+        count, width = len(self._labels), -(-self._dims // 8)
+        expected = (count, width) if packed else (count, *self.event_shape)
+        if images.shape != expected:
+            raise ValueError(f"images have shape {images.shape}; {count} labels and this event shape need {expected}.")
+        if packed:
+            return np.ascontiguousarray(images)
+        if images.size and int(images.max()) >= self.levels:
+            raise ValueError(f"images hold {images.max()}; with levels={self.levels} pixels end at {self.levels - 1}.")
+        flat = np.ascontiguousarray(images.reshape(count, self._dims))
+        return np.packbits(flat, axis=1) if self._packed else flat
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def images(self) -> int:
+        """Number of images, over all classes."""
+        return len(self._labels)
+
+    @property
+    def labels(self) -> Ints:
+        """Class of each image, ``(images,)``, not decreasing. A copy."""
+        return self._labels.copy()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over the pixels, their shape and levels, the labels and the names of classes and groups.
+
+        Equal fingerprints: equal images under equal numbers. It does not depend on the seed.
+        """
+        head = {
+            "event_shape": self.event_shape,
+            "levels": self.levels,
+            "class_names": self.class_names,
+            "group_names": self.group_names,
+            "class_group": self.class_group.tolist(),
+            "class_size": self.class_size.tolist(),
+        }
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        digest.update(self._pixels.tobytes())
+        return digest.hexdigest()
+
+    def pixels(self, ids: ArrayLike | Tensor) -> Tensor:
+        """Images by number: ids of shape ``(...)`` give uint8 ``(..., C, *space)``.
+
+        Raises IndexError for a number that is not in ``[0, images)``.
+        """
+        numbers = np.asarray(ids, dtype=np.int64)
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= self.images):
+            raise IndexError(f"image numbers {numbers.min()} to {numbers.max()}; give 0 to {self.images - 1}.")
+        return self._gather(numbers)
+
+    def _gather(self, ids: Ints) -> Tensor:
+        flat = self._pixels.take(ids, axis=0)
+        if self._packed:
+            flat = np.unpackbits(flat, axis=-1, count=self._dims)
+        return torch.from_numpy(flat).view(*ids.shape, *self.event_shape)
+
+    def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
+        """Episode number ``index``; see ``TaskDistribution.episode``.
+
+        Each task permutes the images of its class; the first ``queries`` of the permutation are the
+        queries and the next ``shots`` the supports. Task t is the same whatever the number of tasks.
+        """
+        index = require_word("index", index)
+        tasks = require_count("tasks", tasks, 1)
+        shots = require_count("shots", shots, 0)
+        queries = require_count("queries", queries, 1)
+        self.require_room(shots, queries)
+        classes, order = self._draw(index, tasks, queries + shots)
+        ids = order.T + self.class_start[classes]
+        pixels = self._gather(ids)
+        numbers = torch.from_numpy(ids)
+        return Episode(
+            support=pixels[queries:],
+            query=pixels[:queries],
+            class_ids=torch.from_numpy(classes),
+            group_ids=torch.from_numpy(self.class_group[classes]),
+            support_ids=numbers[queries:],
+            query_ids=numbers[:queries],
+        )
+
+    def _draw(self, index: int, tasks: int, images: int) -> tuple[Ints, Ints]:
+        """Classes ``(tasks,)`` and, for each, the first ``images`` of a permutation of its images."""
+        # Philox is counter-based: (seed, index) is its key, so episodes are independent streams without hashing.
+        bits = np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64))
+        uniform = np.random.Generator(bits).random((tasks, 1 + self._beyond.shape[1]))
+        classes = (uniform[:, 0] * self.classes).astype(np.int64)
+        slots = uniform[:, 1:]
+        if not self._equal_sizes:
+            slots = np.where(self._beyond[classes], 2.0, slots)
+        return classes, slots.argsort(axis=1)[:, :images]
+
+    def require_room(self, shots: int, queries: int) -> None:
+        """Raise ValueError where some class has fewer than ``shots + queries`` images.
+
+        The smallest class decides, drawn or not: a run fails at its first step or never.
+        """
+        size = int(self.class_size[self._smallest])
+        if shots + queries > size:
+            raise ValueError(
+                f"shots={shots} and queries={queries} need {shots + queries} different images, but class "
+                f"{self.class_names[self._smallest]!r} of {self.name} ({self.split}) has {size}. "
+                f"Ask for at most {size} together."
+            )

@@ -1,0 +1,125 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
+
+Lake, Salakhutdinov, Tenenbaum (2015), Human-level concept learning through probabilistic program induction,
+Science 350(6266). The splits, by alphabet, are in ``splits/omniglot.json``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks._data import Arrays, DataError, cached, find_data_root, load_split
+from tasks._download import fetch, md5_of
+from tasks._omniglot_zips import BACKGROUND, EVALUATION, SIDE, Archive, Characters, read_archive
+from tasks._shrink import require_recipe, shrunk
+from tasks.base import require_count, split_parts
+from tasks.images import ImageTasks
+
+ARCHIVES = (BACKGROUND, EVALUATION)
+PROTOCOLS = ("paper", "background")
+_CHUNK = 1000
+
+
+def omniglot(
+    split: str = "train",
+    data_root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    size: int = 26,
+    shrink: str = "maxpool",
+    threshold: float = 0.5,
+    protocol: str = "paper",
+    download: bool | None = None,
+) -> ImageTasks:
+    """Omniglot, binary, ``(1, size, size)``, ink = 1.
+
+    split: "train", "validation", "test", or several joined by "+": "train+validation" is all that a
+        protocol lets one train on.
+    data_root: the folder that holds ``omniglot/images_background.zip`` and ``images_evaluation.zip``.
+    seed: fixes the episodes.
+    size, shrink, threshold: how 105 x 105 is shrunk, see ``tasks._shrink``. The default, 4 x 4 max-pooling
+        to 26 x 26, is the paper's. ``threshold`` concerns "area" and "bilinear" alone.
+    protocol: "paper", with Tengwar, Sylheti, Tibetan, Syriac (Serto) and ULOG to test on (144 characters)
+        and 45 alphabets to train on (1,479 characters), three of them for validation; or "background",
+        with the 20 evaluation alphabets to test on and the 30 background ones to train on, five of them
+        for validation.
+    download: whether to fetch a missing archive; None: only into the user's own cache folder, never into
+        one that was named.
+
+    Raises ValueError for options out of range, DataError where the data are missing or damaged.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r}; give one of {', '.join(PROTOCOLS)}.")
+    require_recipe(shrink, threshold)
+    size = require_count("size", size, 1)
+    if size > SIDE:
+        raise ValueError(f"size={size}; give 1 to {SIDE}, the size of the originals.")
+    parts = split_parts("omniglot", split)
+    alphabets = [name for part in parts for name in load_split("omniglot")[protocol][part]]
+    root = find_data_root(data_root)
+    paths = [root.path / "omniglot" / archive.file for archive in ARCHIVES]
+    for path, archive in zip(paths, ARCHIVES, strict=True):
+        fetch(path, archive.url, archive.md5, allowed=not root.named if download is None else download)
+    recipe = {
+        "task": "omniglot",
+        "version": 1,
+        "archives_md5": {path.name: md5_of(path) for path in paths},
+        "size": size,
+        "shrink": shrink,
+        "threshold": threshold if shrink in ("area", "bilinear") else None,
+    }
+    held = cached(
+        "omniglot",
+        recipe,
+        lambda: _both([read_archive(*pair) for pair in zip(paths, ARCHIVES, strict=True)], size, shrink, threshold),
+    )
+    names = held["names"].tobytes().decode().split("\n")
+    chosen = _characters(names, alphabets)
+    drawings = BACKGROUND.drawings
+    rows = (np.asarray(chosen)[:, None] * drawings + np.arange(drawings)).ravel()
+    return ImageTasks(
+        "omniglot",
+        "+".join(parts),
+        seed,
+        images=held["images"][rows],
+        labels=np.repeat(np.arange(len(chosen)), drawings),
+        class_names=[names[number] for number in chosen],
+        group_names=alphabets,
+        class_group=[alphabets.index(names[number].split("/")[0]) for number in chosen],
+        event_shape=(1, size, size),
+        levels=2,
+        recipe={**recipe, "protocol": protocol},
+        packed=True,
+    )
+
+
+def _characters(names: list[str], alphabets: list[str]) -> list[int]:
+    """Which characters belong to the alphabets, alphabet by alphabet."""
+    by_alphabet: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        by_alphabet.setdefault(name.split("/")[0], []).append(number)
+    absent = [alphabet for alphabet in alphabets if alphabet not in by_alphabet]
+    if absent:
+        raise DataError(
+            f"the archives hold no alphabet named {', '.join(absent)}; they hold {', '.join(sorted(by_alphabet))}. "
+            f"Get the published ones, from {ARCHIVES[0].url.rsplit('/', 1)[0]}."
+        )
+    return [number for alphabet in alphabets for number in by_alphabet[alphabet]]
+
+
+def _both(parts: list[Characters], size: int, shrink: str, threshold: float) -> Arrays:
+    """All characters of all archives, shrunk and packed; the names as lines of text."""
+    packed: NDArray[np.uint8] = np.concatenate([part.packed for part in parts])
+    images = []
+    for start in range(0, len(packed), _CHUNK):  # a chunk at a time: unpacked, the whole set takes 360 MB
+        bits = np.unpackbits(packed[start : start + _CHUNK], axis=2, count=SIDE).view(bool)
+        small = shrunk(bits, size, shrink, threshold)
+        images.append(np.packbits(small.reshape(len(small), -1), axis=1))
+    names = "\n".join(name for part in parts for name in part.names)
+    return {"images": np.concatenate(images), "names": np.frombuffer(names.encode(), dtype=np.uint8)}
+
+
+__all__ = ["ARCHIVES", "PROTOCOLS", "Archive", "omniglot"]

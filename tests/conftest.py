@@ -1,0 +1,39 @@
+"""Settings and fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# The checks that suites share say on failure what was compared, as tests themselves do.
+pytest.register_assert_rewrite("tests.contracts")
+
+# The same examples in every run: a failure on one machine is seen on all. No deadline, as machines differ in speed.
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("deterministic")
+
+# The same number of threads everywhere, as sums depend on it; OMP_NUM_THREADS may ask for fewer.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder named by METADENSITY_DATA, which holds the published data sets; skips where it is not set."""
+    given = os.environ.get("METADENSITY_DATA")
+    if not given:
+        pytest.skip(
+            "METADENSITY_DATA is not set: it names the folder that holds omniglot/images_background.zip and so on"
+        )
+    root = Path(given)
+    assert root.is_dir(), f"METADENSITY_DATA={given} is no folder; name one that exists, or unset it"
+    return root
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The folder of the repository."""
+    return Path(__file__).resolve().parents[1]

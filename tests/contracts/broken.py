@@ -1,0 +1,225 @@
+"""Models that break one contract each: the negative controls of the suite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metadensity import Density
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.density import IndependentDensity
+from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
+from metadensity.nn.causal import CausalConv
+
+
+def small(kind: type[ConditionalPixelCNN]) -> Callable[..., ConditionalPixelCNN]:
+    """A constructor with the sizes of the suite."""
+    build = partial(kind, layers=3, planes=6, penultimate=8)
+    build.__name__ = kind.__name__  # type: ignore[attr-defined]
+    return build
+
+
+class MaskOffByOne(ConditionalPixelCNN):
+    """The first layer sees the current place, and in stacks before the last the rest of the line."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        first = self.network.layers[0]
+        features, planes = self.network.input.features, 2 * self.network.planes
+        first.convs = nn.ModuleList(
+            CausalConv(features, planes, self.network.dims, stack, 2 * first.conv(0).reach + 1, strict=False)
+            for stack in range(self.network.dims)
+        )
+
+
+class ChannelsSeeThemselves(ConditionalPixelCNN):
+    """The mask of the head has its diagonal set."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.network.head.mask.fill_(1)
+
+
+class BlindSpot(ConditionalPixelCNN):
+    """The last stack hears nothing from the one before it: only the current line of the past is seen."""
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        with torch.no_grad():
+            for layer in self.network.layers:
+                for link in layer.links:
+                    link.weight.zero_()
+        return super().condition(support)
+
+
+class TooLikely(IndependentPixels):
+    """Probabilities that sum to more than one."""
+
+    def condition(self, support: Tensor) -> IndependentDensity:
+        density = super().condition(support)
+        density.log_probs = density.log_probs + 0.01
+        return density
+
+
+class TooHot(ConditionalPixelCNN):
+    """Samples at a temperature of 1.25."""
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        class Hot(AutoregressiveDensity):
+            def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+                network = copy.deepcopy(self.network)
+                with torch.no_grad():
+                    network.head.logits.weight /= 1.25
+                    network.head.logits.bias /= 1.25
+                return AutoregressiveDensity(network, self.condition).sample(sample_shape, generator)
+
+        density = super().condition(support)
+        return Hot(density.network, density.condition)
+
+
+class DependentPixels(IndependentPixels):
+    """Terms that are said to be independent, and depend on the pixel before."""
+
+    def condition(self, support: Tensor) -> IndependentDensity:
+        class Smeared(IndependentDensity):
+            def _pixel_log_prob(self, value: Tensor) -> Tensor:
+                before = torch.cat([torch.zeros_like(value[..., :1]), value[..., :-1]], -1)
+                return super()._pixel_log_prob(value) + 0.1 * before
+
+        return Smeared(self.logits.expand(support.shape[1], *self.logits.shape))
+
+
+class IgnoresGenerator(IndependentPixels):
+    """Draws from torch's own random state, whatever generator it is given."""
+
+    def condition(self, support: Tensor) -> IndependentDensity:
+        class Global(IndependentDensity):
+            def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+                return super().sample(sample_shape)
+
+        return Global(self.logits.expand(support.shape[1], *self.logits.shape))
+
+
+class WithVector(ConditionalPixelCNN):
+    """A ConditionalPixelCNN whose task vector is spoilt."""
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        vector = self.spoil(self.encoder(support), support)
+        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], vector))
+
+
+class OrderMatters(WithVector):
+    """The first support counts more."""
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        return vector + 1e-3 * self.encoder(support[:1])
+
+
+class TasksLeak(WithVector):
+    """Task vectors are centred over the batch of tasks."""
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        return vector - vector.mean(0)
+
+
+class BatchStatistics(WithVector):
+    """Batch normalisation of the task vectors: tasks see one another in training mode alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.norm = nn.BatchNorm1d(self.config["context"])
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        return self.norm(vector) if len(vector) > 1 else vector
+
+
+class NothingOfNothing(WithVector):
+    """The mean over no supports is not a number."""
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        return vector + support.to(vector.dtype).mean(0).mean() * 0
+
+
+class DeafToSupport(WithVector):
+    """Supports are encoded, and then thrown away."""
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        return vector * 0
+
+
+class Detached(WithVector):
+    """The support encoder is cut off from the loss."""
+
+    def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
+        return vector.detach()
+
+
+class QueriesLeak(ConditionalPixelCNN):
+    """Features are centred over the queries that happen to be scored together."""
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        class Centred(AutoregressiveDensity):
+            def _logits(self, pixels: Tensor) -> Tensor:
+                logits = super()._logits(pixels)
+                return logits - 1e-3 * logits.mean(0) * torch.arange(self.levels)[(...,) + (None,) * (logits.ndim - 2)]
+
+        density = super().condition(support)
+        return Centred(density.network, density.condition)
+
+
+class WrongShape(IndependentPixels):
+    """log_prob forgets that sample dimensions come first."""
+
+    def condition(self, support: Tensor) -> IndependentDensity:
+        class Transposed(IndependentDensity):
+            def log_prob(self, value: Tensor) -> Tensor:
+                return super().log_prob(value).transpose(0, -1)
+
+        return Transposed(self.logits.expand(support.shape[1], *self.logits.shape))
+
+
+class StaleCache(AttentionPixelCNN):
+    """The cached sampler attends to nothing but the null entry."""
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        class Stale(AutoregressiveDensity):
+            def sample_from(self, uniforms: Tensor, naive: bool = False) -> Tensor:
+                return fresh.sample_from(uniforms, naive) if naive else stale.sample_from(uniforms)
+
+        fresh, stale = super().condition(support), super().condition(support[:0])
+        return Stale(fresh.network, fresh.condition)
+
+
+class OtherInBfloat16(IndependentPixels):
+    """Another density under autocast."""
+
+    def condition(self, support: Tensor) -> Density:
+        logits = self.logits * 1.2 if torch.is_autocast_enabled("cpu") else self.logits
+        return IndependentDensity(logits.expand(support.shape[1], *logits.shape))
+
+
+class KeepsSomethingBack(IndependentPixels):
+    """Part of the state is in no parameter and no buffer, so a file does not have it."""
+
+    def __init__(self, event_shape: Sequence[int], levels: int) -> None:
+        super().__init__(event_shape, levels)
+        self.offset = torch.rand(levels, *self.event_shape)
+
+    def condition(self, support: Tensor) -> IndependentDensity:
+        logits = self.logits + self.offset
+        return IndependentDensity(logits.expand(support.shape[1], *logits.shape))
+
+
+class ForgetsAnArgument(IndependentPixels):
+    """A constructor argument that config does not hold."""
+
+    def __init__(self, event_shape: Sequence[int], levels: int, sharpness: float = 1.0) -> None:
+        super().__init__(event_shape, levels)
+        self.sharpness = sharpness

@@ -1,0 +1,173 @@
+"""What makes a density one: it sums to one, it is causal, its samples follow it.
+
+Every check takes a subject and raises AssertionError where the contract is broken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from metadensity import Density
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.density import IndependentDensity
+
+from .subjects import Subject, randomise
+
+DRAWS = 20_000
+# Of each chi-square test, if its seed were drawn anew. Seeds are fixed, so that a run is right or wrong for good; over
+# the 60 or so tests of the suite a new set of seeds would raise a false alarm in 0.6 % of cases (Bonferroni's bound).
+FALSE_ALARM = 1e-4
+
+
+def agreement(dtype: torch.dtype) -> float:
+    """How far two ways to the same number may lie apart: rounding differs with the place in a batch."""
+    return 1e-10 if dtype == torch.float64 else 1e-5
+
+
+def all_images(event_shape: tuple[int, ...], levels: int) -> Tensor:
+    """Every image there is, ``(levels ** dims, *event_shape)``."""
+    dims = math.prod(event_shape)
+    codes = torch.arange(levels**dims).unsqueeze(-1)
+    return (codes // levels ** torch.arange(dims) % levels).view(-1, *event_shape)
+
+
+def table(density: Density) -> Tensor:
+    """Log-probabilities of all images, ``(images, tasks)``."""
+    images = all_images(tuple(density.event_shape), density.levels)
+    return density.log_prob(images.unsqueeze(1).expand(-1, density.tasks, *images.shape[1:])).detach()
+
+
+def raster(x: Tensor, dims: int) -> Tensor:
+    """``(..., C, *space)`` as ``(..., sites)`` in the order in which sites are generated: channels fastest."""
+    return x.movedim(-dims - 1, -1).flatten(-dims - 1)
+
+
+def past(event_shape: tuple[int, ...], radius: float = math.inf) -> Tensor:
+    """Whether site u is before site t and no more than ``radius`` away in any dimension, ``(u, t)``."""
+    channels, *space = event_shape
+    sites = torch.tensor([[*place, c] for *place, c in itertools.product(*map(range, space), range(channels))])
+    distance = (sites[:, None, :-1] - sites[None, :, :-1]).abs().amax(-1)
+    order = torch.arange(len(sites))
+    return (order[:, None] < order) & (distance <= radius)
+
+
+def radius(density: Density) -> float:
+    """How far back a pixel depends on others: the sum of the reaches of a network's layers; elsewhere any distance."""
+    if not isinstance(density, AutoregressiveDensity):
+        return math.inf
+    return sum(layer.conv(0).reach for layer in density.network.layers)
+
+
+def sums_to_one(subject: Subject) -> None:
+    """Probabilities of all images sum to one, given 0 and 2 supports; tolerance 1e-4 on the logarithm."""
+    for shots in (0, 2):
+        total = table(subject(subject.images(shots, 2, seed=1))).logsumexp(0)
+        assert total.abs().max() < 1e-4, f"given {shots} shots the log of the sum over all images is {total.tolist()}"
+
+
+def is_causal(subject: Subject) -> None:
+    """Changing a pixel leaves the terms of all pixels before it, and changes those of pixels after it.
+
+    A density with independent pixels must leave those as well.
+    """
+    dims = len(subject.event_shape) - 1
+    changed: list[Tensor] = []
+    for seed in range(3):
+        randomise(subject.model, seed)
+        density = subject(subject.images(2, 1, seed=2))
+        image = subject.images(seed=3 + seed)
+        sites = raster(torch.arange(image.numel()).view(image.shape), dims)
+        images = image.repeat(1 + len(sites), *[1] * image.ndim).flatten(1)
+        images[1:].scatter_(1, sites[:, None], (image.flatten()[sites, None] + 1) % subject.levels)
+        terms = raster(density.pixel_log_prob(images.view(-1, 1, *image.shape)).detach(), dims)[:, 0]
+        changed.append((terms[1:] - terms[:1]).abs())  # (u, t)
+    influence = torch.stack(changed).amax(0)
+    before = past(subject.event_shape)
+    tolerance = agreement(terms.dtype)
+    leak = influence.masked_fill(before, 0).fill_diagonal_(0)
+    assert leak.max() <= tolerance, f"later pixels move the term of an earlier one by {leak.max():.3g} nats"
+    if isinstance(density, IndependentDensity):
+        assert influence.masked_fill(~before, 0).max() <= tolerance, "pixels said to be independent are not"
+        return
+    seen = past(subject.event_shape, radius(density))
+    blind = seen & (influence <= tolerance)
+    assert not blind.any(), f"pixels of the past have no influence, as (earlier, later): {blind.nonzero().tolist()}"
+
+
+def gradients_are_causal(subject: Subject) -> None:
+    """Gradient of each term: exactly zero in its own pixel and later ones, non-zero in all earlier ones in reach."""
+    dims = len(subject.event_shape) - 1
+    total = torch.zeros(())
+    for seed in range(3):
+        randomise(subject.model, seed)
+        density = subject(subject.images(2, 1, seed=2))
+        assert isinstance(density, AutoregressiveDensity)
+        image = subject.images(seed=3 + seed)
+        leaf = image.to(torch.float64).repeat(image.numel(), *[1] * image.ndim).requires_grad_()
+        log_probs = density.network(leaf, density.condition).log_softmax(1)
+        terms = raster(log_probs.gather(1, image.expand(log_probs[:, :1].shape)).squeeze(1), dims)  # (row, t)
+        terms.diagonal().sum().backward()  # row t holds the image whose term t counts
+        assert leaf.grad is not None
+        total = total + raster(leaf.grad, dims).mT.abs()  # (u, t)
+    leak = total.masked_fill(past(subject.event_shape), 0)
+    assert leak.max() == 0, f"a term has a gradient of {leak.max():.3g} in its own pixel or a later one"
+    blind = past(subject.event_shape, radius(density)) & (total == 0)
+    assert not blind.any(), f"no gradient in pixels of the past, as (earlier, later): {blind.nonzero().tolist()}"
+
+
+def samples_follow(subject: Subject) -> None:
+    """Chi-square test of draws against the enumerated distribution, for two tasks given 0 and 2 supports."""
+    for shots in (0, 2):
+        density = subject(subject.images(shots, 2, seed=4))
+        probabilities = table(density).double().exp().numpy()
+        draws = density.sample((DRAWS,), generator=torch.Generator().manual_seed(5))
+        assert draws.shape == (DRAWS, 2, *subject.event_shape)
+        codes = draws.flatten(2) @ subject.levels ** torch.arange(math.prod(subject.event_shape))
+        for task in range(2):
+            counts = np.bincount(codes[:, task].numpy(), minlength=len(probabilities))
+            chance = goodness_of_fit(counts, probabilities[:, task] * DRAWS)
+            assert chance > FALSE_ALARM / 4, f"draws given {shots} shots do not follow the density (p = {chance:.2g})"
+
+
+def goodness_of_fit(counts: np.ndarray, expected: np.ndarray) -> float:
+    """p-value of Pearson's test; cells that expect fewer than 5 are pooled, the smallest first."""
+    order = np.argsort(expected)
+    counts, expected = counts[order], expected[order]
+    small = int((expected < 5).sum())
+    while 0 < small < len(expected) and expected[:small].sum() < 5:
+        small += 1
+    if small:
+        counts = np.concatenate([[counts[:small].sum()], counts[small:]])
+        expected = np.concatenate([[expected[:small].sum()], expected[small:]])
+    assert len(expected) > 5, "too few cells are left to test anything"
+    return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), len(expected) - 1))
+
+
+def draws_are_reproducible(subject: Subject) -> None:
+    """Draws are integers in range, come from the generator alone, and leave torch's own random state as it was."""
+    density = subject(subject.images(1, 3, seed=6))
+    state = torch.get_rng_state()
+
+    def draw(*sample: int, seed: int) -> Tensor:
+        return density.sample(sample, generator=torch.Generator().manual_seed(seed))
+
+    first = draw(2, 20, seed=0)
+    assert first.shape == (2, 20, 3, *subject.event_shape)
+    assert first.dtype == torch.int64
+    assert first.min() >= 0
+    assert first.max() < subject.levels
+    assert draw(seed=0).shape == (3, *subject.event_shape)
+    assert torch.equal(first, draw(2, 20, seed=0)), "the same generator gives other draws"
+    assert not torch.equal(first, draw(2, 20, seed=1)), "another generator gives the same draws"
+    assert torch.equal(state, torch.get_rng_state()), "drawing with a generator moved torch's own random state"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        once = density.sample((20,))
+        torch.manual_seed(0)
+        assert torch.equal(once, density.sample((20,))), "without a generator, torch's own seed does not decide"

@@ -1,0 +1,158 @@
+"""What makes a few-shot model one: how its density depends on support, tasks and batch, and that it can be kept.
+
+Every check takes a subject and raises AssertionError where the contract is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import metadensity
+from metadensity.autoregressive import AutoregressiveDensity
+
+from .checks_density import agreement
+from .subjects import Subject, arguments
+
+# Largest mean difference of log p in bfloat16 from float32, in nats/dim, and largest difference of one image.
+# bfloat16 keeps 8 bits: each rounding is off by up to 0.4 %, and several layers follow one another.
+BFLOAT16_MEAN, BFLOAT16_IMAGE = 0.01, 0.05
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two log-probabilities are the same but for rounding."""
+    return bool((a - b).abs().max() <= agreement(a.dtype) * max(1.0, float(a.abs().max())))
+
+
+def order_does_not_matter(subject: Subject) -> None:
+    """Every order of four supports gives the same density."""
+    support, value = subject.images(4, 3, seed=11), subject.images(8, 3, seed=12)
+    reference = subject(support).log_prob(value).detach()
+    for order in ([3, 2, 1, 0], [1, 0, 2, 3], [2, 3, 0, 1]):
+        other = subject(support[order]).log_prob(value).detach()
+        assert close(reference, other), f"supports in the order {order} move log p by {(reference - other).abs().max()}"
+
+
+def zero_shots_work(subject: Subject) -> None:
+    """Without supports there is a density, the same for every task; with them a different one, if they are read."""
+    value = subject.images(8, 1, seed=13).expand(8, 3, *subject.event_shape)
+    prior = subject(subject.images(0, 3, seed=0))
+    log_prob = prior.log_prob(value).detach()
+    assert log_prob.shape == (8, 3)
+    assert log_prob.isfinite().all(), "log p is not finite at zero shots"
+    assert close(log_prob[:, :1], log_prob), "tasks without supports differ"
+    assert prior.sample(generator=torch.Generator().manual_seed(0)).shape == (3, *subject.event_shape)
+    informed = subject(subject.images(2, 3, seed=14)).log_prob(value).detach()
+    assert informed.isfinite().all()
+    changed = (informed - log_prob).abs().amax(0)
+    if subject.reads_support:
+        assert changed.min() > 1e-3, "supports leave the density as it was"
+    else:
+        assert close(informed, log_prob), "supports change a density that is said not to read them"
+
+
+def tasks_are_separate(subject: Subject) -> None:
+    """A task's log p does not depend on supports and values of others, nor on their being there; in both modes."""
+    support, value = subject.images(2, 3, seed=15), subject.images(4, 3, seed=16)
+    others_support, others_value = support.clone(), value.clone()
+    others_support[:, 1], others_value[:, 1] = subject.images(2, seed=17), subject.images(4, seed=18)
+    for training in (True, False):
+        subject.model.train(training)
+        together = subject(support).log_prob(value).detach()
+        alone = [subject(support[:, [i]]).log_prob(value[:, [i]]).detach() for i in range(3)]
+        assert close(together, torch.cat(alone, 1)), "a batch of tasks is not the tasks one by one"
+        other = subject(others_support).log_prob(others_value).detach()
+        assert close(together[:, [0, 2]], other[:, [0, 2]]), "one task's images move the log p of another task"
+        single = [subject(support).log_prob(value[i]).detach() for i in range(4)]
+        assert close(together, torch.stack(single)), "one query's images move the log p of another query"
+
+
+def batches_have_shapes(subject: Subject) -> None:
+    """log_prob of ``(*sample, tasks, C, *space)`` is ``(*sample, tasks)``: the sum of the terms, for any sample."""
+    density = subject(subject.images(1, 2, seed=19))
+    assert isinstance(density, torch.distributions.Distribution)
+    assert tuple(density.batch_shape) == (2,)
+    assert tuple(density.event_shape) == subject.event_shape
+    value = subject.images(2, 3, 2, seed=20)
+    log_prob = density.log_prob(value).detach()
+    assert log_prob.shape == (2, 3, 2)
+    assert (log_prob < 0).all(), "a discrete probability is above one"
+    terms = density.pixel_log_prob(value).detach()
+    assert terms.shape == value.shape
+    assert close(terms.flatten(3).sum(-1), log_prob), "the terms do not add up to log p"
+    assert close(log_prob[0, 0], density.log_prob(value[0, 0]).detach())
+    assert close(log_prob.flatten(0, 1), density.log_prob(value.flatten(0, 1)).detach())
+    assert close(log_prob, density.log_prob(value.to(torch.uint8)).detach()), "the integer type of pixels matters"
+    assert density.log_prob(value[:, :0]).shape == (2, 0, 2)
+
+
+def gradients_reach_parameters(subject: Subject) -> None:
+    """Every parameter gets a gradient that is finite and not zero; at zero shots those that are used do."""
+    parameters = dict(subject.model.named_parameters())
+    for shots in (2, 0):
+        subject.model.zero_grad()
+        subject(subject.images(shots, 3, seed=21)).log_prob(subject.images(8, 3, seed=22)).sum().backward()
+        given = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+        assert given, "no parameter has a gradient"
+        bad = [name for name, gradient in given.items() if not gradient.isfinite().all()]
+        assert not bad, f"gradients of {bad} are not finite at {shots} shots"
+        if shots and subject.reads_support:
+            idle = [name for name in parameters if name not in given or not given[name].any()]
+            assert not idle, f"{idle} get no gradient"
+
+
+def samplers_agree(subject: Subject) -> None:
+    """Cached and naive sampler turn the same uniform numbers into the same pixels."""
+    for shots, samples, tasks in ((0, 1, 1), (1, 16, 1), (4, 4, 3)):
+        density = subject(subject.images(shots, tasks, seed=23))
+        assert isinstance(density, AutoregressiveDensity)
+        generator = torch.Generator().manual_seed(24)
+        uniforms = torch.rand(samples, tasks, *subject.event_shape, generator=generator)
+        slow, fast = density.sample_from(uniforms, naive=True), density.sample_from(uniforms)
+        differ = (slow != fast).sum()
+        assert differ == 0, f"{differ} of {slow.numel()} pixels differ ({shots} shots, {samples} x {tasks} images)"
+        assert len(slow.unique()) > 1, "the samples are constant, which tests nothing"
+
+
+def bfloat16_is_close(subject: Subject) -> None:
+    """log p under bfloat16 autocast is float32 and lies near that without it; sampling works there too."""
+    support, value = subject.images(2, 8, seed=25), subject.images(8, 8, seed=26)
+    precise = subject(support).log_prob(value).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        density = subject(support)
+        rough = density.log_prob(value).detach()
+        draws = density.sample((2,), generator=torch.Generator().manual_seed(0))
+    assert draws.shape == (2, 8, *subject.event_shape)
+    assert rough.dtype == torch.float32, f"log p comes out as {rough.dtype}"
+    off = (rough - precise).abs() / math.prod(subject.event_shape)
+    assert off.mean() < BFLOAT16_MEAN, f"bfloat16 moves log p by {off.mean():.3g} nats/dim on average"
+    assert off.max() < BFLOAT16_IMAGE, f"bfloat16 moves log p by up to {off.max():.3g} nats/dim"
+
+
+def a_file_keeps_it(subject: Subject) -> None:
+    """Saved and loaded, it is the same to the last bit: weights, log p, arguments, and where it came from."""
+    model = subject.model.eval()
+    support, value = subject.images(2, 2, seed=27), subject.images(4, 2, seed=28)
+    assert list(model.config) == arguments(type(model)), (
+        f"config names {list(model.config)}, the constructor takes {arguments(type(model))}"
+    )
+    assert json.loads(json.dumps(model.config)) == model.config
+    provenance = {"run": 7, "task": "toy", "seed": [1, None]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        digest = metadensity.save(model, path, provenance)
+        loaded = metadensity.load(path)
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    assert loaded.provenance == {**provenance, "weights_sha256": digest}
+    assert not loaded.training
+    before, after = model.state_dict(), loaded.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    again = Subject(loaded, subject.adapt)
+    assert torch.equal(subject(support).log_prob(value), again(support).log_prob(value)), "the loaded model differs"

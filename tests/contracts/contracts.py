@@ -1,0 +1,74 @@
+"""The contracts and the images each is checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from . import checks_density, checks_model
+from .subjects import NETWORKS, RECIPES, Case, Recipe, Subject
+
+# Few enough images that all of them can be enumerated: one to three dimensions, levels, channels.
+ENUMERABLE = (
+    Case((1, 3, 3)),  # all 512 binary 3x3 images
+    Case((1, 9)),
+    Case((1, 2, 2, 2)),
+    Case((1, 2, 2), 3),
+    Case((2, 4)),
+    Case((2, 2, 2)),
+    Case((3, 1, 2), 3),
+    Case((2, 2, 1, 2)),
+)
+# Wider than one layer sees, so that a blind spot would show, and with a kernel of 5 and more layers.
+WIDE = (
+    Case((1, 12)),
+    Case((1, 5, 6)),
+    Case((1, 5, 6), options={"layers": 6}),
+    Case((2, 4, 4), 3, {"kernel_size": 5}),
+    Case((1, 3, 4, 3)),
+    Case((2, 3, 2, 2), options={"kernel_size": 5}),
+)
+ONE_OF_EACH_DIMENSION = (Case((1, 9), 3), Case((2, 4, 5)), Case((1, 3, 2, 3), 4))
+SAMPLERS = tuple(
+    Case(shape, levels, {"kernel_size": kernel_size})
+    for kernel_size in (3, 5)
+    for shape, levels in {
+        (1, 7): 2,
+        (2, 5): 3,
+        (1, 4, 5): 2,
+        (3, 3, 3): 256,
+        (1, 3, 2, 3): 5,
+        (2, 2, 2, 2): 2,
+    }.items()
+)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A check, the images it is made on, in which precision, and of which subjects."""
+
+    check: Callable[[Subject], None]
+    cases: tuple[Case, ...]
+    dtype: torch.dtype = torch.float32
+    recipes: tuple[Recipe, ...] = tuple(RECIPES)
+
+
+CONTRACTS = (
+    Contract(checks_density.sums_to_one, ENUMERABLE),
+    Contract(checks_density.is_causal, (*ENUMERABLE, *WIDE), torch.float64),
+    Contract(checks_density.gradients_are_causal, (*ENUMERABLE, *WIDE), torch.float64, tuple(NETWORKS)),
+    Contract(checks_density.samples_follow, (Case((1, 2, 3)), Case((2, 3)), Case((1, 2, 2), 3), Case((1, 2, 1, 3)))),
+    Contract(checks_density.draws_are_reproducible, ONE_OF_EACH_DIMENSION),
+    Contract(checks_model.order_does_not_matter, ONE_OF_EACH_DIMENSION, torch.float64),
+    Contract(checks_model.zero_shots_work, ONE_OF_EACH_DIMENSION, torch.float64),
+    Contract(checks_model.tasks_are_separate, ONE_OF_EACH_DIMENSION, torch.float64),
+    Contract(checks_model.batches_have_shapes, ONE_OF_EACH_DIMENSION, torch.float64),
+    Contract(checks_model.gradients_reach_parameters, ONE_OF_EACH_DIMENSION),
+    # Twice: in float64 nothing but a mistake makes them differ; float32 is what is used.
+    Contract(checks_model.samplers_agree, SAMPLERS, torch.float64, tuple(NETWORKS)),
+    Contract(checks_model.samplers_agree, ONE_OF_EACH_DIMENSION, torch.float32, tuple(NETWORKS)),
+    Contract(checks_model.bfloat16_is_close, ONE_OF_EACH_DIMENSION),
+    Contract(checks_model.a_file_keeps_it, ONE_OF_EACH_DIMENSION),
+)

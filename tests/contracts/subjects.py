@@ -1,0 +1,133 @@
+"""What the contract suite runs on: every model in MODELS, small, with random parameters, in every adaptation."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metadensity import Density, FewShotModel
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.models import MODELS
+
+# Arguments that keep a model small, for the constructors that take them, and models that need others.
+SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8}
+OVERRIDES: dict[str, dict[str, Any]] = {}
+# Arguments whose every value is a likelihood of its own: a constructor that takes one is run with each.
+VARIANTS: dict[str, Sequence[Any]] = {"attention": ("additive", "dot")}
+# Models that give every task the same density, by design.
+IGNORE_SUPPORT = {"independent", "unconditional"}
+
+Adaptation = Callable[[FewShotModel, Tensor], Density]
+
+
+def unadapted(model: FewShotModel, support: Tensor) -> Density:
+    """The density of the model as it is."""
+    return model(support)
+
+
+# An inner loop joins the suite by a line here.
+ADAPTATIONS: dict[str, Adaptation] = {"unadapted": unadapted}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with the way its density is made."""
+
+    model: FewShotModel
+    adapt: Adaptation = unadapted
+    reads_support: bool = True
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.model.event_shape
+
+    @property
+    def levels(self) -> int:
+        return self.model.levels
+
+    def __call__(self, support: Tensor) -> Density:
+        return self.adapt(self.model, support)
+
+    def images(self, *sample: int, seed: int) -> Tensor:
+        """Random images, ``(*sample, C, *space)``."""
+        return random_images(*sample, *self.event_shape, levels=self.levels, seed=seed)
+
+
+@dataclass(frozen=True)
+class Case:
+    """On what images a contract is checked, and arguments the constructor has to get (where it takes them)."""
+
+    event_shape: tuple[int, ...]
+    levels: int = 2
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        return "-".join(["x".join(map(str, self.event_shape)), f"{self.levels}levels", *options])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build one subject of the suite."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    adaptation: str = "unadapted"
+
+    def __str__(self) -> str:
+        parts = [self.name, *map(str, self.options.values())]
+        return "-".join(parts if self.adaptation == "unadapted" else [*parts, self.adaptation])
+
+    def build(self, case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> Subject:
+        """The subject with random parameters."""
+        kind = MODELS[self.name]
+        small = {**SMALL, **OVERRIDES.get(self.name, {})}
+        options = {name: value for name, value in {**small, **case.options}.items() if name in arguments(kind)}
+        model = kind(case.event_shape, case.levels, **options, **self.options)
+        randomise(model, seed)
+        return Subject(model.to(dtype), ADAPTATIONS[self.adaptation], self.name not in IGNORE_SUPPORT)
+
+
+def arguments(kind: type[FewShotModel]) -> list[str]:
+    """Names of the constructor's arguments."""
+    return [name for name in inspect.signature(kind).parameters if name != "self"]
+
+
+def randomise(model: torch.nn.Module, seed: int) -> None:
+    """Give every parameter random values, so that nothing is hidden behind a weight that starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = max(0.3, 1.15 / math.sqrt(parameter[0].numel())) if parameter.ndim > 1 else 0.3
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def random_images(*shape: int, levels: int, seed: int) -> Tensor:
+    """Integer pixels in [0, levels)."""
+    return torch.randint(levels, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def recipes() -> list[Recipe]:
+    """Every model, with every value of the arguments in VARIANTS that it takes, in every adaptation."""
+    found = []
+    for name, kind in MODELS.items():
+        axes = [[(key, value) for value in values] for key, values in VARIANTS.items() if key in arguments(kind)]
+        found += [Recipe(name, dict(chosen), way) for chosen in itertools.product(*axes) for way in ADAPTATIONS]
+    return found
+
+
+def is_network(recipe: Recipe) -> bool:
+    """Whether the density is that of an autoregressive network, which has gradients in the pixels and two samplers."""
+    subject = recipe.build(Case((1, 3)))
+    return isinstance(subject(subject.images(0, 1, seed=0)), AutoregressiveDensity)
+
+
+RECIPES = recipes()
+NETWORKS = [recipe for recipe in RECIPES if is_network(recipe)]

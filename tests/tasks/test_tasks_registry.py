@@ -1,0 +1,112 @@
+"""What every listed task keeps to: a task inherits these tests by being listed."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+import tasks
+from tasks import SPLITS, TASKS, EpisodeSet, ImageTasks, TaskDistribution, UnknownTaskError
+from tasks._data import SPLITS_FOLDER, load_split
+
+NO_TASKS = {"base", "images", "episode_set", "adapters"}
+Build = Callable[..., ImageTasks]
+
+
+@pytest.fixture(scope="module", params=sorted(TASKS))
+def build(request: pytest.FixtureRequest) -> Build:
+    """``build(split)`` of one task, made once."""
+    root = request.getfixturevalue("data_root") if request.param == "omniglot" else None
+
+    @cache
+    def made(split: str, seed: int = 0) -> ImageTasks:
+        return TASKS[request.param](split=split, data_root=root, seed=seed)
+
+    return made
+
+
+def test_every_file_in_the_folder_is_listed() -> None:
+    found = {module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.name.startswith("_")}
+    assert found - NO_TASKS == set(TASKS), "list each task's file in tasks.TASKS; other files' names begin with _"
+
+
+def test_every_split_file_is_of_a_listed_task_and_undamaged() -> None:
+    assert {path.stem for path in SPLITS_FOLDER.iterdir()} == set(TASKS)
+    for name in TASKS:
+        load_split(name)
+
+
+def test_an_unknown_name_says_what_there_is() -> None:
+    with pytest.raises(UnknownTaskError) as caught:
+        TASKS["omniglott"]
+    assert str(caught.value) == "there is no task 'omniglott'; give one of digits, hershey, omniglot."
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("split", ["valid", "", "train+train", "train+", "train,test", None])
+def test_an_unknown_split_says_what_there_is(name: str, split: str) -> None:
+    with pytest.raises(ValueError, match=rf"is not a split of {name}; give one of train, validation, test, or several"):
+        TASKS[name](split=split)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_it_is_what_it_says(build: Build, split: str) -> None:
+    task = build(split)
+    assert isinstance(task, TaskDistribution)
+    assert task.split == split
+    assert TASKS[task.name]
+    pixels = task.pixels(range(task.images))
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (task.images, *task.event_shape)
+    assert int(pixels.max()) == task.levels - 1
+    assert int(pixels.min()) == 0
+    # No image is all of one value, and few come twice: in Omniglot, shrunk, 8 of 28,100 do (dots and bars).
+    assert (pixels.flatten(1).amax(1) > pixels.flatten(1).amin(1)).all()
+    assert len({row.numpy().tobytes() for row in pixels}) > 0.999 * task.images
+    assert set(task.class_group.tolist()) == set(range(len(task.group_names)))
+    assert json.loads(json.dumps(task.recipe)) == task.recipe
+    assert repr(task).startswith(f"ImageTasks(name='{task.name}', split='{split}', seed=0, event_shape=(1, ")
+
+
+def test_no_class_and_no_image_is_in_two_splits(build: Build) -> None:
+    parts = [build(split) for split in SPLITS]
+    names = [name for part in parts for name in part.class_names]
+    groups = [name for part in parts for name in part.group_names]
+    assert len(set(names)) == len(names)
+    assert len(set(groups)) == len(groups)
+    images = [{row.numpy().tobytes() for row in part.pixels(range(part.images))} for part in parts]
+    common = len(images[0] & images[1]) + len(images[0] & images[2]) + len(images[1] & images[2])
+    # Of Omniglot's drawings, shrunk, one bar of ULOG is that of another alphabet; at 105 x 105 none is.
+    assert common == (parts[0].name == "omniglot")
+
+
+def test_joined_splits_hold_both(build: Build) -> None:
+    both = build("train+validation")
+    assert both.split == "train+validation"
+    assert both.class_names == build("train").class_names + build("validation").class_names
+    assert both.images == build("train").images + build("validation").images
+    swapped = build("validation+train")
+    assert (swapped.split, swapped.fingerprint) == (both.split, both.fingerprint)
+
+
+def test_the_same_arguments_give_the_same_images_and_episodes(build: Build) -> None:
+    task, again, reseeded = build("validation"), build("validation", 0), build("validation", 1)
+    assert task.fingerprint == again.fingerprint == reseeded.fingerprint
+    one, other = task.episode(5, 4, 2, 1), reseeded.episode(5, 4, 2, 1)
+    assert torch.equal(one.support, again.episode(5, 4, 2, 1).support)
+    assert not torch.equal(one.support, other.support)
+
+
+def test_an_episode_set_covers_the_split(build: Build, tmp_path: Path) -> None:
+    task = build("test")
+    episodes = EpisodeSet.build(task, [1, 8], 5)
+    batches = list(episodes.episodes(task, 8, 64))
+    assert sum(batch.queries * batch.tasks for batch in batches) == task.images
+    episodes.save(tmp_path / "set.npz")
+    assert EpisodeSet.load(tmp_path / "set.npz", task).hash == episodes.hash

@@ -1,0 +1,180 @@
+"""Who may import whom: the floors of the house, read from every file's syntax tree, notebooks included.
+
+metadensity/   knows no task, no experiment, no tracker, no data package.
+tasks/         takes from metadensity the types it has to return, and nothing else.
+experiments/   is the only floor that knows Sacred and TensorBoard.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TRACKERS = {"sacred", "tensorboard", "torch.utils.tensorboard"}
+ABOVE = {"notebooks", "tests"}
+FORBIDDEN = {
+    "metadensity": {"tasks", "experiments", "torchmeta", "learn2learn", "torchvision", *TRACKERS, *ABOVE},
+    "tasks": {"experiments", *TRACKERS, *ABOVE},
+    "experiments": ABOVE,
+    "notebooks": {"tests", *TRACKERS},
+    "tests": {"notebooks"},
+}
+ELSEWHERE = {"experiments", *TRACKERS, *ABOVE}
+TASKS_MAY_TAKE = {
+    "metadensity": {"Episode", "EpisodeSource", "Density"},
+    "metadensity.episode": {"Episode", "EpisodeSource"},
+    "metadensity.density": {"Density"},
+}
+HIDDEN_OR_MADE = {"build", "dist", "runs"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """``import module`` (name is None) or ``from module import name``, at a line."""
+
+    module: str
+    name: str | None
+    line: int
+
+    def reaches(self, package: str) -> bool:
+        """Whether this names ``package`` or something within it."""
+        full = self.module if self.name is None else f"{self.module}.{self.name}"
+        return f"{full}.".startswith(f"{package}.")
+
+
+def imports(source: str, package: str) -> Iterator[Import]:
+    """Yield the imports in ``source``, also those inside functions and by literal name; ``package`` holds the file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, None, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                module = ".".join([*parents, module] if module else parents)
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__", "importorskip") and isinstance(node.args[0].value, str):
+                yield Import(node.args[0].value, None, node.lineno)
+
+
+def source_of(path: Path) -> str:
+    """The Python in a file; of a notebook, its code cells without IPython's own lines."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return text
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in "\n".join(cells).splitlines())
+
+
+def files(root: Path) -> list[Path]:
+    """Every Python file and notebook of the repository, relative to ``root``."""
+    found = [path.relative_to(root) for pattern in ("*.py", "*.ipynb") for path in root.rglob(pattern)]
+    return sorted(path for path in found if not path.parts[0].startswith(".") and path.parts[0] not in HIDDEN_OR_MADE)
+
+
+def violations(root: Path) -> list[str]:
+    """Each import under ``root`` that goes against the arrows, as one line."""
+    found = []
+    for path in files(root):
+        floor = path.parts[0]
+        for item in imports(source_of(root / path), ".".join(path.parent.parts)):
+            for package in sorted(FORBIDDEN.get(floor, ELSEWHERE)):
+                if item.reaches(package):
+                    found.append(f"{path}:{item.line}: {floor} must not import {package}")
+            if (
+                floor == "tasks"
+                and item.reaches("metadensity")
+                and item.name not in TASKS_MAY_TAKE.get(item.module, ())
+            ):
+                found.append(f"{path}:{item.line}: tasks may import only Episode, EpisodeSource and Density")
+    return found
+
+
+def test_the_arrows_hold(repo_root: Path) -> None:
+    checked = {path.as_posix() for path in files(repo_root)}
+    assert {"metadensity/episode.py", "tasks/base.py", "tests/test_floors.py"} <= checked
+    assert violations(repo_root) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("metadensity/a.py", "import tasks"),
+        ("metadensity/models/a.py", "from tasks.images import ImageTasks"),
+        ("metadensity/a.py", "def f():\n    import sacred"),
+        ("metadensity/a.py", "from torch.utils.tensorboard import SummaryWriter"),
+        ("metadensity/a.py", "from torch.utils import tensorboard"),
+        ("metadensity/a.py", "import importlib\nimportlib.import_module('learn2learn.data')"),
+        ("metadensity/a.py", "import torchmeta as tm"),
+        ("metadensity/a.py", "from experiments import train"),
+        ("tasks/a.py", "import metadensity"),
+        ("tasks/a.py", "from metadensity import models"),
+        ("tasks/a.py", "from metadensity.models import AttentionPixelCNN"),
+        ("tasks/a.py", "from metadensity.episode import require_levels"),
+        ("tasks/a.py", "from experiments.train import ex"),
+        ("tasks/a.py", "from sacred import Experiment"),
+        ("tasks/a.py", "from tests import conftest"),
+        ("tasks/sub/a.py", "from ...experiments import train"),
+        ("experiments/a.py", "from tests.conftest import data_root"),
+        ("benchmarks/a.py", "import experiments.train"),
+        ("notebooks/a.ipynb", "%matplotlib inline\nimport sacred"),
+    ],
+)
+def test_a_violation_is_caught(path: str, source: str, tmp_path: Path) -> None:
+    write(tmp_path, path, source)
+    assert len(violations(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (
+            "metadensity/a.py",
+            "import torch\nfrom torch.utils import data\nfrom .episode import Episode\nimport sacred_texts",
+        ),
+        (
+            "tasks/a.py",
+            "from metadensity import Density, Episode\nfrom metadensity.episode import Episode, EpisodeSource",
+        ),
+        ("tasks/a.py", "from . import base\nfrom tasks.images import ImageTasks\nimport torchmeta"),
+        ("experiments/a.py", "import sacred, tasks, metadensity\nfrom torch.utils.tensorboard import SummaryWriter"),
+        ("notebooks/a.ipynb", "%matplotlib inline\nimport metadensity\nfrom experiments import load_run"),
+        ("tests/a.py", "import sacred\nfrom experiments.train import ex"),
+        (".venv/lib/a.py", "import sacred, experiments"),
+    ],
+)
+def test_what_is_allowed_passes(path: str, source: str, tmp_path: Path) -> None:
+    write(tmp_path, path, source)
+    assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "absent"),
+    [
+        ("metadensity", ["tasks", "experiments", "sacred", "tensorboard", "torchvision", "torchmeta", "learn2learn"]),
+        ("tasks", ["experiments", "sacred", "tensorboard", "torchvision", "torchmeta", "learn2learn"]),
+    ],
+)
+def test_importing_a_floor_loads_nothing_from_above(package: str, absent: list[str], repo_root: Path) -> None:
+    code = f"import sys, {package}; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def write(root: Path, path: str, source: str) -> None:
+    target = root / path
+    target.parent.mkdir(parents=True)
+    if target.suffix == ".ipynb":
+        source = json.dumps({"cells": [{"cell_type": "code", "source": source.splitlines(keepends=True)}]})
+    target.write_text(source, encoding="utf-8")
