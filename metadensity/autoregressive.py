@@ -31,6 +31,8 @@ class AutoregressiveDensity(Density):
         return logits.view(*value.shape[: -len(self.event_shape)], *logits.shape[1:])
 
     def _logits(self, pixels: Tensor) -> Tensor:
+        if not len(pixels):  # no tasks or no samples: the network cannot tell which
+            return torch.zeros(0, self.levels, *self.event_shape, device=pixels.device)
         logits = self.network(pixels, self.condition)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
@@ -54,5 +56,7 @@ class AutoregressiveDensity(Density):
         expected = (*self.batch_shape, *self.event_shape)
         if tuple(uniforms.shape[-len(expected) :]) != expected:
             raise ValueError(f"uniforms have shape {tuple(uniforms.shape)}; they must end in {expected}.")
+        if not uniforms.numel():
+            return torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
         draw = sample_naive if naive else sample_cached
         return draw(self.network, self.condition, uniforms.reshape(-1, *self.event_shape)).view(uniforms.shape)

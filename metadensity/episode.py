@@ -122,7 +122,8 @@ def require_levels(name: str, pixels: Tensor, levels: int) -> None:
         return
     low, high = (int(bound) for bound in torch.aminmax(pixels))
     if low < 0 or high >= levels:
+        more = "" if low < 0 else f", or build the model with levels={high + 1}"
         raise ValueError(
             f"{name} holds pixels from {low} to {high}; with levels={levels} they must lie in [0, {levels - 1}]. "
-            f"Rescale the pixels, or build the model with levels={high + 1 if low >= 0 else levels}."
+            f"Rescale the pixels{more}."
         )

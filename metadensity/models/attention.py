@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel
+from metadensity.models.base import FewShotModel, require_sizes
 from metadensity.nn.pixelcnn import PixelCNN
-from metadensity.nn.support import PatchEncoder, VectorEncoder
+from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
 
 
 class AttentionPixelCNN(FewShotModel):
@@ -37,6 +37,8 @@ class AttentionPixelCNN(FewShotModel):
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         super().__init__(event_shape, levels, **sizes, context=context, attention=attention)
+        require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context)
+        require_attention(attention)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes)
         self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,16 +24,21 @@ class FewShotModel(nn.Module):
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__()
         self.provenance: dict[str, Any] = {}
-        event_shape = tuple(int(size) for size in event_shape)
-        if not 2 <= len(event_shape) <= 4 or min(event_shape) < 1:
+        try:
+            space = tuple(operator.index(size) for size in event_shape)
+        except TypeError:  # not a sequence, or not of whole numbers
+            space = ()
+        if not 2 <= len(space) <= 4 or min(space) < 1:
             raise ValueError(
                 f"event_shape={event_shape}; it must be (channels, *space) with one to three space dimensions of at "
                 "least one place each, for example (1, 28, 28)."
             )
-        if levels < 2:
-            raise ValueError(f"levels={levels}; a pixel needs at least 2 levels (2 for binary, 256 for 8-bit images).")
-        self.event_shape, self.levels = event_shape, int(levels)
-        self.config: dict[str, Any] = {"event_shape": list(event_shape), "levels": self.levels, **options}
+        if not isinstance(levels, Integral) or levels < 2:
+            raise ValueError(
+                f"levels={levels!r}; a pixel needs at least 2 levels (2 for binary, 256 for 8-bit images)."
+            )
+        self.event_shape, self.levels = space, int(levels)
+        self.config: dict[str, Any] = {"event_shape": list(space), "levels": self.levels, **options}
 
     def forward(self, support: Tensor) -> Density:
         """The density of each task given its support ``(S, tasks, C, *space)``, integers in [0, levels). S may be 0.
@@ -50,3 +57,10 @@ class FewShotModel(nn.Module):
     @abstractmethod
     def condition(self, support: Tensor) -> Density:
         """The density given a support that has been checked."""
+
+
+def require_sizes(**sizes: Any) -> None:
+    """Raise ValueError unless every size of a network is a whole number of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name}={size!r}; it must be a whole number of at least 1.")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel
+from metadensity.models.base import FewShotModel, require_sizes
 from metadensity.nn.pixelcnn import PixelCNN
 from metadensity.nn.support import VectorEncoder
 
@@ -33,6 +33,7 @@ class ConditionalPixelCNN(FewShotModel):
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         super().__init__(event_shape, levels, **sizes, context=context)
+        require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.network = PixelCNN(self.event_shape, levels, **sizes, context=context)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel
+from metadensity.models.base import FewShotModel, require_sizes
 from metadensity.nn.pixelcnn import PixelCNN
 
 
@@ -26,6 +26,7 @@ class UnconditionalPixelCNN(FewShotModel):
     ) -> None:
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         super().__init__(event_shape, levels, **sizes)
+        require_sizes(layers=layers, planes=planes, penultimate=penultimate)
         self.network = PixelCNN(self.event_shape, levels, **sizes)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:

@@ -117,8 +117,7 @@ class SupportAttention(nn.Module):
 
     def __init__(self, features: int, keys: int, values: int, dims: int, kind: str = "additive") -> None:
         super().__init__()
-        if kind not in ("additive", "dot"):
-            raise ValueError(f"attention={kind!r}; choose 'additive' (as published) or 'dot' (scaled dot product).")
+        require_attention(kind)
         self.kind = kind
         self.query = pointwise(features, keys, dims)
         self.null_key = nn.Parameter(torch.zeros(keys))
@@ -160,3 +159,9 @@ class SupportAttention(nn.Module):
         else:
             scores = torch.tanh(query.unsqueeze(2) + memory.keys.unsqueeze(1)) @ self.score
         return scores.softmax(-1)
+
+
+def require_attention(kind: str) -> None:
+    """Raise ValueError unless ``kind`` is an attention there is."""
+    if kind not in ("additive", "dot"):
+        raise ValueError(f"attention={kind!r}; choose 'additive' (as published) or 'dot' (scaled dot product).")

@@ -75,7 +75,8 @@ def test_draws_and_classes_are_permuted_differently(make_tasks: Make) -> None:
     task = make_tasks([9, 9])
     episodes = EpisodeSet.build(task, 1, 9 - 1, draws=2)
     by_class = [episodes.query_ids[episodes.class_ids == number] - 9 * number for number in (0, 1)]
-    assert not np.array_equal(by_class[0], by_class[1])
+    # The first block, as later ones are padded.
+    assert not np.array_equal(by_class[0][0], by_class[1][0])
     assert not np.array_equal(by_class[0][0], by_class[0][2])
 
 
