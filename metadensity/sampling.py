@@ -145,7 +145,8 @@ class _CachedSampler:
                 start = (t + self.reach) * features
                 line[:, start : start + features] = state
             if i == self.middle and network.attention is not None and self.condition.memory is not None:
-                assert state is not None and self.reads is not None
+                assert state is not None
+                assert self.reads is not None
                 hidden = state[(...,) + (None,) * self.dims]
                 reads = iter(
                     (network.attention(self.condition.memory, hidden).flatten(1) @ self.reads).split(2 * planes, 1)

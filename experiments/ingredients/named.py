@@ -31,6 +31,11 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 2,
         },
     },
+    # two minutes a model on two cores: make demo
+    "demo": {
+        "model": {"layers": 8, "attention": "dot"},
+        "training": {"steps": 1000, "validate_every": 250, "validation_tasks": 64, "checkpoint_every": 500},
+    },
     # the paper's recipe, as recalled: RMSProp 1e-4, 10,000 steps, 32 images a step
     "published": {
         "training": {

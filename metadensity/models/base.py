@@ -33,11 +33,12 @@ class FewShotModel(nn.Module):
                 f"event_shape={event_shape}; it must be (channels, *space) with one to three space dimensions of at "
                 "least one place each, for example (1, 28, 28)."
             )
-        if not isinstance(levels, Integral) or levels < 2:
+        if not is_whole(levels) or levels < 2:
             raise ValueError(
                 f"levels={levels!r}; a pixel needs at least 2 levels (2 for binary, 256 for 8-bit images)."
             )
-        self.event_shape, self.levels = space, int(levels)
+        self.event_shape: tuple[int, ...] = space
+        self.levels = int(levels)
         self.config: dict[str, Any] = {"event_shape": list(space), "levels": self.levels, **options}
 
     def forward(self, support: Tensor) -> Density:
@@ -59,8 +60,13 @@ class FewShotModel(nn.Module):
         """The density given a support that has been checked."""
 
 
+def is_whole(number: Any) -> bool:
+    """Whether this is an integer of Python's or numpy's."""
+    return isinstance(number, Integral)
+
+
 def require_sizes(**sizes: Any) -> None:
     """Raise ValueError unless every size of a network is a whole number of at least 1."""
     for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
+        if not is_whole(size) or size < 1:
             raise ValueError(f"{name}={size!r}; it must be a whole number of at least 1.")
