@@ -62,7 +62,8 @@ class Evaluation:
 def evaluate(model: FewShotModel, episodes: Iterable[Episode], precision: str = "float32") -> Evaluation:
     """Score the queries of ``episodes`` given their supports, one row for each number of shots among them.
 
-    The model's mode and torch's random state are as before afterwards. Raises ValueError where there are no episodes.
+    The model's mode and torch's random state are as before afterwards. Raises ValueError where there is no query to
+    score, and where a score is not a number.
     """
     parts: dict[int, list[Scores]] = defaultdict(list)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -73,8 +74,14 @@ def evaluate(model: FewShotModel, episodes: Iterable[Episode], precision: str = 
             nats = -model(on_device.support).log_prob(on_device.query)
             parts[episode.shots].append(_scores(episode, nats, tasks_seen))
             tasks_seen += episode.tasks
-    if not parts:
-        raise ValueError("There is nothing to evaluate: the episodes were empty. Pass at least one Episode.")
+    if not any(len(part.nats) for found in parts.values() for part in found):
+        raise ValueError("There is nothing to evaluate: no episode held a query. Pass at least one Episode with one.")
+    for shots, found in parts.items():
+        if bad := sum(int(np.isnan(part.nats).sum()) for part in found):
+            raise ValueError(
+                f"log p is nan for {bad} of {sum(len(part.nats) for part in found)} queries at shots={shots}: the "
+                "weights are damaged or the numbers too large. Use an earlier checkpoint, or precision='float32'."
+            )
     dims = math.prod(model.event_shape)
     scores = {
         shots: Scores(
@@ -121,17 +128,20 @@ def clustered_mean(
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the mode from before outside."""
-    training = model.training
+    """Evaluation mode inside, outside the mode of every module from before."""
+    before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in before:  # one by one, as a part may be frozen
+            module.training = training
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 autocast where ``precision`` says so."""
+    """bfloat16 autocast where ``precision`` says so. Raises ValueError for a precision there is not."""
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision={precision!r}; choose one of 'float32', 'bfloat16'.")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metadensity.nn.additive import additive_scores
 from metadensity.nn.causal import CONV, pointwise, positions
 
 
@@ -136,7 +137,7 @@ class SupportAttention(nn.Module):
         if self.kind == "dot":
             read = F.scaled_dot_product_attention(query, memory.keys, memory.values)
         else:
-            read = self._weights(memory, query) @ memory.values
+            read = self._weights(memory, query).to(memory.values.dtype) @ memory.values
         space = hidden.shape[2:]
         read = read.unflatten(1, (-1, space.numel())).permute(1, 0, 3, 2)  # (samples, tasks, values, places)
         return read.flatten(0, 1).unflatten(-1, space)
@@ -157,7 +158,7 @@ class SupportAttention(nn.Module):
         if self.score is None:
             scores = query @ memory.keys.mT / query.shape[-1] ** 0.5
         else:
-            scores = torch.tanh(query.unsqueeze(2) + memory.keys.unsqueeze(1)) @ self.score
+            scores = additive_scores(query.to(self.score.dtype), memory.keys.to(self.score.dtype), self.score)
         return scores.softmax(-1)
 
 
