@@ -67,7 +67,7 @@ $(VENV)/.torchmeta: $(VENV)/.core
 # Only a failed build is passed over; any other failure (no network, say) stops make.
 $(VENV)/.learn2learn: $(VENV)/.torchmeta
 	@rm -f $(NOT_BUILT)
-	@echo "Building learn2learn from its sources (about 20 s)"
+	@echo "Installing learn2learn (building its C sources takes about 20 s)"
 	@if $(UV) --extra learn2learn > $(LOG) 2>&1; then \
 		cat $(LOG); \
 	elif grep -q "build backend returned an error" $(LOG); then \

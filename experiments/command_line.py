@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment, Ingredient
@@ -20,11 +23,18 @@ def make_experiment(
     name: str, ingredients: Sequence[Ingredient] = (), named_configs: dict[str, dict[str, Any]] | None = None
 ) -> Experiment:
     """An experiment whose record leaves out the redraws of progress bars."""
-    experiment = Experiment(name, ingredients=list(ingredients))
+    experiment = Experiment(name, ingredients=list(ingredients), save_git_info=_has_commit())
     experiment.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
     for key, config in (named_configs or {}).items():
         experiment.add_named_config(key, config)
     return experiment
+
+
+def _has_commit() -> bool:
+    """Whether the code lies in a git repository with a commit: Sacred fails where it is asked to record one in vain."""
+    git = shutil.which("git")
+    here = Path(__file__).parent
+    return git is not None and subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True).returncode == 0
 
 
 def observe_in_runs(experiment: Experiment) -> None:

@@ -71,10 +71,14 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """Write tensors and a JSON header to a safetensors file, atomically. Returns the content hash of the tensors."""
+    """Write tensors and a JSON header to a safetensors file, atomically. Returns the content hash of the tensors.
+
+    The header is covered by a hash of its own, so that the content hash names the weights alone.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = content_hash(plain)
     metadata = {key: json.dumps(value, allow_nan=False) for key, value in {**header, "sha256": digest}.items()}
+    metadata["header_sha256"] = _header_hash(metadata)
     write_atomically(path, serialise(plain, metadata))
     return digest
 
@@ -117,17 +121,27 @@ def _opened(path: str | Path) -> Any:
 
 
 def _header(path: str | Path, metadata: dict[str, str] | None) -> dict[str, Any]:
-    try:
-        header = {key: json.loads(value) for key, value in (metadata or {}).items()}
-    except ValueError as error:
-        raise DamagedFileError(f"{path} was not written by metadensity: its header is no JSON ({error}).") from error
-    if "sha256" not in header:
-        raise DamagedFileError(f"{path} was not written by metadensity: it has no content hash.")
-    return header
+    entries = dict(metadata or {})
+    expected = entries.pop("header_sha256", None)
+    if expected is None or "sha256" not in entries:
+        raise DamagedFileError(f"{path} was not written by metadensity, or its header is damaged: it lacks its hashes.")
+    if _header_hash(entries) != expected:
+        raise DamagedFileError(
+            f"{path} was altered or damaged: its header does not match the hash in it. Use an earlier checkpoint or "
+            "fetch the file again."
+        )
+    return {key: json.loads(value) for key, value in entries.items()}
+
+
+def _header_hash(entries: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
 
 
 class JsonLines:
-    """An append-only file of strict JSON, one object a line; the cost of a line does not grow with the file."""
+    """An append-only file of strict JSON, one object a line; the cost of a line does not grow with the file.
+
+    A line that a crash cut off is left out by ``read``, and removed by the next ``append``.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -138,17 +152,51 @@ class JsonLines:
         for key, value in record.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{key}={value} is not finite, which strict JSON ({self.path}) cannot hold. Omit it.")
-        with self.path.open("a") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        self._mend()
+        with self.path.open("ab") as file:
+            file.write(line)
 
     def read(self) -> list[dict[str, Any]]:
         """All records. A last line cut off by a crash is left out; damage elsewhere raises DamagedFileError."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        *lines, rest = (self.path.read_bytes() if self.path.exists() else b"").split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(json.loads(line))
+                records.append(_record(line))
             except ValueError as error:
-                if number < len(lines):
-                    raise DamagedFileError(f"{self.path}, line {number}, is not JSON: {line[:80]!r}.") from error
+                raise DamagedFileError(f"{self.path}, line {number}, is no JSON object: {line[:80]!r}.") from error
+        with contextlib.suppress(ValueError):  # not finished by a newline
+            records.append(_record(rest))
         return records
+
+    def _mend(self) -> None:
+        """Remove a last line that was cut off; where its newline alone is missing, add that."""
+        if not self.path.exists():
+            return
+        with self.path.open("r+b") as file:
+            if not file.seek(0, os.SEEK_END):
+                return
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) == b"\n":
+                return
+            file.seek(0)
+            data = file.read()
+            start = data.rfind(b"\n") + 1
+            try:
+                _record(data[start:])
+                file.write(b"\n")
+            except ValueError:
+                file.truncate(start)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """The object of one line. Raises ValueError where it is none, or holds a number that is not finite."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not strict JSON")
+
+    record = json.loads(line, parse_constant=refuse)
+    if not isinstance(record, dict):
+        raise ValueError(f"{record!r} is no object")
+    return record

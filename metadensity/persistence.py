@@ -52,9 +52,19 @@ def build(header: Mapping[str, Any], path: str | Path) -> FewShotModel:
     """An untrained model from the header of a file. Raises DamagedFileError where the header names none we know."""
     if header.get("format") != FORMAT:
         raise DamagedFileError(f"{path} is no saved model: its format is {header.get('format')!r}, not {FORMAT!r}.")
+    if missing := [name for name in ("model", "config", "provenance") if name not in header]:
+        raise DamagedFileError(f"{path} is no saved model: its header has no {' and no '.join(missing)}.")
     if header["model"] not in MODELS:
         raise DamagedFileError(
             f"{path} holds a model called {header['model']!r}; this version knows {', '.join(MODELS)}. "
             "Register it in metadensity.models.MODELS."
         )
-    return MODELS[header["model"]](**header["config"])
+    kind = MODELS[header["model"]]
+    try:
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, to be overwritten
+            return kind(**header["config"])
+    except (TypeError, ValueError) as error:
+        raise DamagedFileError(
+            f"{path} holds arguments that {kind.__name__} does not take in this version ({error}). Load it with the "
+            "version that wrote it."
+        ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class TrainingConfig:
     steps: number of updates. tasks, queries: tasks and queries of each in one batch.
     shots: numbers of supports; one is drawn for each step.
     optimizer: "adamw" or "rmsprop". learning_rate: the peak, after ``warmup`` steps; then ``decay``
-        ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled. clip: largest gradient norm (0: off).
+        ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled in AdamW, added to the gradient in RMSProp. clip: largest gradient norm (0: off).
     average: decay of the moving average of the weights that is validated and saved (0: off).
     precision: "float32" or "bfloat16" (autocast; parameters stay float32). channels_last: memory format of images.
     log_every, validate_every, checkpoint_every: in steps. validation_tasks: tasks scored at each number of shots.
@@ -46,9 +48,16 @@ class TrainingConfig:
         _choice("precision", self.precision, ("float32", "bfloat16"))
         counts = ("steps", "tasks", "queries", "log_every", "validate_every", "validation_tasks", "checkpoint_every")
         for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1.")
-        if not self.shots or min(self.shots) < 0:
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value}; it must be a whole number of at least 1.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate}; it must be a positive number.")
+        for name in ("weight_decay", "warmup", "clip", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}; it must be 0 or more.")
+        shots: tuple[Any, ...] = tuple(self.shots)
+        if not shots or not all(isinstance(number, Integral) and number >= 0 for number in shots):
             raise ValueError(f"shots={tuple(self.shots)}; name at least one number of supports, each 0 or more.")
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}; the decay of the weight average must lie in [0, 1).")

@@ -16,8 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from metadensity.episode import Episode, EpisodeSource
-from metadensity.evaluation import evaluate
-from metadensity.files import read_tensors, write_tensors
+from metadensity.evaluation import clustered_mean, evaluate
+from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.models.base import FewShotModel
 from metadensity.training.config import TrainingConfig
 
@@ -108,7 +108,9 @@ class MetaTrainer:
     def validate(self) -> dict[str, float]:
         """Mean nats/dim of the averaged model on the same validation episodes each time, for every number of shots.
 
-        "validation/cautious" is the upper end of the 95 % interval of the mean over all: what selects the best.
+        "validation/cautious" selects the best: the upper end of the 95 % interval, averaged over the numbers of
+        shots. It takes images as independent, since with few validation classes a clustered interval would be
+        so wide as to hide the mean; it serves to order checkpoints on the same images, not to be reported.
         """
         assert self.validation is not None
         config, shots = self.config, sorted(set(self.config.shots))
@@ -117,9 +119,11 @@ class MetaTrainer:
         nested = (episode.with_shots(s) for s in shots for episode in episodes)
         result = evaluate(self.averaged_model, nested, precision=config.precision)
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
-        upper = sum(row.interval[1] for row in result.rows) / len(result.rows) / self.dims
+        uppers = [clustered_mean(part.nats, np.arange(len(part.nats)))[1][1] for part in result.scores.values()]
+        upper = sum(uppers) / len(uppers) / self.dims
         mean = sum(row.nats_per_dim for row in result.rows) / len(result.rows)
-        return {"validation/nats_per_dim": mean, "validation/cautious": upper, **values}
+        cautious = upper if math.isfinite(upper) else mean
+        return {"validation/nats_per_dim": mean, "validation/cautious": cautious, **values}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to go on exactly here: tensors, and a JSON header."""
@@ -141,14 +145,12 @@ class MetaTrainer:
         self.average.load_state_dict(groups["average"])
         for name, parameter in self.model.named_parameters():
             moments = {
-                key.rpartition("/")[2]: value.clone()
+                key.rpartition("/")[2]: _moment(value, parameter)
                 for key, value in groups["optimizer"].items()
                 if key.rpartition("/")[0] == name
             }
             if moments:
-                self.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
-                }
+                self.optimizer.state[parameter] = moments
         self.step = int(header["step"])
         self.best = math.inf if header["best"] is None else float(header["best"])
 
@@ -158,8 +160,27 @@ class MetaTrainer:
         return write_tensors(path, tensors, {**(header or {}), **own, "training": asdict(self.config)})
 
     def resume(self, path: str | Path) -> None:
-        """Go on from a file of ``save_state``; raises as ``metadensity.files.read_tensors`` does."""
-        self.load_state(*read_tensors(path))
+        """Go on from a file of ``save_state``.
+
+        Raises as ``metadensity.files.read_tensors`` does, DamagedFileError where the file is no such state, ValueError
+        where it belongs to another model or optimiser.
+        """
+        tensors, header = read_tensors(path)
+        if not {"training", "step", "best"} <= header.keys():
+            raise DamagedFileError(f"{path} is no state of a training run. Resume from a file that save_state wrote.")
+        made = header["training"]["optimizer"]
+        if made != self.config.optimizer:
+            raise ValueError(f"This run has optimizer={self.config.optimizer!r}, but {path} was made with {made!r}.")
+        own = {f"model/{name}": tensor.shape for name, tensor in self.model.state_dict().items()}
+        theirs = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("model/")}
+        if own != theirs:
+            odd = min(name for name, _ in own.items() ^ theirs.items())
+            raise ValueError(
+                f"{path} is the state of another model: of {odd.removeprefix('model/')} this run has "
+                f"{tuple(own.get(odd, ())) or 'none'}, the file {tuple(theirs.get(odd, ())) or 'none'}. Build the model "
+                "with the arguments it was trained with."
+            )
+        self.load_state(tensors, header)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -213,6 +234,11 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(averaged, current, weight)
 
     return update
+
+
+def _moment(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment of ``parameter``, in its memory format: fused kernels pair the two by their place in memory."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.ndim else value.clone()
 
 
 def _optimizer(model: FewShotModel, config: TrainingConfig) -> torch.optim.Optimizer:

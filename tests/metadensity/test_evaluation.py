@@ -12,9 +12,9 @@ from scipy.stats import t as student_t
 
 from metadensity import Density, Episode, Evaluation, evaluate
 from metadensity.evaluation import clustered_mean, evaluating
-from metadensity.models import ConditionalPixelCNN, IndependentPixels, SupportMean
+from metadensity.models import IndependentPixels, SupportMean
 
-from .toys import Patterns
+from .toys import Patterns, small_network
 
 
 def interval_by_loop(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
@@ -85,13 +85,8 @@ def nested(tasks: int, batches: int, shots: tuple[int, ...] = (0, 1, 4)) -> Iter
             yield Episode(whole.support[:, part], whole.query[:, part], *ids).with_shots(s)
 
 
-def small() -> ConditionalPixelCNN:
-    torch.manual_seed(0)
-    return ConditionalPixelCNN((1, 4, 4), 2, layers=2, planes=4, penultimate=4)
-
-
 def test_rows_say_what_the_scores_are() -> None:
-    result = evaluate(small(), nested(8, 3))
+    result = evaluate(small_network(), nested(8, 3))
     assert [row.shots for row in result.rows] == [0, 1, 4]
     for row in result.rows:
         scores = result.scores[row.shots]
@@ -109,7 +104,7 @@ def test_rows_say_what_the_scores_are() -> None:
 
 
 def test_scores_are_those_of_the_model() -> None:
-    model, episode = small().eval(), Patterns().episode(5, tasks=6, shots=2, queries=3)
+    model, episode = small_network().eval(), Patterns().episode(5, tasks=6, shots=2, queries=3)
     with torch.no_grad():
         expected = -model(episode.support).log_prob(episode.query).double().flatten()
     assert evaluate(model, [episode]).scores[2].nats.tolist() == expected.tolist()
@@ -123,7 +118,7 @@ def test_more_shots_are_better_where_they_say_something() -> None:
 
 
 def test_batch_size_does_not_matter() -> None:
-    results = [evaluate(small(), nested(tasks, 24 // tasks)) for tasks in (1, 8, 24)]
+    results = [evaluate(small_network(), nested(tasks, 24 // tasks)) for tasks in (1, 8, 24)]
     for other in results[1:]:
         for a, b in zip(results[0].rows, other.rows, strict=True):
             assert a.nats_per_image == pytest.approx(b.nats_per_image, abs=1e-6)
@@ -134,15 +129,15 @@ def test_tasks_of_unknown_class_are_their_own_clusters() -> None:
     def anonymous(tasks: int) -> Iterator[Episode]:
         return (Episode(episode.support, episode.query) for episode in nested(tasks, 24 // tasks))
 
-    for row in evaluate(small(), anonymous(8)).rows:
+    for row in evaluate(small_network(), anonymous(8)).rows:
         assert row.classes == 24
-    assert evaluate(small(), anonymous(8)).rows[1].interval == pytest.approx(
-        evaluate(small(), anonymous(1)).rows[1].interval, abs=1e-6
+    assert evaluate(small_network(), anonymous(8)).rows[1].interval == pytest.approx(
+        evaluate(small_network(), anonymous(1)).rows[1].interval, abs=1e-6
     )
 
 
 def test_nothing_is_disturbed() -> None:
-    model = small()
+    model = small_network()
     state, weights = torch.get_rng_state(), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for training in (True, False):
         model.train(training)
@@ -155,7 +150,7 @@ def test_nothing_is_disturbed() -> None:
 
 
 def test_modes_come_back_after_an_error_and_one_by_one() -> None:
-    model = small()
+    model = small_network()
     model.network.layers[0].eval()  # a frozen part
     before = [module.training for module in model.modules()]
 
@@ -171,17 +166,20 @@ def test_modes_come_back_after_an_error_and_one_by_one() -> None:
 
 
 def test_bfloat16_is_close() -> None:
-    rows, rough = evaluate(small(), nested(8, 3)).rows, evaluate(small(), nested(8, 3), precision="bfloat16").rows
+    rows, rough = (
+        evaluate(small_network(), nested(8, 3)).rows,
+        evaluate(small_network(), nested(8, 3), precision="bfloat16").rows,
+    )
     assert [row.nats_per_dim for row in rough] == pytest.approx([row.nats_per_dim for row in rows], abs=5e-3)
     assert [row.nats_per_dim for row in rough] != [row.nats_per_dim for row in rows], "autocast did nothing"
 
 
 def test_nothing_to_evaluate() -> None:
     with pytest.raises(ValueError, match=r"nothing to evaluate.*at least one Episode"):
-        evaluate(small(), [])
+        evaluate(small_network(), [])
     empty = Patterns().episode(0, tasks=2, shots=1, queries=0)
     with pytest.raises(ValueError, match=r"nothing to evaluate.*at least one Episode"):
-        evaluate(small(), [empty])
+        evaluate(small_network(), [empty])
 
 
 def test_a_likelihood_that_is_no_number_stops_it() -> None:
@@ -196,11 +194,11 @@ def test_a_likelihood_that_is_no_number_stops_it() -> None:
 
 def test_precision_that_is_none() -> None:
     with pytest.raises(ValueError, match=r"precision='half'.*'float32', 'bfloat16'"):
-        evaluate(small(), nested(8, 3), precision="half")
+        evaluate(small_network(), nested(8, 3), precision="half")
 
 
 def test_result_prints_its_rows_alone() -> None:
-    result = evaluate(small(), nested(8, 3))
+    result = evaluate(small_network(), nested(8, 3))
     assert isinstance(result, Evaluation)
     assert "Row(shots=0" in repr(result)
     assert "Scores" not in repr(result)
