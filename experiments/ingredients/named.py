@@ -36,6 +36,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         "model": {"layers": 8, "attention": "dot"},
         "training": {"steps": 1000, "validate_every": 250, "validation_tasks": 64, "checkpoint_every": 500},
     },
+    # the paper's Omniglot net on two cores
+    "quarter_hour": {"training": {"steps": 2000, "validate_every": 250, "checkpoint_every": 250}},
     # the paper's recipe, as recalled: RMSProp 1e-4, 10,000 steps, 32 images a step
     "published": {
         "training": {

@@ -15,7 +15,8 @@ class TrainingConfig:
     steps: number of updates. tasks, queries: tasks and queries of each in one batch.
     shots: numbers of supports; one is drawn for each step.
     optimizer: "adamw" or "rmsprop". learning_rate: the peak, after ``warmup`` steps; then ``decay``
-        ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled in AdamW, added to the gradient in RMSProp. clip: largest gradient norm (0: off).
+        ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled in AdamW, part of the gradient in RMSProp.
+    clip: largest gradient norm (0: off).
     average: decay of the moving average of the weights that is validated and saved (0: off).
     precision: "float32" or "bfloat16" (autocast; parameters stay float32). channels_last: memory format of images.
     log_every, validate_every, checkpoint_every: in steps. validation_tasks: tasks scored at each number of shots.
@@ -57,7 +58,7 @@ class TrainingConfig:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}; it must be 0 or more.")
         shots: tuple[Any, ...] = tuple(self.shots)
-        if not shots or not all(isinstance(number, Integral) and number >= 0 for number in shots):
+        if not shots or not all(isinstance(number, Integral) for number in shots) or min(shots) < 0:
             raise ValueError(f"shots={tuple(self.shots)}; name at least one number of supports, each 0 or more.")
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}; the decay of the weight average must lie in [0, 1).")

@@ -177,8 +177,8 @@ class MetaTrainer:
             odd = min(name for name, _ in own.items() ^ theirs.items())
             raise ValueError(
                 f"{path} is the state of another model: of {odd.removeprefix('model/')} this run has "
-                f"{tuple(own.get(odd, ())) or 'none'}, the file {tuple(theirs.get(odd, ())) or 'none'}. Build the model "
-                "with the arguments it was trained with."
+                f"{tuple(own.get(odd, ())) or 'none'}, the file {tuple(theirs.get(odd, ())) or 'none'}. Build the "
+                "model with the arguments it was trained with."
             )
         self.load_state(tensors, header)
 

@@ -1,0 +1,71 @@
+"""What the README shows is run: its program, its commands, and the names it lists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.ingredients import NAMED_CONFIGS
+from metadensity.models import MODELS
+from metadensity.models.attention import AttentionPixelCNN
+from metadensity.nn.pixelcnn import parameter_count
+from tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = blocks("python")
+    program = program.replace("steps=200", "steps=2").replace("progress=True", "progress=False")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "torch.Size([4, 16])" in printed
+    assert "torch.Size([2, 16, 1, 14, 14])" in printed
+    assert printed.count("nats/image, 95 % interval") == 3
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_every_command_runs(tmp_path: Path, data_root: Path) -> None:
+    """In one shell and in order, each with the named configuration "fast" added."""
+    commands = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    commands = [line.removeprefix("python") for line in commands if line.startswith("python -m experiments.")]
+    assert len(commands) >= 5
+    script = " && ".join(f"{sys.executable} -W ignore{command} fast" for command in commands)
+    environment = {**os.environ, "METADENSITY_RUNS": str(tmp_path), "METADENSITY_DATA": str(data_root)}
+    done = subprocess.run(script, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("*/config.json"))) == len(commands)
+
+
+def test_the_tables_list_what_there_is() -> None:
+    for name in NAMED_CONFIGS:
+        assert f"`{name}`" in README, f"the README does not name the configuration {name}"
+    for name, kind in MODELS.items():
+        assert f"| `{name}` | {kind.__name__}" in README
+        assert f"{parameter_count(kind(event_shape=(1, 26, 26), levels=2)):,} |" in README
+    for name in TASKS:
+        assert f"| `{name}` |" in README
+
+
+def test_the_size_of_the_published_net_is_explained() -> None:
+    ours = parameter_count(AttentionPixelCNN(event_shape=(1, 26, 26), levels=2))
+    assert abs(ours / 286_000 - 1) < 0.10
+    assert f"{1 - ours / 286_000:.0%}".replace("%", " %") in README
+
+
+def test_the_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), f"the README links to {target}, which does not exist"
