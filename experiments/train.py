@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sacred.run import Run
-from sacred.utils import SacredInterrupt
+from sacred.utils import SacredError, SacredInterrupt
 
 from experiments.command_line import main, make_experiment
 from experiments.ingredients import NAMED_CONFIGS, build_model, build_task, model, task, training, training_config
@@ -24,10 +24,13 @@ from tasks import ImageTasks
 experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
 
 
-class TrainingStopped(SacredInterrupt):
-    """A signal asked the run to end; its state was saved."""
+class TrainingStopped(SacredInterrupt, SacredError):
+    """A signal asked the run to end; its state was saved. No error, so no traceback is printed."""
 
     STATUS = "INTERRUPTED"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, print_traceback=False)
 
 
 @experiment.config
