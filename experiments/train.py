@@ -24,7 +24,7 @@ from tasks import ImageTasks
 experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
 
 
-class TrainingStopped(SacredInterrupt, SacredError):
+class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no error
     """A signal asked the run to end; its state was saved. No error, so no traceback is printed."""
 
     STATUS = "INTERRUPTED"
