@@ -8,9 +8,9 @@ from pathlib import Path
 # As in experiments/__init__.py, before torch is imported: spinning threads crawl on a machine that is busy elsewhere.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import hypothesis  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import hypothesis
+import pytest
+import torch
 
 # The checks that suites share say on failure what was compared, as tests themselves do.
 pytest.register_assert_rewrite("tests.contracts")
