@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import torch
@@ -13,14 +12,20 @@ from tqdm import tqdm
 import metadensity
 from experiments.baselines import BASELINES, fit_baseline
 from experiments.command_line import main, make_experiment
-from experiments.ingredients import build_task
+from experiments.episodes import Batches, choose_episodes, pixels_of
+from experiments.ingredients import NAMED_CONFIGS, build_task
+from experiments.plots import save_figure, shot_curve
+from experiments.report import evaluation_report, group_records, support_record
 from experiments.run_folder import RunFolder, folder_of
-from experiments.tables import comma_separated, likelihood_rows, markdown, plain, records
+from experiments.scores import FILE as SCORES
+from experiments.scores import save_scores
+from experiments.tables import comma_separated, cost_record, records
+from metadensity.evaluation import score
 from metadensity.files import write_atomically
-from metadensity.nn.pixelcnn import parameter_count
-from tasks import ImageTasks
-from tasks.episode_set import EpisodeSet
+from metadensity.support_use import support_use
+from tasks import TaskDistribution
 
+UNITS = "nats/image"
 experiment = make_experiment(
     "evaluate",
     named_configs={
@@ -36,10 +41,13 @@ def _defaults() -> None:
     baselines = True  # noqa: F841  fit and score the simple baselines as well
     baseline_steps = None  # noqa: F841  None: as in the named configuration "baseline"
     split = "test"  # noqa: F841
+    episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
     shots = [0, 1, 2, 4, 8]  # noqa: F841
     queries = 4  # noqa: F841  queries that share a support
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes, spread over the classes
+    drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
+    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.leaks.DUPLICATES
     tasks_per_batch = 16  # noqa: F841
     device = "cpu"  # noqa: F841
     precision = "float32"  # noqa: F841
@@ -54,10 +62,13 @@ def evaluate(
     baselines: bool,
     baseline_steps: int | None,
     split: str,
+    episodes: str | None,
     shots: list[int],
     queries: int,
     draws: int,
     limit: int | None,
+    drawn: int,
+    duplicates: str,
     tasks_per_batch: int,
     device: str,
     precision: str,
@@ -65,53 +76,95 @@ def evaluate(
     progress: bool,
     _run: Run,
 ) -> dict[str, Any]:
-    """Score every image of the split given supports; print the table, write JSON, CSV and Markdown."""
-    folder, subject = folder_of(_run), RunFolder.find(run)
+    """Score every image of the split given supports; print the report, write JSON, CSV, Markdown, scores and a plot."""
+    folder, subject = folder_of(_run), RunFolder.find(str(run))
     config = subject.config()
     task = build_task(config["task"], split)
-    episodes = EpisodeSet.build(task, shots, queries, draws, seed, limit)
+    chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, drawn)
     models = {config["model"]["name"]: subject.model(device)}
+    origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
     for other in against:
-        found = RunFolder.find(other)
+        found = RunFolder.find(str(other))
         require_same_pixels(config, found.config())
-        models[_fresh(found.config()["model"]["name"], models)] = found.model(device)
+        name = _fresh(found.config()["model"]["name"], models)
+        models[name] = found.model(device)
+        origins[name] = origin(found)
     if baselines:
         train = build_task(config["task"], "train")
         settings = {} if baseline_steps is None else {"steps": baseline_steps}
-        for name in BASELINES:
-            models[_fresh(name, models)] = fit_baseline(name, train, tuple(shots), seed, **settings).to(device)
-    evaluations, cost = {}, {}
+        for baseline in BASELINES:
+            name = _fresh(baseline, models)
+            models[name] = fit_baseline(baseline, train, tuple(shots), seed, **settings).to(device)
+            training = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, **settings}
+            fitted = {"task": config["task"], "model": {"name": baseline}, "training": training, "seed": seed}
+            origins[name] = {"run": None, "config": fitted}
+    batches = Batches(chosen, task, sorted(set(shots)), tasks_per_batch)
+    most = Batches(chosen, task, [max(shots)], tasks_per_batch)
+    optimum = optimal(task, batches, device, duplicates)
+    evaluations, uses = {}, {}
     for name, model in models.items():
-        began = time.perf_counter()
-        evaluations[name] = _score(name, model, episodes, task, shots, tasks_per_batch, precision, progress)
-        images = sum(row.images for row in evaluations[name].rows)
-        seconds = time.perf_counter() - began
-        cost[name] = {"parameters": parameter_count(model), "seconds": seconds, "images_per_second": images / seconds}
-    first, *rest = evaluations
-    headings, rows = likelihood_rows(evaluations[first], {name: evaluations[name] for name in rest})
+        stream = tqdm(batches, name, disable=not progress, unit="batch")
+        evaluations[name] = metadensity.evaluate(model, stream, precision, duplicates)
+        if max(shots):
+            uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed)
+    first = next(iter(evaluations))
     row = evaluations[first].rows[0]
     title = (
         f"{first} (run {subject.path.name}) on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
-        f"classes in {len(set(task.class_group.tolist()))} groups"
+        f"classes in {row.groups} groups"
     )
-    print(f"\n{title}; other models in nats/image\n\n{plain(headings, rows)}\n")
+    sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)
+    print("\n" + "\n".join(section.plain() for section in sections))
+    identity = {
+        "units": UNITS,
+        "pixels": pixels_of(task),
+        "split": task.split,
+        "episodes_sha256": chosen.hash,
+    }
     result = {
         "run": str(subject.path),
         "weights_sha256": models[first].provenance["weights_sha256"],
-        "episodes_sha256": episodes.hash,
+        **identity,
         "task": config["task"],
         "fingerprint": task.fingerprint,
-        "split": split,
+        "episodes": {"path": episodes, "number": len(chosen), "max_shots": chosen.max_shots, "duplicates": duplicates},
+        "precision": precision,
         "device": device,
         "threads": torch.get_num_threads(),
-        "cost": cost,
-        "rows": records(evaluations),
+        "models": {name: {**origins[name], **_weights(model)} for name, model in models.items()},
+        "cost": {name: cost_record(evaluation.cost) for name, evaluation in evaluations.items()},
+        "rows": records(evaluations, optimum),
+        "groups": group_records(evaluations, task),
+        "support_use": {name: support_record(use) for name, use in uses.items()},
         "folder": str(folder),
     }
+    scored = evaluations if optimum is None else {**evaluations, "optimum": optimum}
+    save_scores(folder / SCORES, scored, identity)
     write_atomically(folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(folder / "evaluation.csv", comma_separated(evaluations).encode())
-    write_atomically(folder / "evaluation.md", f"{title}\n\n{markdown(headings, rows)}".encode())
+    write_atomically(folder / "evaluation.csv", comma_separated(evaluations, optimum).encode())
+    write_atomically(folder / "evaluation.md", "\n".join(section.markdown() for section in sections).encode())
+    save_figure(shot_curve(evaluations, title, optimum), folder / "evaluation.png")
     return result
+
+
+def origin(run: RunFolder) -> dict[str, Any]:
+    """Where a model comes from: its run, and of the run's configuration what decides the weights."""
+    config = run.config()
+    kept = {key: config[key] for key in ("task", "model", "training", "seed") if key in config}
+    return {"run": str(run.path), "config": kept}
+
+
+def optimal(task: TaskDistribution, batches: Batches, device: str, duplicates: str) -> metadensity.Evaluation | None:
+    """The evaluation of the truth itself, where the task knows it."""
+    if task.optimum(next(iter(batches))) is None:
+        return None
+
+    def log_prob(episode: metadensity.Episode) -> torch.Tensor:
+        density = task.optimum(episode)
+        assert density is not None
+        return density.log_prob(episode.query)
+
+    return score(log_prob, batches, device, duplicates)
 
 
 def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -127,19 +180,9 @@ def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
         )
 
 
-def _score(
-    name: str,
-    model: metadensity.FewShotModel,
-    episodes: EpisodeSet,
-    task: ImageTasks,
-    shots: list[int],
-    tasks_per_batch: int,
-    precision: str,
-    progress: bool,
-) -> metadensity.Evaluation:
-    batches = -(-len(episodes) // tasks_per_batch) * len(shots)
-    stream = (episode for count in shots for episode in episodes.episodes(task, count, tasks_per_batch))
-    return metadensity.evaluate(model, tqdm(stream, name, batches, disable=not progress, unit="batch"), precision)
+def _weights(model: metadensity.FewShotModel) -> dict[str, Any]:
+    """The hash of the weights, of a model that was loaded."""
+    return {"weights_sha256": model.provenance.get("weights_sha256")}
 
 
 def _fresh(name: str, taken: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from experiments.resume import newest_state, require_same_config
 from experiments.run_folder import FolderObserver, RunFolder, folder_of
 from metadensity.nn.pixelcnn import parameter_count
 from metadensity.training import MetaTrainer
-from tasks import ImageTasks
+from tasks import TaskDistribution
 
 experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
 
@@ -107,7 +107,7 @@ def _stopping(trainer: MetaTrainer) -> Iterator[None]:
 
 
 def _samples(
-    folder: RunFolder, observer: FolderObserver, tasks: ImageTasks, shots: tuple[int, ...], seed: int
+    folder: RunFolder, observer: FolderObserver, tasks: TaskDistribution, shots: tuple[int, ...], seed: int
 ) -> Path | None:
     """Samples of the best model beside supports of validation classes, as a picture and in TensorBoard."""
     if len(tasks.event_shape) != 3:

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tasks import digits, hershey, omniglot
+from tasks import digits, hershey, omniglot, templates
 from tasks._data import DataError
 from tasks.base import SPLITS, TaskDistribution
+from tasks.episode_range import EpisodeRange
 from tasks.episode_set import EpisodeSet
 from tasks.images import ImageTasks
+from tasks.templates import TemplateTasks
 
-__all__ = ["SPLITS", "TASKS", "DataError", "EpisodeSet", "ImageTasks", "TaskDistribution", "UnknownTaskError"]
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "DataError",
+    "EpisodeRange",
+    "EpisodeSet",
+    "ImageTasks",
+    "TaskDistribution",
+    "TemplateTasks",
+    "UnknownTaskError",
+]
 
 
 class UnknownTaskError(KeyError):
@@ -24,9 +36,14 @@ class UnknownTaskError(KeyError):
         return str(self.args[0])
 
 
-class _Tasks(dict[str, Callable[..., ImageTasks]]):
-    def __missing__(self, name: object) -> Callable[..., ImageTasks]:
+class _Tasks(dict[str, Callable[..., TaskDistribution]]):
+    def __missing__(self, name: object) -> Callable[..., TaskDistribution]:
         raise UnknownTaskError(f"there is no task {name!r}; give one of {', '.join(sorted(self))}.")
 
 
-TASKS = _Tasks(hershey=hershey.hershey, omniglot=omniglot.omniglot, digits=digits.digits)
+TASKS = _Tasks(
+    hershey=hershey.hershey,
+    omniglot=omniglot.omniglot,
+    digits=digits.digits,
+    templates=templates.templates,
+)

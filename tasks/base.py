@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from metadensity.density import Density
 from metadensity.episode import Episode
 
 SPLITS = ("train", "validation", "test")
@@ -20,9 +25,19 @@ class TaskDistribution(ABC):
     event_shape: shape of one image, ``(C, *space)``.
     levels: pixels are integers in ``[0, levels)``.
 
+    A subclass also sets
+    class_names, group_names: names of the classes and of their groups.
+    class_group: ``(classes,)`` int64, the group of each class.
+    recipe: everything that determines the tasks, as JSON-able values.
+
     There is no hidden state: two objects built alike give equal episodes for an equal index, in any
     order, and no global random state is read or changed.
     """
+
+    class_names: list[str]
+    group_names: list[str]
+    class_group: NDArray[np.int64]
+    recipe: dict[str, Any]
 
     def __init__(self, name: str, split: str, seed: int, event_shape: tuple[int, ...], levels: int) -> None:
         self.name = name
@@ -47,6 +62,19 @@ class TaskDistribution(ABC):
 
         Raises ValueError for an index or a count out of range, or where a class has too few images.
         """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over what the tasks are. It does not depend on the seed."""
+
+    def optimum(self, episode: Episode) -> Density | None:
+        """The exact p(x | support), where these tasks know their own truth; None where they do not.
+
+        No density has a higher log-likelihood on average over episodes, given the same supports: the distance
+        of a model to it is how far the model is from the best possible.
+        """
+        return None
 
     def __repr__(self) -> str:
         return (

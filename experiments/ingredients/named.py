@@ -9,6 +9,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "hershey": {"task": {"name": "hershey", "size": 20}},
     "omniglot": {"task": {"name": "omniglot", "size": 26, "protocol": "paper", "shrink": "maxpool"}},
     "digits": {"task": {"name": "digits"}, "training": {"shots": [0, 1, 2, 4, 8]}},
+    "templates": {"task": {"name": "templates", "size": 8}},
     # models
     "independent": {"model": {"name": "independent"}},
     "support_mean": {"model": {"name": "support_mean"}},

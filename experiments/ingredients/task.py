@@ -8,23 +8,31 @@ from typing import Any
 
 from sacred import Ingredient
 
-from tasks import TASKS, ImageTasks
+from tasks import TASKS, TaskDistribution
 
 task = Ingredient("task")
 
 
 @task.config
 def _defaults() -> None:
-    name = "hershey"  # noqa: F841  one of tasks.TASKS
+    name = "hershey"  # one of tasks.TASKS
     size = 20  # noqa: F841  pixels a side; tasks of a fixed size ignore it
     drawings = 20  # noqa: F841  hershey: drawings of each character
     protocol = "paper"  # noqa: F841  omniglot: "paper" (45-5 alphabets) or "background" (30-20)
     shrink = "maxpool"  # noqa: F841  omniglot: how 105 pixels become size
     data_root = None  # noqa: F841  None: METADENSITY_DATA, or a download into the user's cache
     seed = 0  # noqa: F841  of the episodes
+    if name == "templates":  # only there, so that the configurations of other tasks stay as they were
+        classes = 64  # noqa: F841  number of templates
+        shifts = 9  # noqa: F841  of each template: 1, 9, 25, ...
+        flip = 0.05  # noqa: F841  chance of a pixel to be flipped, up to 0.5: difficulty
+        ink = 0.3  # noqa: F841  part of a template that is ink
+        variety = 1.0  # noqa: F841  strength of the few-shot effect, from 0 (none) to 1
+        smooth = 0.0  # noqa: F841  width in pixels of the blur that makes blots of the templates
+        template_seed = 0  # noqa: F841  of the templates
 
 
-def build_task(config: Mapping[str, Any], split: str) -> ImageTasks:
+def build_task(config: Mapping[str, Any], split: str) -> TaskDistribution:
     """The task distribution that ``config`` (the ingredient's values) describes, on one split."""
     factory = TASKS[config["name"]]
     known = inspect.signature(factory).parameters

@@ -36,7 +36,7 @@ class _AdditiveScores(torch.autograd.Function):
         return scores
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, keys, score = ctx.saved_tensors
         for_query, for_keys, for_score = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(score)
         for task, rows in _blocks(query, keys):

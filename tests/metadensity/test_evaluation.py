@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from scipy.stats import t as student_t
 
 from metadensity import Density, Episode, Evaluation, evaluate
-from metadensity.evaluation import clustered_mean, evaluating
+from metadensity.evaluation import clustered_mean, evaluating, score
+from metadensity.leaks import DUPLICATES, SupportLeakError
 from metadensity.models import IndependentPixels, SupportMean
 
 from .toys import Patterns, small_network
@@ -76,13 +78,21 @@ def nested(tasks: int, batches: int, shots: tuple[int, ...] = (0, 1, 4)) -> Iter
     """The same 24 tasks however they are batched, with nested supports."""
     whole = Patterns().episode(0, tasks=24, shots=max(shots), queries=3)
     assert tasks * batches == whole.tasks
-    assert whole.class_ids is not None
-    assert whole.group_ids is not None
     for s in shots:
         for start in range(0, whole.tasks, tasks):
-            part = slice(start, start + tasks)
-            ids = whole.class_ids[part], whole.group_ids[part]
-            yield Episode(whole.support[:, part], whole.query[:, part], *ids).with_shots(s)
+            yield part_of(whole, slice(start, start + tasks)).with_shots(s)
+
+
+def part_of(whole: Episode, part: slice) -> Episode:
+    """Some of the tasks."""
+    assert whole.class_ids is not None
+    assert whole.group_ids is not None
+    assert whole.support_ids is not None
+    assert whole.query_ids is not None
+    of_tasks = whole.class_ids[part], whole.group_ids[part]
+    return Episode(
+        whole.support[:, part], whole.query[:, part], *of_tasks, whole.support_ids[:, part], whole.query_ids[:, part]
+    )
 
 
 def test_rows_say_what_the_scores_are() -> None:
@@ -98,7 +108,9 @@ def test_rows_say_what_the_scores_are() -> None:
         assert row.bits_per_dim == pytest.approx(scores.nats.mean() / 16 / math.log(2))
         assert row.interval == pytest.approx(interval_by_loop(scores.nats, scores.clusters))
         assert list(scores.groups) == list(scores.clusters // 3)
-        assert set(scores.queries) == {-1}
+        assert sorted(scores.queries) == list(range(24 * 3))
+        assert row.groups == len(set(scores.groups)) == 4
+        assert row.group_interval == pytest.approx(interval_by_loop(scores.nats, scores.groups))
     with pytest.raises(KeyError, match=r"shots=2 was not evaluated; there are \[0, 1, 4\]"):
         result.row(2)
 
@@ -106,7 +118,7 @@ def test_rows_say_what_the_scores_are() -> None:
 def test_scores_are_those_of_the_model() -> None:
     model, episode = small_network().eval(), Patterns().episode(5, tasks=6, shots=2, queries=3)
     with torch.no_grad():
-        expected = -model(episode.support).log_prob(episode.query).double().flatten()
+        expected = -model(episode.support).log_prob(episode.query).double().T.flatten()  # by task, then by query
     assert evaluate(model, [episode]).scores[2].nats.tolist() == expected.tolist()
 
 
@@ -123,17 +135,143 @@ def test_batch_size_does_not_matter() -> None:
         for a, b in zip(results[0].rows, other.rows, strict=True):
             assert a.nats_per_image == pytest.approx(b.nats_per_image, abs=1e-6)
             assert a.interval == pytest.approx(b.interval, abs=1e-6)
+        for shots, scores in results[0].scores.items():
+            assert np.array_equal(scores.queries, other.scores[shots].queries), "the order depends on the batches"
+            assert np.array_equal(scores.clusters, other.scores[shots].clusters)
+            np.testing.assert_allclose(scores.nats, other.scores[shots].nats, rtol=0, atol=1e-5)
 
 
 def test_tasks_of_unknown_class_are_their_own_clusters() -> None:
     def anonymous(tasks: int) -> Iterator[Episode]:
         return (Episode(episode.support, episode.query) for episode in nested(tasks, 24 // tasks))
 
-    for row in evaluate(small_network(), anonymous(8)).rows:
-        assert row.classes == 24
-    assert evaluate(small_network(), anonymous(8)).rows[1].interval == pytest.approx(
-        evaluate(small_network(), anonymous(1)).rows[1].interval, abs=1e-6
-    )
+    one, other = (evaluate(small_network(), anonymous(tasks), duplicates="allow") for tasks in (8, 1))
+    for row in one.rows:
+        assert (row.classes, row.groups, row.group_interval) == (24, 0, None)
+    assert set(one.scores[0].queries) == {-1}
+    assert one.by_group() == []
+    assert one.rows[1].interval == pytest.approx(other.rows[1].interval, abs=1e-6)
+
+
+def test_groups_have_rows_of_their_own() -> None:
+    result = evaluate(small_network(), nested(8, 3))
+    rows = result.by_group()
+    assert [(row.group, row.shots) for row in rows] == [(g, s) for g in range(4) for s in (0, 1, 4)]
+    for row in rows:
+        scores = result.scores[row.shots]
+        inside = scores.groups == row.group
+        assert row.nats_per_image == pytest.approx(scores.nats[inside].mean())
+        assert (row.images, row.classes) == (inside.sum(), len(set(scores.clusters[inside])))
+        by_loop = interval_by_loop(scores.nats[inside], scores.clusters[inside]) if row.classes > 1 else None
+        assert row.interval == (pytest.approx(by_loop) if by_loop else (-math.inf, math.inf))
+    assert {row.classes for row in rows} == {1, 3}
+    assert sum(row.images for row in rows if row.shots == 4) == result.row(4).images
+
+
+def test_with_five_groups_the_interval_over_groups_covers() -> None:
+    """5 alphabets of 20 characters, half of the variance the alphabet's. Over characters it covers far less: a control.
+
+    4,000 data sets: 3 standard errors are 0.01.
+    """
+    generator = np.random.default_rng(0)
+    groups, classes = np.repeat(np.arange(5), 40), np.repeat(np.arange(100), 2)
+    covered, by_class = 0, 0
+    for _ in range(4000):
+        values = generator.normal(size=5)[groups] + generator.normal(size=100)[classes] + generator.normal(size=200)
+        low, high = clustered_mean(values, groups)[1]
+        covered += low < 0 < high
+        low, high = clustered_mean(values, classes)[1]
+        by_class += low < 0 < high
+    assert 0.935 < covered / 4000 < 0.965
+    assert by_class / 4000 < 0.60
+
+
+def test_the_cost_is_stated() -> None:
+    result = evaluate(small_network(), nested(8, 3))
+    cost = result.cost
+    assert cost is not None
+    assert cost.parameters == sum(p.numel() for p in small_network().parameters())
+    assert cost.images == 3 * 24 * 3
+    assert cost.seconds > 0
+    assert cost.images_per_second == pytest.approx(cost.images / cost.seconds)
+    assert 50 * 2**20 < cost.peak_memory < 2**40  # bytes: torch alone takes more than 50 MiB
+    assert (cost.device, cost.threads) == ("cpu", torch.get_num_threads())
+
+
+def test_any_function_of_episodes_can_be_scored() -> None:
+    model = small_network().eval()
+    with torch.no_grad():
+        result = score(lambda episode: model(episode.support).log_prob(episode.query), nested(8, 3))
+    assert result.rows == evaluate(model, nested(8, 3)).rows
+    assert result.cost is None
+
+
+class TestSupportLeaks:
+    """A query in its own support: the leaky source, the negative control of the guard."""
+
+    def leaky(self, ids: bool) -> Episode:
+        """Query 1 of task 2 is support 0 of that task; sizes at which no two images are alike by chance."""
+        episode = Patterns(event_shape=(1, 9, 9), noise=0.5).episode(0, tasks=4, shots=2, queries=3)
+        assert episode.support_ids is not None
+        assert episode.query_ids is not None
+        support, numbers = episode.support.clone(), episode.support_ids.clone()
+        support[0, 2], numbers[0, 2] = episode.query[1, 2], episode.query_ids[1, 2]
+        if not ids:
+            return replace(episode, support=support, support_ids=None, query_ids=None)
+        return replace(episode, support=support, support_ids=numbers)
+
+    model = SupportMean((1, 9, 9), 2)
+
+    @pytest.mark.parametrize("duplicates", DUPLICATES)
+    def test_the_same_image_is_never_let_through(self, duplicates: str) -> None:
+        said = (
+            r"1 of 12 queries are in their own support: in task 2 \(class \d+\), image 6 is query 1 and support 0.*Draw"
+        )
+        with pytest.raises(SupportLeakError, match=said):
+            evaluate(self.model, [self.leaky(ids=True)], duplicates=duplicates)
+
+    def test_the_same_pixels_without_ids_are_refused(self) -> None:
+        said = (
+            r"in task 2 \(class \d+\), query 1 and support 0 \(content sha256 [0-9a-f]{12}...\), .*does not say which"
+        )
+        with pytest.raises(SupportLeakError, match=said):
+            evaluate(self.model, [self.leaky(ids=False)])
+
+    def test_the_support_scored_as_query_is_refused(self) -> None:
+        honest = Patterns(event_shape=(1, 9, 9)).episode(0, tasks=4, shots=2, queries=3)
+        with pytest.raises(SupportLeakError, match=r"8 of 8 queries are in their own support"):
+            evaluate(self.model, [replace(honest, query=honest.support, query_ids=honest.support_ids)])
+        with pytest.raises(SupportLeakError, match=r"8 of 8 queries have the pixels"):
+            evaluate(self.model, [Episode(honest.support, honest.support)])
+
+    def twins(self) -> Episode:
+        """As ``leaky``, but by their ids the two are different images."""
+        episode = self.leaky(ids=False)
+        numbers = torch.arange(5 * 4).view(5, 4)
+        return replace(episode, support_ids=numbers[:2], query_ids=numbers[2:])
+
+    def test_different_images_that_look_the_same_are_scored_and_counted(self) -> None:
+        for duplicates in ("trust_ids", "allow"):
+            row = evaluate(self.model, [self.twins()], duplicates=duplicates).row(2)
+            assert (row.images, row.identical) == (12, 1)
+        assert evaluate(self.model, [self.twins().with_shots(0)]).row(0).identical == 0
+        row = evaluate(self.model, [self.leaky(ids=False)], duplicates="allow").row(2)
+        assert (row.images, row.identical) == (12, 1)
+
+    def test_they_can_be_left_out_or_refused(self) -> None:
+        result = evaluate(self.model, [self.twins()], duplicates="drop")
+        assert (result.row(2).images, result.row(2).identical) == (11, 1)
+        assert 2 * 4 + 4 + 2 not in result.scores[2].queries  # the id of query 1 of task 2
+        with pytest.raises(SupportLeakError, match=r"duplicates='raise' allows none.*'drop' to leave them out"):
+            evaluate(self.model, [self.twins()], duplicates="raise")
+        with pytest.raises(ValueError, match=r"duplicates='no'; choose one of 'trust_ids', 'raise', 'drop', 'allow'"):
+            evaluate(self.model, [self.twins()], duplicates="no")
+
+    def test_other_tasks_may_hold_the_image(self) -> None:
+        episode = self.leaky(ids=True)
+        assert episode.support_ids is not None
+        moved = replace(episode, support=episode.support.roll(1, 1), support_ids=episode.support_ids.roll(1, 1))
+        assert evaluate(self.model, [moved]).row(2).identical == 0
 
 
 def test_nothing_is_disturbed() -> None:

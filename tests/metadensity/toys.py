@@ -17,7 +17,8 @@ from metadensity.training import MetaTrainer, TrainingConfig
 class Patterns:
     """Each class is a random image; its examples are that image with a tenth of the pixels redrawn.
 
-    Pure in (seed, index); queries are the same for every number of shots.
+    Pure in (seed, index); queries are the same for every number of shots. Images have ids of their own, so that the
+    guard against support leaks knows two that look the same, which happens with so few pixels, for different ones.
     """
 
     event_shape: tuple[int, ...] = (1, 4, 4)
@@ -37,8 +38,8 @@ class Patterns:
             other = torch.randint(self.levels, clean.shape, generator=generator)
             return torch.where(torch.rand(clean.shape, generator=generator) < self.noise, other, clean).to(torch.uint8)
 
-        query = draw(queries)
-        return Episode(draw(shots), query, class_ids=ids, group_ids=ids // 3)
+        query, numbers = draw(queries), torch.arange((queries + shots) * tasks).view(-1, tasks)
+        return Episode(draw(shots), query, ids, ids // 3, support_ids=numbers[queries:], query_ids=numbers[:queries])
 
 
 class Recorder:

@@ -1,0 +1,205 @@
+"""A trained run as an n-way classifier: ``python -m experiments.classify with run=latest ways=5 shots=1``."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sacred.run import Run
+from tqdm import tqdm
+
+from experiments.command_line import main, make_experiment
+from experiments.ingredients import build_task
+from experiments.run_folder import RunFolder, folder_of
+from experiments.tables import markdown, plain
+from metadensity.classification import (
+    Classification,
+    bounded_mean,
+    class_log_probs,
+    classification,
+    nearest_scores,
+    shared_credit,
+)
+from metadensity.evaluation import clustered_mean
+from metadensity.files import write_atomically
+from metadensity.nway import NWayEpisodes, draw_nway, eligible_groups, stack_nway
+from tasks import ImageTasks
+
+HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % interval", "ECE")
+PART = 16  # episodes between two updates of the progress bar
+
+experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "queries": 2, "episodes": 4}})
+
+
+@experiment.config
+def _defaults() -> None:
+    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
+    file = None  # noqa: F841  an .npz of n-way episodes; all settings down to seed are then the file's
+    split = "test"  # noqa: F841
+    ways = 5  # noqa: F841
+    shots = 1  # noqa: F841
+    queries = 5  # noqa: F841  of each class
+    episodes = 200  # noqa: F841
+    within_group = False  # noqa: F841  all classes of an episode of one group (Omniglot: one alphabet)
+    seed = 0  # noqa: F841  of the episodes
+    keep = None  # noqa: F841  also write the episodes to this .npz
+    bins = 10  # noqa: F841  of the calibration
+    images_per_batch = 64  # noqa: F841  pairs of a query and a class at a time; a GPU takes more
+    device = "cpu"  # noqa: F841
+    precision = "float32"  # noqa: F841
+    progress = True  # noqa: F841
+
+
+@experiment.main
+def classify(
+    run: str,
+    file: str | None,
+    split: str,
+    ways: int,
+    shots: int,
+    queries: int,
+    episodes: int,
+    within_group: bool,
+    seed: int,
+    keep: str | None,
+    bins: int,
+    images_per_batch: int,
+    device: str,
+    precision: str,
+    progress: bool,
+    _run: Run,
+) -> dict[str, Any]:
+    """Score queries against the supports of n classes; print the tables, write JSON and Markdown."""
+    folder, subject = folder_of(_run), RunFolder.find(run)
+    config, model = subject.config(), subject.model(device)
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}; give at least 1.")
+    if file is not None:
+        drawn, where = NWayEpisodes.load(file), f"the episodes of {Path(file).name}"
+    else:
+        task = build_task({**config["task"], "seed": seed}, split)
+        if not isinstance(task, ImageTasks):
+            raise TypeError(
+                f"{task.name} draws its images anew, so it has none to choose n-way episodes from. Use a run on a task "
+                "of stored images, or file= with episodes."
+            )
+        where = f"{task.name}, {split}"
+        if within_group:
+            groups = len(eligible_groups(task, ways))
+            where += f", within one of {groups} of its {len(set(task.class_group.tolist()))} groups"
+        numbers = range(episodes)
+        drawn = stack_nway([draw_nway(task, index, ways, shots, queries, within_group) for index in numbers])
+    drawn.require_fit(model.event_shape, model.levels, where)
+    if keep is not None:
+        drawn.save(keep)
+    began = time.perf_counter()
+    parts = list(_parts(drawn, config["model"]["name"], progress))
+    scores = np.concatenate([class_log_probs(model, part, images_per_batch, precision) for part in parts])
+    seconds = time.perf_counter() - began
+    label = drawn.label.numpy()
+    found = classification(scores, label, bins)
+    name = config["model"]["name"]
+    rows = [_row(name, found), *_chance(drawn.ways)]
+    nearest = _nearest(drawn, model.levels, found) if drawn.shots else None
+    if nearest is not None:
+        rows.insert(1, ["nearest neighbour", *_percent(nearest["accuracy"], nearest["interval"]), "", "", ""])
+    title = (
+        f"{name} (run {subject.path.name}) on {where}: {drawn.ways}-way, {drawn.shots}-shot, {found.queries} queries "
+        f"in {found.episodes} episodes"
+    )
+    notes = _notes(name, nearest)
+    bin_rows = [
+        [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
+    ]
+    bin_headings = ("top posterior", "queries", "its mean", "accuracy")
+    print(f"\n{title}\n\n{plain(HEADINGS, rows)}\n{notes}\n{plain(bin_headings, bin_rows)}\n")
+    pairs = found.queries * drawn.ways
+    result = {
+        "run": str(subject.path),
+        "weights_sha256": model.provenance["weights_sha256"],
+        "task": config["task"],
+        "source": {"file": str(file)}
+        if file is not None
+        else {"split": split, "within_group": within_group, "seed": seed},
+        "episodes_sha256": drawn.hash,
+        "shots": drawn.shots,
+        **_finite(asdict(found)),
+        "nearest_neighbour": nearest,
+        "cost": {"seconds": seconds, "pairs_per_second": pairs / seconds, "device": device},
+        "folder": str(folder),
+    }
+    text = f"{title}\n\n{markdown(HEADINGS, rows)}{notes}\n{markdown(bin_headings, bin_rows)}"
+    write_atomically(folder / "classification.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(folder / "classification.md", text.encode())
+    return result
+
+
+def _parts(drawn: NWayEpisodes, name: str, progress: bool) -> Iterator[NWayEpisodes]:
+    starts = tqdm(range(0, len(drawn), PART), name, disable=not progress, unit=f"{PART} episodes")
+    return (drawn[start : start + PART] for start in starts)
+
+
+def _nearest(drawn: NWayEpisodes, levels: int, found: Classification) -> dict[str, Any]:
+    """The pixel-space nearest neighbour on the same queries, and the paired difference of the model from it."""
+    distances, label = -nearest_scores(drawn, levels), drawn.label.numpy()
+    per_episode = shared_credit(-distances, label).mean(1)
+    clusters = np.arange(len(per_episode))
+    accuracy, interval = bounded_mean(per_episode, clusters)
+    gain, gain_interval = clustered_mean(found.per_episode - per_episode, clusters)
+    return _finite(
+        {
+            "accuracy": accuracy,
+            "interval": interval,
+            "gain": gain,
+            "gain_interval": gain_interval,
+            "identical_queries": int((distances.min(-1) == 0).sum()),
+            "per_episode": per_episode,
+        }
+    )
+
+
+def _notes(name: str, nearest: dict[str, Any] | None) -> str:
+    if nearest is None:
+        return ""
+    low, high = ("unknown" if bound is None else f"{100 * bound:+.1f}" for bound in nearest["gain_interval"])
+    text = (
+        f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {low} to {high}, paired by episode.\n"
+    )
+    if same := nearest["identical_queries"]:
+        text += f"{same} queries equal one of their episode's support images pixel for pixel: they test nothing.\n"
+    return text
+
+
+def _row(name: str, found: Classification) -> list[str]:
+    low, high = found.nll_interval
+    nll = [f"{found.nll:.3f}", f"{low:.3f} to {high:.3f}"]
+    return [name, *_percent(found.accuracy, found.accuracy_interval), *nll, f"{found.ece:.3f}"]
+
+
+def _chance(ways: int) -> list[list[str]]:
+    return [["chance", f"{100 / ways:.1f}", "", f"{math.log(ways):.3f}", "", "0.000"]]
+
+
+def _percent(mean: float, interval: tuple[float, float]) -> list[str]:
+    return [f"{100 * mean:.1f}", f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"]
+
+
+def _finite(value: Any) -> Any:
+    """The same for strict JSON: arrays as lists, an infinite bound as None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _finite(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    main(experiment)

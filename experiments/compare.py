@@ -1,0 +1,195 @@
+"""Paired comparison of evaluated runs: ``python -m experiments.compare with runs='["runs/4","runs/7"]'``.
+
+Each is the folder of a run of experiments.evaluate. The first is the reference; every difference is taken query by
+query, so that how hard the queries are drops out. What the trained runs differ in is shown beside it. A single run is
+compared within: its other models with its subject.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sacred.run import Run
+
+from experiments.command_line import main, make_experiment
+from experiments.plots import difference_curve, save_figure
+from experiments.resume import differences
+from experiments.run_folder import folder_of, runs_root
+from experiments.scores import FILE as SCORES
+from experiments.scores import load_scores
+from experiments.tables import Section, difference_record, interval
+from metadensity.comparison import Difference, IncomparableError, paired_difference, require_comparable
+from metadensity.evaluation import Scores
+from metadensity.files import DamagedFileError, write_atomically
+
+experiment = make_experiment("compare", named_configs={"fast": {}})
+
+
+@experiment.config
+def _defaults() -> None:
+    runs = ["latest"]  # noqa: F841  runs of experiments.evaluate: paths, numbers in runs/, or "latest"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model that a run of experiments.evaluate scored."""
+
+    label: str
+    scores: dict[int, Scores]
+    identity: dict[str, Any]
+    config: dict[str, Any]
+
+
+@experiment.main
+def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
+    """Print the paired differences; write JSON, Markdown and a plot. Returns the differences by model and shots."""
+    if isinstance(runs, str | int):
+        runs = [runs]
+    if not runs:
+        raise ValueError(
+            'runs is empty; give folders of experiments.evaluate, for example runs=\'["runs/4","runs/7"]\'.'
+        )
+    folder = folder_of(_run)
+    found = [read_evaluation(find_evaluation(str(run))) for run in runs]
+    models = found[0] if len(found) == 1 else [several[0] for several in found]
+    if len(models) < 2:
+        raise ValueError(f"{models[0].label} stands alone, so there is nothing to compare it with. Give several runs.")
+    if len({model.label for model in models}) < len(models):
+        raise ValueError(f"runs={runs} names a run twice. Give each run once.")
+    reference, *others = models
+    by_model = {other.label: paired(reference, other) for other in others}
+    configs = {
+        other.label: {key: list(values) for key, values in differences(reference.config, other.config).items()}
+        for other in others
+    }
+    sections = [_difference_section(reference, by_model), _config_section(reference.label, configs)]
+    print("\n" + "\n".join(section.plain() for section in sections))
+    result = {
+        "reference": reference.label,
+        **reference.identity,
+        "rows": [
+            {"model": name, "shots": shots, **difference_record(value)}
+            for name, by_shots in by_model.items()
+            for shots, value in by_shots.items()
+        ],
+        "config_differences": configs,
+        "folder": str(folder),
+    }
+    write_atomically(folder / "comparison.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(folder / "comparison.md", "\n".join(section.markdown() for section in sections).encode())
+    figure = difference_curve(by_model, reference.label, f"Paired differences to {reference.label}")
+    save_figure(figure, folder / "comparison.png")
+    return result
+
+
+def find_evaluation(run: str) -> Path:
+    """The folder of an evaluation by its path, its number under the runs folder, or "latest": the newest one.
+
+    Raises FileNotFoundError where there is no such run, or it is no evaluation.
+    """
+    if run == "latest":
+        newest = sorted(runs_root().glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime)
+        if not newest:
+            raise FileNotFoundError(
+                f"There is no evaluation in {runs_root()}. Make one: python -m experiments.evaluate with run=latest"
+            )
+        return newest[-1].parent
+    folder = Path(run) if Path(run).is_dir() else runs_root() / run
+    if not (folder / "evaluation.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is no run of experiments.evaluate: it has no evaluation.json. Give the folder that evaluate "
+            "printed, not that of a training run."
+        )
+    return folder
+
+
+def read_evaluation(folder: Path) -> list[Evaluated]:
+    """The models of an evaluation, its subject first.
+
+    Raises DamagedFileError where the report or the scores are damaged or do not belong together.
+    """
+    path = folder / "evaluation.json"
+    try:
+        report = json.loads(path.read_text())
+        models = report["models"]
+        stated = {key: report[key] for key in ("units", "pixels", "split", "episodes_sha256")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFileError(
+            f"{path} is damaged or of another version ({error!r}). Evaluate the run again."
+        ) from error
+    scores, identity = load_scores(folder / SCORES)
+    if stated != identity:
+        raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
+    return [
+        Evaluated(f"{name} ({folder.name})", scores[name], identity, model["config"]) for name, model in models.items()
+    ]
+
+
+def paired(reference: Evaluated, other: Evaluated) -> dict[int, Difference]:
+    """The difference at every number of shots that both have. Raises IncomparableError, saying why there is none."""
+    require_comparable(reference.identity, other.identity, (reference.label, other.label))
+    both = sorted(reference.scores.keys() & other.scores.keys())
+    if not both:
+        raise IncomparableError(
+            f"{reference.label} has shots {sorted(reference.scores)}, {other.label} {sorted(other.scores)}: none in "
+            "common. Evaluate both with one number of shots at least that is the same."
+        )
+    return {shots: paired_difference(reference.scores[shots], other.scores[shots]) for shots in both}
+
+
+def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Difference]]) -> Section:
+    rows = []
+    for name, by_shots in by_model.items():
+        for shots, found in by_shots.items():
+            one = float(reference.scores[shots].nats.mean())
+            rows.append(
+                [
+                    name,
+                    str(shots),
+                    f"{one:.2f}",
+                    f"{one + found.mean:.2f}",
+                    f"{found.mean:+.3f}",
+                    interval(found.interval, 3),
+                    interval(found.group_interval, 3),
+                    _said(found),
+                ]
+            )
+    headings = ["model", "shots", "reference", "nats/image", "difference", "95 %", "95 % over groups", "model is"]
+    some = next(iter(next(iter(by_model.values())).values()))
+    notes = [
+        f"Differences on the same {some.images} queries of {some.classes} classes in {some.groups} groups, below 0 "
+        "where the model is better than the reference. Each interval is for itself: of 20 differences that are none, "
+        "one is called one."
+    ]
+    return Section(f"Reference: {reference.label}; nats/image, in pairs", headings, rows, notes)
+
+
+def _said(found: Difference) -> str:
+    if found.identical:
+        return "the same"
+    if found.includes_zero:
+        return "not surely different"
+    return "better" if found.mean < 0 else "worse"
+
+
+def _config_section(reference: str, configs: dict[str, dict[str, list[Any]]]) -> Section:
+    rows = [
+        [name, key, _short(before), _short(after)]
+        for name, changed in configs.items()
+        for key, (before, after) in changed.items()
+    ]
+    notes = [f"{name} was trained with the same settings." for name, changed in configs.items() if not changed]
+    headings = ["model", "setting", "reference", "model's"]
+    return Section(f"What the training differed in, from {reference}", headings, rows, notes)
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,208 @@
+"""Do samples copy the support? ``python -m experiments.memorisation with run=latest shots=4``."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sacred.run import Run
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.command_line import main, make_experiment
+from experiments.ingredients import build_task
+from experiments.pictures import GAP, PAPER, draw_samples, save_picture, support_beside_samples
+from experiments.run_folder import RunFolder, folder_of
+from experiments.tables import markdown, plain
+from metadensity.episode import Episode
+from metadensity.files import write_atomically
+from metadensity.memorisation import Closeness, closeness, nearest
+from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
+
+HEADINGS = ("distance to", "samples", "held-out", "samples equal to one", "P(sample closer)", "95 % interval", "p")
+
+experiment = make_experiment(
+    "memorisation", named_configs={"fast": {"shots": 2, "samples": 2, "classes": 4, "permutations": 50}}
+)
+
+
+@experiment.config
+def _defaults() -> None:
+    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
+    split = "test"  # noqa: F841
+    shots = 4  # noqa: F841
+    samples = 8  # noqa: F841  of each class
+    classes = None  # noqa: F841  at most so many, spread evenly; None: all
+    most_heldout = 40  # noqa: F841  images of each class to compare with, where it has as many
+    permutations = 4000  # noqa: F841
+    shown = 16  # noqa: F841  rows of the picture
+    tasks_per_batch = 16  # noqa: F841  the samples depend on it as they do on the seed
+    device = "cpu"  # noqa: F841
+    seed = 0  # noqa: F841  of supports, samples and permutations
+    progress = True  # noqa: F841
+
+
+@experiment.main
+def memorisation(
+    run: str,
+    split: str,
+    shots: int,
+    samples: int,
+    classes: int | None,
+    most_heldout: int,
+    permutations: int,
+    shown: int,
+    tasks_per_batch: int,
+    device: str,
+    seed: int,
+    progress: bool,
+    _run: Run,
+) -> dict[str, Any]:
+    """Compare samples with held-out images by their distance to the support; print, write JSON, Markdown and a PNG."""
+    folder, subject = folder_of(_run), RunFolder.find(run)
+    config, model = subject.config(), subject.model(device)
+    for name, count in (("shots", shots), ("samples", samples), ("most_heldout", most_heldout), ("shown", shown)):
+        if count < 1:
+            raise ValueError(f"{name}={count}; give at least 1.")
+    task = build_task(config["task"], split)
+    unseen, heldout = shares(task, shots, most_heldout)
+    batches, digest = one_episode_a_class(task, shots, unseen + heldout, classes, seed, tasks_per_batch)
+    began, drawn = time.perf_counter(), []
+    for number, batch in enumerate(tqdm(batches, "sampling", disable=not progress, unit="batch")):
+        drawn.append(draw_samples(model, batch, samples, seed=1_000_003 * seed + number))
+    seconds = time.perf_counter() - began
+    sampled = torch.cat(drawn, 1)
+    support, rest = (torch.cat([getattr(batch, part) for batch in batches], 1) for part in ("support", "query"))
+    kept, others = rest[unseen:], rest[:unseen]
+    ids = torch.cat([batch.class_ids for batch in batches if batch.class_ids is not None]).numpy()
+    levels = task.levels
+    (near, which), (kept_near, kept_which) = nearest(sampled, support, levels), nearest(kept, support, levels)
+    tests = {
+        "support": closeness(near, kept_near, ids, seed, permutations),
+        "unseen": closeness(
+            nearest(sampled, others, levels)[0], nearest(kept, others, levels)[0], ids, seed, permutations
+        ),
+    }
+    picture = None
+    if len(task.event_shape) == 3 and task.event_shape[0] in (1, 3):
+        columns = [closest(sampled, near, which, support, shown), closest(kept, kept_near, kept_which, support, shown)]
+        picture = save_picture(side_by_side(columns, levels), folder / "memorisation.png")
+    rows = [_row(f"{shots} supports", tests["support"]), _row(f"{unseen} unseen images", tests["unseen"])]
+    title = (
+        f"{config['model']['name']} (run {subject.path.name}) on {task.name}, {split}: {samples} samples and {heldout} "
+        f"held-out images of each of {len(set(ids.tolist()))} classes, {shots} shots"
+    )
+    said = verdict(tests["support"], tests["unseen"])
+    print(f"\n{title}\n\n{plain(HEADINGS, rows)}\n\n{said}\n")
+    if picture is not None:
+        print(f"Closest pairs (support, sample), and beside them (support, held-out image): {picture}")
+    result = {
+        "run": str(subject.path),
+        "weights_sha256": model.provenance["weights_sha256"],
+        "episodes_sha256": digest,
+        "task": config["task"],
+        "split": split,
+        "shots": shots,
+        "unseen_images": unseen,
+        "closer": tests["support"].closer,
+        "verdict": said,
+        "tests": {name: _record(test) for name, test in tests.items()},
+        "class_names": [task.class_names[number] for number in ids.tolist()],
+        "picture": None if picture is None else str(picture),
+        "seconds": seconds,
+        "seed": seed,
+        "tasks_per_batch": tasks_per_batch,
+        "folder": str(folder),
+    }
+    write_atomically(folder / "memorisation.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(folder / "memorisation.md", f"{title}\n\n{markdown(HEADINGS, rows)}\n{said}\n".encode())
+    return result
+
+
+def one_episode_a_class(
+    task: TaskDistribution, shots: int, queries: int, classes: int | None, seed: int, tasks_per_batch: int
+) -> tuple[list[Episode], str]:
+    """An episode of each class, or of ``classes`` of them spread evenly, in batches; and their hash.
+
+    A task that draws its images anew gives as many episodes, whose classes it draws: some may occur twice.
+    """
+    if isinstance(task, ImageTasks):
+        count = task.classes if classes is None else min(classes, task.classes)
+        chosen = EpisodeSet.build(task, shots, queries, seed=seed, limit=count)
+        return list(chosen.episodes(task, shots, tasks_per_batch)), chosen.hash
+    some = EpisodeRange.build(task, shots, queries, count=len(task.class_names) if classes is None else classes)
+    return list(some.episodes(task, shots, tasks_per_batch)), some.hash
+
+
+def shares(task: TaskDistribution, shots: int, most_heldout: int) -> tuple[int, int]:
+    """How many images of each class are the unseen ones, as many as supports where there is room, and held out."""
+    if not isinstance(task, ImageTasks):
+        return shots, most_heldout
+    left = int(task.class_size.min()) - shots
+    if left < 2:
+        raise ValueError(
+            f"shots={shots} leave {max(left, 0)} images of the smallest class of {task.name}, {task.split}; the "
+            f"comparison needs 2 or more. Ask for at most {shots + left - 2} shots."
+        )
+    unseen = max(1, min(shots, left // 3))
+    return unseen, min(left - unseen, most_heldout)
+
+
+def closest(
+    images: Tensor, distances: NDArray[np.float64], which: NDArray[np.int64], support: Tensor, shown: int
+) -> tuple[Tensor, Tensor]:
+    """Each task's image nearest to a support, the nearest tasks first: ``(1, shown, C, H, W)`` supports and images."""
+    best = distances.argmin(0)
+    tasks = np.arange(len(best))
+    order = distances[best, tasks].argsort(kind="stable")[:shown]
+    best, tasks = best[order], tasks[order]
+    return support[which[best, tasks], tasks][None], images[best, tasks][None]
+
+
+def side_by_side(columns: list[tuple[Tensor, Tensor]], levels: int) -> NDArray[np.uint8]:
+    """Pairs (support, image) under each other, one column of pairs beside the next: ``(height, width, 3)``."""
+    blocks = [support_beside_samples(support, images, levels) for support, images in columns]
+    gap = np.full((len(blocks[0]), 6 * GAP, 3), PAPER, np.uint8)
+    return np.concatenate([piece for block in blocks for piece in (gap, block)][1:], axis=1)
+
+
+def verdict(support: Closeness, unseen: Closeness) -> str:
+    """The finding in a sentence or two."""
+    if not support.closer:
+        return "No sign of copying: samples are not found to be closer to the support than held-out images are."
+    text = "Samples are closer to the support than held-out images of the class are."
+    if unseen.closer:
+        text += (
+            " They are closer to images of the class that the model did not see as well, so part of it is that they "
+            "are plainer than drawings are; compare the two probabilities and look at the picture."
+        )
+    return text
+
+
+def _row(name: str, test: Closeness) -> list[str]:
+    low, high = test.interval
+    return [
+        name,
+        f"{test.sample_distance:.4f}",
+        f"{test.heldout_distance:.4f}",
+        f"{100 * test.sample_copies:.1f} %",
+        f"{test.auc:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{test.p_value:.4f}",
+    ]
+
+
+def _record(test: Closeness) -> dict[str, Any]:
+    record = {**asdict(test), "interval": list(test.interval), "per_class": test.per_class.tolist()}
+    assert all(math.isfinite(bound) for bound in test.interval)
+    return record
+
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,229 @@
+"""n-way classification episodes: drawn from classes of images, or read from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import operator
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadensity.files import DamagedFileError, write_atomically
+
+ARRAYS = ("support", "query", "label")
+_STREAM = 2**255  # the counter where these episodes' random numbers begin; other episodes of the same key begin at 0
+
+
+class ClassedImages(Protocol):
+    """What drawing n-way episodes needs of a task distribution: images by number, sorted by class."""
+
+    name: str
+    split: str
+    seed: int
+    class_names: list[str]
+    class_start: NDArray[np.int64]
+    class_size: NDArray[np.int64]
+    class_group: NDArray[np.int64]
+
+    def pixels(self, ids: Any) -> Tensor:
+        """Ids ``(...)`` to uint8 ``(..., C, *space)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class NWayEpisodes:
+    """Episodes in which each query belongs to one of ``ways`` classes, each shown by ``shots`` images.
+
+    support: ``(episodes, ways, shots, C, *space)`` uint8. query: ``(episodes, queries, C, *space)`` uint8.
+    label: ``(episodes, queries)`` int64 in ``[0, ways)``: which support set the query belongs to.
+
+    Raises TypeError for other dtypes, ValueError for shapes that do not fit together and labels out of range.
+    """
+
+    support: Tensor
+    query: Tensor
+    label: Tensor
+
+    def __post_init__(self) -> None:
+        for name, pixels in (("support", self.support), ("query", self.query)):
+            if pixels.dtype != torch.uint8:
+                raise TypeError(f"{name} holds {pixels.dtype}; give integer pixels as uint8.")
+        if self.label.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+            raise TypeError(f"label holds {self.label.dtype}; give integers, the number of a way from 0 on.")
+        object.__setattr__(self, "label", self.label.long())
+        s, q, label = (tuple(x.shape) for x in (self.support, self.query, self.label))
+        if len(s) < 5 or s[0] < 1 or s[1] < 2:
+            raise ValueError(
+                f"support has shape {s}; it must be (episodes, ways, shots, channels, *space) with at least one "
+                "episode, 2 ways and one space dimension."
+            )
+        if q[:1] != s[:1] or q[2:] != s[3:] or q[1] < 1:
+            raise ValueError(
+                f"query has shape {q}; with support {s} it must be (episodes, queries, channels, *space) = "
+                f"({', '.join(map(str, (s[0], 'at least 1', *s[3:])))})."
+            )
+        if label != q[:2]:
+            raise ValueError(f"label has shape {label}; with query {q} it must be (episodes, queries) = {q[:2]}.")
+        low, high = int(self.label.min()), int(self.label.max())
+        if low < 0 or high >= s[1]:
+            raise ValueError(f"label holds {low} to {high}; with {s[1]} ways give 0 to {s[1] - 1}.")
+
+    def __len__(self) -> int:
+        return len(self.support)
+
+    @property
+    def ways(self) -> int:
+        """Classes an episode."""
+        return self.support.shape[1]
+
+    @property
+    def shots(self) -> int:
+        """Support images a class."""
+        return self.support.shape[2]
+
+    @property
+    def queries(self) -> int:
+        """Queries an episode, over all its classes."""
+        return self.query.shape[1]
+
+    def __getitem__(self, part: slice) -> NWayEpisodes:
+        """Some of the episodes."""
+        return NWayEpisodes(self.support[part], self.query[part], self.label[part])
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hex, over shapes, pixels and labels."""
+        digest = hashlib.sha256()
+        for x in (self.support, self.query, self.label):
+            digest.update(f"{tuple(x.shape)}".encode() + np.ascontiguousarray(x.numpy()).tobytes())
+        return digest.hexdigest()
+
+    def require_fit(self, event_shape: tuple[int, ...], levels: int, source: str = "these episodes") -> None:
+        """Raise ValueError unless a model of this event shape and number of levels can score the episodes."""
+        given = tuple(self.query.shape[2:])
+        if given != tuple(event_shape):
+            raise ValueError(
+                f"{source}: images of shape {given}, but the model is of {tuple(event_shape)} (channels, *space). "
+                "Prepare the images as the model's training images were."
+            )
+        high = max(int(x.max()) for x in (self.support, self.query) if x.numel())
+        if high >= levels:
+            raise ValueError(
+                f"{source}: pixels up to {high}, but the model has levels 0 to {levels - 1}. Quantise the images as "
+                "the model's training images were" + (", with ink as 1 and paper as 0." if levels == 2 else ".")
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz of the arrays ``support``, ``query`` and ``label``, atomically."""
+        buffer = io.BytesIO()
+        arrays = {name: getattr(self, name).numpy() for name in ARRAYS}
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_atomically(path, buffer.getvalue())
+
+    @staticmethod
+    def load(path: str | Path) -> NWayEpisodes:
+        """Read an .npz of ``save``, or of numpy's own ``np.savez(path, support=..., query=..., label=...)``.
+
+        Nothing in the file is executed: pickled arrays are refused. The zip's checksums are verified.
+        Raises FileNotFoundError where there is none, DamagedFileError where it cannot be read or lacks an array,
+        TypeError or ValueError, naming the file, where the arrays are not those of n-way episodes.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+            # Parsed only now: reading a member to its end is what verifies its checksum.
+            arrays = {
+                name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in ARRAYS if name in members
+            }
+        except (FileNotFoundError, IsADirectoryError):
+            raise FileNotFoundError(f"There is no file {path}. NWayEpisodes.save writes one.") from None
+        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise DamagedFileError(
+                f"{path} is damaged, no .npz archive, or holds pickled objects ({error}). Write it again with "
+                "NWayEpisodes.save, or np.savez with plain numeric arrays."
+            ) from error
+        if missing := [name for name in ARRAYS if name not in arrays]:
+            raise DamagedFileError(
+                f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(members)) or 'nothing'}. n-way "
+                "episodes are three arrays: support (episodes, ways, shots, C, H, W) and query (episodes, queries, "
+                "C, H, W), uint8, and label (episodes, queries), integers."
+            )
+        for name, array in arrays.items():
+            wanted = "uint8" if name != "label" else "iu"
+            if array.dtype.kind not in "iu" or (wanted == "uint8" and array.dtype != np.uint8):
+                raise TypeError(
+                    f"{path}: {name} holds {array.dtype}; it must be "
+                    f"{'uint8 pixels' if wanted == 'uint8' else 'integers, the number of a way from 0 on'}."
+                )
+        label = arrays["label"].astype(np.int64)
+        try:
+            return NWayEpisodes(torch.from_numpy(arrays["support"]), *map(torch.from_numpy, (arrays["query"], label)))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{path}: {error}") from None
+
+
+def draw_nway(
+    source: ClassedImages, index: int, ways: int, shots: int, queries: int, within_group: bool = False
+) -> NWayEpisodes:
+    """Episode number ``index``, a pure function of (the source's seed, index): one episode of ``queries`` a class.
+
+    ``ways`` distinct classes, uniformly; with ``within_group`` all of one group, as in Omniglot's one-shot protocol
+    (an alphabet): the group uniformly among those with enough classes, then its classes. Queries and supports of a
+    class are different images. For an equal index, classes and queries do not depend on ``shots``, and fewer shots
+    are the first of more. Query k of way w is query number ``w * queries + k``.
+
+    Raises ValueError for counts out of range, or where classes, groups or images are too few.
+    """
+    index = _require("index", index, 0)
+    ways, shots, queries = (_require(*x) for x in (("ways", ways, 2), ("shots", shots, 0), ("queries", queries, 1)))
+    pools = eligible_groups(source, ways) if within_group else [np.arange(len(source.class_names))]
+    where = f"the {source.split} split of {source.name}"
+    if len(pools[0]) < ways:
+        raise ValueError(f"ways={ways}, but {where} has {len(pools[0])} classes. Ask for at most {len(pools[0])}.")
+    smallest = int(source.class_size.argmin())  # it decides, drawn or not: a run fails at its first episode or never
+    if shots + queries > source.class_size[smallest]:
+        raise ValueError(
+            f"shots={shots} and queries={queries} need {shots + queries} different images, but class "
+            f"{source.class_names[smallest]!r} of {where} has {source.class_size[smallest]}. Ask for fewer."
+        )
+    key = np.array([source.seed, index], dtype=np.uint64)
+    random = np.random.Generator(np.random.Philox(key=key, counter=_STREAM))
+    classes = random.permutation(pools[random.integers(len(pools))])[:ways]
+    images = [source.class_start[c] + random.permutation(source.class_size[c]) for c in classes]
+    pixels = source.pixels(np.stack([ids[: queries + shots] for ids in images]))
+    label = torch.arange(ways).repeat_interleave(queries)
+    return NWayEpisodes(pixels[None, :, queries:], pixels[:, :queries].flatten(0, 1)[None], label[None])
+
+
+def eligible_groups(source: ClassedImages, ways: int) -> list[NDArray[np.int64]]:
+    """The classes of each group that has at least ``ways``. Raises ValueError where none has."""
+    groups = [np.flatnonzero(source.class_group == group) for group in np.unique(source.class_group)]
+    found = [group for group in groups if len(group) >= ways]
+    if not found:
+        most = max(map(len, groups))
+        raise ValueError(
+            f"ways={ways} within one group, but the largest group of the {source.split} split of {source.name} has "
+            f"{most} classes. Ask for at most {most}, or draw across groups with within_group=False."
+        )
+    return found
+
+
+def stack_nway(episodes: list[NWayEpisodes]) -> NWayEpisodes:
+    """Several as one. Raises RuntimeError of torch where their shapes differ."""
+    return NWayEpisodes(*(torch.cat([getattr(one, name) for one in episodes]) for name in ARRAYS))
+
+
+def _require(name: str, value: int, least: int) -> int:
+    number = operator.index(value)
+    if not least <= number < 2**64:
+        raise ValueError(f"{name}={number}; give at least {least} and less than 2**64.")
+    return number
