@@ -85,7 +85,7 @@ class IndependentDensity(Density):
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         tasks, levels, *event_shape = logits.shape
-        self.log_probs = logits.float().log_softmax(1)
+        self.log_probs = logits.log_softmax(1)
         super().__init__(tasks, event_shape, levels, validate_args)
 
     def _pixel_log_prob(self, value: Tensor) -> Tensor:

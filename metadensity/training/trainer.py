@@ -58,6 +58,7 @@ class MetaTrainer:
         self.optimizer = _optimizer(self.model, config)
         self.step = 0
         self.best = math.inf
+        self.losses: list[float] = []  # since the last line of metrics
         self.stopping = False  # set by a signal handler: end after the current step
         self.dims = math.prod(model.event_shape)
 
@@ -74,22 +75,21 @@ class MetaTrainer:
         config = self.config
         bar = tqdm(total=config.steps, initial=self.step, disable=not progress, desc="meta-training", unit="step")
         began, images = time.perf_counter(), 0
-        losses: list[float] = []
         while self.step < config.steps and not self.stopping:
             loss, norm = self._update(observer)
-            losses.append(loss)
+            self.losses.append(loss)
             images += config.tasks * config.queries
             bar.update()
             if self.step % config.log_every == 0 or self.step == config.steps:
                 seconds = time.perf_counter() - began
                 values = {
-                    "train/nats_per_dim": sum(losses) / len(losses),
+                    "train/nats_per_dim": sum(self.losses) / len(self.losses),
                     "train/gradient_norm": norm,
                     "train/learning_rate": config.rate(self.step - 1),
                     "train/images_per_second": images / seconds,
                 }
                 bar.set_postfix({"nats/dim": f"{values['train/nats_per_dim']:.4f}"})
-                losses, images, began = [], 0, time.perf_counter()
+                self.losses, images, began = [], 0, time.perf_counter()
                 if observer is not None:
                     observer.metrics(self.step, values)
             if self._due(config.validate_every) and self.validation is not None:
@@ -133,7 +133,8 @@ class MetaTrainer:
         for parameter, moments in self.optimizer.state.items():
             for key, value in moments.items():
                 tensors[f"optimizer/{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
-        return tensors, {"step": self.step, "best": None if math.isinf(self.best) else self.best}
+        best = None if math.isinf(self.best) else self.best
+        return tensors, {"step": self.step, "best": best, "losses": self.losses}
 
     def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Go on from a state of ``state``. The configuration must be the one it was made with."""
@@ -153,6 +154,7 @@ class MetaTrainer:
                 self.optimizer.state[parameter] = moments
         self.step = int(header["step"])
         self.best = math.inf if header["best"] is None else float(header["best"])
+        self.losses = list(header["losses"])
 
     def save_state(self, path: str | Path, header: dict[str, Any] | None = None) -> str:
         """Write the state to a file, atomically. Returns its content hash."""
@@ -166,7 +168,7 @@ class MetaTrainer:
         where it belongs to another model or optimiser.
         """
         tensors, header = read_tensors(path)
-        if not {"training", "step", "best"} <= header.keys():
+        if not {"training", "step", "best", "losses"} <= header.keys():
             raise DamagedFileError(f"{path} is no state of a training run. Resume from a file that save_state wrote.")
         made = header["training"]["optimizer"]
         if made != self.config.optimizer:
@@ -225,7 +227,7 @@ class MetaTrainer:
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average that starts as a plain mean: decay_n = min(decay, (1 + n) / (10 + n))."""
+    """Exponential moving average that follows fast at first: decay_n = min(decay, (1 + n) / (10 + n))."""
 
     @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
