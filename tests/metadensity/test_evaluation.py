@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from scipy.stats import t as student_t
 
 from metadensity import Density, Episode, Evaluation, evaluate
 from metadensity.evaluation import clustered_mean, evaluating, score
-from metadensity.leaks import DUPLICATES, SupportLeakError
 from metadensity.models import IndependentPixels, SupportMean
 
 from .toys import Patterns, small_network
@@ -204,74 +202,6 @@ def test_any_function_of_episodes_can_be_scored() -> None:
         result = score(lambda episode: model(episode.support).log_prob(episode.query), nested(8, 3))
     assert result.rows == evaluate(model, nested(8, 3)).rows
     assert result.cost is None
-
-
-class TestSupportLeaks:
-    """A query in its own support: the leaky source, the negative control of the guard."""
-
-    def leaky(self, ids: bool) -> Episode:
-        """Query 1 of task 2 is support 0 of that task; sizes at which no two images are alike by chance."""
-        episode = Patterns(event_shape=(1, 9, 9), noise=0.5).episode(0, tasks=4, shots=2, queries=3)
-        assert episode.support_ids is not None
-        assert episode.query_ids is not None
-        support, numbers = episode.support.clone(), episode.support_ids.clone()
-        support[0, 2], numbers[0, 2] = episode.query[1, 2], episode.query_ids[1, 2]
-        if not ids:
-            return replace(episode, support=support, support_ids=None, query_ids=None)
-        return replace(episode, support=support, support_ids=numbers)
-
-    model = SupportMean((1, 9, 9), 2)
-
-    @pytest.mark.parametrize("duplicates", DUPLICATES)
-    def test_the_same_image_is_never_let_through(self, duplicates: str) -> None:
-        said = (
-            r"1 of 12 queries are in their own support: in task 2 \(class \d+\), image 6 is query 1 and support 0.*Draw"
-        )
-        with pytest.raises(SupportLeakError, match=said):
-            evaluate(self.model, [self.leaky(ids=True)], duplicates=duplicates)
-
-    def test_the_same_pixels_without_ids_are_refused(self) -> None:
-        said = (
-            r"in task 2 \(class \d+\), query 1 and support 0 \(content sha256 [0-9a-f]{12}...\), .*does not say which"
-        )
-        with pytest.raises(SupportLeakError, match=said):
-            evaluate(self.model, [self.leaky(ids=False)])
-
-    def test_the_support_scored_as_query_is_refused(self) -> None:
-        honest = Patterns(event_shape=(1, 9, 9)).episode(0, tasks=4, shots=2, queries=3)
-        with pytest.raises(SupportLeakError, match=r"8 of 8 queries are in their own support"):
-            evaluate(self.model, [replace(honest, query=honest.support, query_ids=honest.support_ids)])
-        with pytest.raises(SupportLeakError, match=r"8 of 8 queries have the pixels"):
-            evaluate(self.model, [Episode(honest.support, honest.support)])
-
-    def twins(self) -> Episode:
-        """As ``leaky``, but by their ids the two are different images."""
-        episode = self.leaky(ids=False)
-        numbers = torch.arange(5 * 4).view(5, 4)
-        return replace(episode, support_ids=numbers[:2], query_ids=numbers[2:])
-
-    def test_different_images_that_look_the_same_are_scored_and_counted(self) -> None:
-        for duplicates in ("trust_ids", "allow"):
-            row = evaluate(self.model, [self.twins()], duplicates=duplicates).row(2)
-            assert (row.images, row.identical) == (12, 1)
-        assert evaluate(self.model, [self.twins().with_shots(0)]).row(0).identical == 0
-        row = evaluate(self.model, [self.leaky(ids=False)], duplicates="allow").row(2)
-        assert (row.images, row.identical) == (12, 1)
-
-    def test_they_can_be_left_out_or_refused(self) -> None:
-        result = evaluate(self.model, [self.twins()], duplicates="drop")
-        assert (result.row(2).images, result.row(2).identical) == (11, 1)
-        assert 2 * 4 + 4 + 2 not in result.scores[2].queries  # the id of query 1 of task 2
-        with pytest.raises(SupportLeakError, match=r"duplicates='raise' allows none.*'drop' to leave them out"):
-            evaluate(self.model, [self.twins()], duplicates="raise")
-        with pytest.raises(ValueError, match=r"duplicates='no'; choose one of 'trust_ids', 'raise', 'drop', 'allow'"):
-            evaluate(self.model, [self.twins()], duplicates="no")
-
-    def test_other_tasks_may_hold_the_image(self) -> None:
-        episode = self.leaky(ids=True)
-        assert episode.support_ids is not None
-        moved = replace(episode, support=episode.support.roll(1, 1), support_ids=episode.support_ids.roll(1, 1))
-        assert evaluate(self.model, [moved]).row(2).identical == 0
 
 
 def test_nothing_is_disturbed() -> None:
