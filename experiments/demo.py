@@ -33,7 +33,8 @@ def demo(named_configs: tuple[str, ...] = ("demo",), **evaluation: Any) -> dict[
         results[model] = run(train.experiment, ("hershey", model, *named_configs))
     print("\n== Evaluation on fonts that training never saw ==", flush=True)
     folder, other = results["attention"]["folder"], results["unconditional"]["folder"]
-    results["evaluate"] = run(evaluate.experiment, run=folder, against=[other], **evaluation)
+    settings = {"limit": 413, **evaluation}  # one episode of four queries for each of the 413 glyphs
+    results["evaluate"] = run(evaluate.experiment, run=folder, against=[other], **settings)
     print("\n== Samples ==", flush=True)
     results["sample"] = run(sample.experiment, run=folder)
     return results

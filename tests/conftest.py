@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 # As in experiments/__init__.py, before torch is imported: spinning threads crawl on a machine that is busy elsewhere.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import hypothesis
 import pytest

@@ -39,7 +39,7 @@ class CategoricalHead(nn.Module):
         return self.logits(F.relu(hidden)).unflatten(1, (self.channels, self.levels)).transpose(1, 2)
 
     def place(self, features: Tensor, pixels: Tensor, channel: int) -> Tensor:
-        """Logits ``(batch, levels)`` of one channel at a place with ``(batch, F)`` features and ``(batch, C)`` pixels."""
+        """Logits ``(batch, levels)`` of one channel at a place, from features ``(batch, F)``, pixels ``(batch, C)``."""
         width = features.shape[1]
         rows = slice(channel * width, (channel + 1) * width)
         hidden = F.linear(F.relu(features), self.hidden.weight[rows].flatten(1), self.hidden.bias[rows])
