@@ -37,7 +37,7 @@ experiment = make_experiment(
 @experiment.config
 def _defaults() -> None:
     run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    against: list[str] = []  # noqa: F841  other runs, scored on the same episodes
+    against = list[str]()  # noqa: F841  other runs, scored on the same episodes
     baselines = True  # noqa: F841  fit and score the simple baselines as well
     baseline_steps = None  # noqa: F841  None: as in the named configuration "baseline"
     split = "test"  # noqa: F841
@@ -77,14 +77,14 @@ def evaluate(
     _run: Run,
 ) -> dict[str, Any]:
     """Score every image of the split given supports; print the report, write JSON, CSV, Markdown, scores and a plot."""
-    folder, subject = folder_of(_run), RunFolder.find(str(run))
+    folder, subject = folder_of(_run), RunFolder.find(run)
     config = subject.config()
     task = build_task(config["task"], split)
     chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, drawn)
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
     for other in against:
-        found = RunFolder.find(str(other))
+        found = RunFolder.find(other)
         require_same_pixels(config, found.config())
         name = _fresh(found.config()["model"]["name"], models)
         models[name] = found.model(device)

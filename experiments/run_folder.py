@@ -49,11 +49,11 @@ class RunFolder:
             raise FileNotFoundError(f"There is no run at {self.path}; `ls {runs_root()}` shows those there are.")
 
     @classmethod
-    def find(cls, run: str) -> RunFolder:
+    def find(cls, run: str | int) -> RunFolder:
         """A run by its path, by its number under the runs folder, or "latest": the newest trained one."""
         if run != "latest":
-            path = Path(run)
-            return cls(path if path.is_dir() else runs_root() / run)
+            path = Path(str(run))
+            return cls(path if path.is_dir() else runs_root() / path)
         trained = sorted(runs_root().glob("*/checkpoints/best.safetensors"), key=lambda path: path.stat().st_mtime)
         if not trained:
             raise FileNotFoundError(

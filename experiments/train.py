@@ -37,7 +37,7 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 def _defaults() -> None:
     seed = 0  # noqa: F841  of the initial weights and the numbers of shots
     resume = None  # noqa: F841  a run to go on from, in a new run that names it
-    allow: list[str] = []  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
+    allow = list[str]()  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
     progress = True  # noqa: F841
 
 

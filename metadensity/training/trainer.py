@@ -117,7 +117,7 @@ class MetaTrainer:
         batches = -(-config.validation_tasks // config.tasks)
         episodes = [self.validation.episode(i, config.tasks, shots[-1], config.queries) for i in range(batches)]
         nested = (episode.with_shots(s) for s in shots for episode in episodes)
-        result = evaluate(self.averaged_model, nested, precision=config.precision)
+        result = evaluate(self.averaged_model, nested, precision=config.precision, duplicates="allow")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
         uppers = [clustered_mean(part.nats, np.arange(len(part.nats)))[1][1] for part in result.scores.values()]
         upper = sum(uppers) / len(uppers) / self.dims

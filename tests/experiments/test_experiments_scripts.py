@@ -130,7 +130,7 @@ def test_every_named_configuration_can_be_built(name: str) -> None:
 
 
 def test_the_demo_runs_end_to_end(script: Any, runs: Path) -> None:
-    results = demo.demo(("demo", "fast"), shots=[0, 2], limit=4, baseline_steps=3, queries=2)
+    results = demo.demo(("fast",), shots=[0, 2], limit=4, baseline_steps=3, queries=2)
     assert results.keys() == {"unconditional", "attention", "evaluate", "sample"}
     assert Path(results["sample"]["picture"]).is_file()
     assert (Path(results["evaluate"]["folder"]) / "evaluation.md").is_file()
