@@ -20,7 +20,10 @@ def additive_scores_plain(query: Tensor, keys: Tensor, score: Tensor) -> Tensor:
 
 
 def additive_scores(query: Tensor, keys: Tensor, score: Tensor) -> Tensor:
-    """The same block by block: memory grows with T x J, and the tanh is computed again for the gradient."""
+    """The same block by block: memory grows with T x J, and the tanh is computed again for the gradient.
+
+    A gradient of the gradient goes through the plain form, with its memory.
+    """
     result: Tensor = _AdditiveScores.apply(query, keys, score)
     return result
 
@@ -38,6 +41,9 @@ class _AdditiveScores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, keys, score = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: this gradient will be differentiated
+            scores = additive_scores_plain(query, keys, score)
+            return torch.autograd.grad(scores, (query, keys, score), gradient, create_graph=True)
         for_query, for_keys, for_score = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(score)
         for task, rows in _blocks(query, keys):
             block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])  # (rows, J, P)

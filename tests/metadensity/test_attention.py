@@ -98,6 +98,7 @@ def test_scores_block_by_block_equal_the_plain_ones(block: int, monkeypatch: pyt
     ):
         torch.testing.assert_close(b, a, rtol=0, atol=1e-12)
     assert torch.autograd.gradcheck(additive.additive_scores, inputs)
+    assert torch.autograd.gradgradcheck(additive.additive_scores, inputs)
 
 
 def test_attention_that_is_none() -> None:
