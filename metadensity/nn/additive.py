@@ -39,7 +39,7 @@ class _AdditiveScores(torch.autograd.Function):
         return scores
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         query, keys, score = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this gradient will be differentiated
             scores = additive_scores_plain(query, keys, score)
