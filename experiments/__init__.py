@@ -1,8 +1,12 @@
 """Sacred experiments: verbs (train, evaluate, sample) over nouns (task, model, training)."""
 
 import os
+import warnings
 
 # Threads that wait spin only briefly before they give their core back. With the default, 15 times as long, one other
 # busy process on the machine made training 27 times slower; not spinning at all costs 40 % on an idle machine, this
 # 10 %. It has to be said before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# Sacred's, at every start; nothing a user could act on.
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
