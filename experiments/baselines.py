@@ -15,7 +15,13 @@ BASELINES = ("independent", "support_mean", "support_mixture")
 def fit_baseline(
     name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, **settings: Any
 ) -> FewShotModel:
-    """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline"."""
+    """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline".
+
+    Fewer queries are taken where the smallest class has too few images for them beside ``max(shots)`` supports.
+    """
     model = build_model({"name": name}, train.event_shape, train.levels, seed)
     config = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, "seed": seed, **settings}
+    sizes = getattr(train, "class_size", None)  # tasks that draw without end have none
+    if sizes is not None:
+        config["queries"] = max(1, min(config["queries"], int(min(sizes)) - max(shots)))
     return MetaTrainer(model, train, None, TrainingConfig(**config)).run()

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
+from experiments.lineage import record_use
 from experiments.run_folder import RunFolder, folder_of
 from experiments.tables import markdown, plain
 from metadensity.classification import (
@@ -98,6 +99,7 @@ def classify(
     drawn.require_fit(model.event_shape, model.levels, where)
     if keep is not None:
         drawn.save(keep)
+    record_use(_run, folder, "classified", [subject], drawn.hash)
     began = time.perf_counter()
     parts = list(_parts(drawn, config["model"]["name"], progress))
     scores = np.concatenate([class_log_probs(model, part, images_per_batch, precision) for part in parts])

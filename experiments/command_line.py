@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,19 +12,30 @@ from typing import Any
 
 from sacred import SETTINGS, Experiment, Ingredient
 from sacred.observers import FileStorageObserver
+from sacred.run import Run
 from sacred.utils import apply_backspaces_and_linefeeds
 
+from experiments.observers import record_safely
 from experiments.run_folder import runs_root
 
 SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # plain dicts and lists, which the library takes
 
 
+class SafeExperiment(Experiment):
+    """An experiment whose runs are recorded safely, whoever added the observers (see ``experiments.observers``)."""
+
+    def _create_run(self, *arguments: Any, **options: Any) -> Run:
+        run = super()._create_run(*arguments, **options)
+        run.observers = record_safely(run.observers)
+        return run
+
+
 def make_experiment(
     name: str, ingredients: Sequence[Ingredient] = (), named_configs: dict[str, dict[str, Any]] | None = None
 ) -> Experiment:
     """An experiment whose record leaves out the redraws of progress bars."""
-    experiment = Experiment(name, ingredients=list(ingredients), save_git_info=_has_commit())
+    experiment = SafeExperiment(name, ingredients=list(ingredients), save_git_info=_has_commit())
     experiment.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
     for key, config in (named_configs or {}).items():
         experiment.add_named_config(key, config)
@@ -43,7 +55,11 @@ def observe_in_runs(experiment: Experiment) -> None:
 
 
 def main(experiment: Experiment) -> None:
-    """Run from the command line. Runs are recorded in runs/ unless -F names another folder; -m, -s and -t add to it."""
+    """Run from the command line. Runs are recorded in runs/ unless -F names another folder; -m, -s and -t add to it.
+
+    SIGTERM ends a run as Ctrl-C does, so that its record says INTERRUPTED; training saves its state first.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not any(argument.startswith(("-F", "--file_storage")) for argument in sys.argv[1:]):
         observe_in_runs(experiment)
     experiment.run_commandline()

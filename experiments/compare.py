@@ -14,10 +14,11 @@ from typing import Any
 
 from sacred.run import Run
 
+from experiments import lineage
 from experiments.command_line import main, make_experiment
 from experiments.plots import difference_curve, save_figure
 from experiments.resume import differences
-from experiments.run_folder import folder_of, runs_root
+from experiments.run_folder import RunFolder, folder_of, runs_root
 from experiments.scores import FILE as SCORES
 from experiments.scores import load_scores
 from experiments.tables import Section, difference_record, interval
@@ -53,13 +54,16 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
             'runs is empty; give folders of experiments.evaluate, for example runs=\'["runs/4","runs/7"]\'.'
         )
     folder = folder_of(_run)
-    found = [read_evaluation(find_evaluation(str(run))) for run in runs]
+    evaluations = [find_evaluation(str(run)) for run in runs]
+    found = [read_evaluation(evaluation) for evaluation in evaluations]
     models = found[0] if len(found) == 1 else [several[0] for several in found]
     if len(models) < 2:
         raise ValueError(f"{models[0].label} stands alone, so there is nothing to compare it with. Give several runs.")
     if len({model.label for model in models}) < len(models):
         raise ValueError(f"runs={runs} names a run twice. Give each run once.")
     reference, *others = models
+    parents = [lineage.parent_of(folder, RunFolder(path), path / SCORES) for path in evaluations]
+    lineage.record(_run, folder, "compared", parents, reference.identity["episodes_sha256"])
     by_model = {other.label: paired(reference, other) for other in others}
     configs = {
         other.label: {key: list(values) for key, values in differences(reference.config, other.config).items()}

@@ -13,9 +13,10 @@ import metadensity
 from experiments.baselines import BASELINES, fit_baseline
 from experiments.command_line import main, make_experiment
 from experiments.episodes import Batches, choose_episodes, pixels_of
+from experiments.evaluation_report import evaluation_report, group_records, support_record
 from experiments.ingredients import NAMED_CONFIGS, build_task
+from experiments.lineage import record_use
 from experiments.plots import save_figure, shot_curve
-from experiments.report import evaluation_report, group_records, support_record
 from experiments.run_folder import RunFolder, folder_of
 from experiments.scores import FILE as SCORES
 from experiments.scores import save_scores
@@ -83,6 +84,7 @@ def evaluate(
     chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, drawn)
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
+    record_use(_run, folder, "evaluated", [subject, *map(RunFolder.find, against)], chosen.hash)
     for other in against:
         found = RunFolder.find(other)
         require_same_pixels(config, found.config())

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
+from experiments.lineage import record_use
 from experiments.pictures import GAP, PAPER, draw_samples, save_picture, support_beside_samples
 from experiments.run_folder import RunFolder, folder_of
 from experiments.tables import markdown, plain
@@ -73,6 +74,7 @@ def memorisation(
     task = build_task(config["task"], split)
     unseen, heldout = shares(task, shots, most_heldout)
     batches, digest = one_episode_a_class(task, shots, unseen + heldout, classes, seed, tasks_per_batch)
+    record_use(_run, folder, "memorisation", [subject], digest)
     began, drawn = time.perf_counter(), []
     for number, batch in enumerate(tqdm(batches, "sampling", disable=not progress, unit="batch")):
         drawn.append(draw_samples(model, batch, samples, seed=1_000_003 * seed + number))

@@ -6,33 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.run_folder import RunFolder
-from metadensity.files import DamagedFileError, read_tensors
+from experiments.configs import differences, flatten
+from experiments.run_folder import RunFolder, step_of
+from metadensity.files import DamagedFileError, read_header, read_tensors, write_atomically
+
+__all__ = ["ChangedConfigError", "differences", "flatten", "inherit_best", "newest_state", "require_same_config"]
 
 
 class ChangedConfigError(ValueError):
     """A resumed run would not be the run it goes on from."""
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"task": {"size": 20}}`` as ``{"task.size": 20}``, tuples as lists."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, with both values; a setting absent on one side is None there."""
-    before, after = flatten(old), flatten(new)
-    return {
-        key: (before.get(key), after.get(key))
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    }
 
 
 def require_same_config(old: Mapping[str, Any], new: Mapping[str, Any], allow: Iterable[str] = ()) -> None:
@@ -66,3 +48,28 @@ def newest_state(run: RunFolder) -> Path:
         else:
             return path
     raise DamagedFileError(f"No state of {run.path} can be read:\n" + "\n".join(problems))
+
+
+def inherit_best(parent: RunFolder, child: RunFolder, step: int) -> Path | None:
+    """Copy the best model that ``parent`` had at ``step`` to ``child``, so that a run is whole by itself.
+
+    A parent that was killed may hold a better model of a step after the state to go on from: it is no part of the
+    resumed run, which will come by it again. Returns the copy; None where there is none, as nothing had been validated
+    by then, or it is damaged, which is said.
+    """
+    candidates = {step_of(path): path for path in parent.bests()}
+    if not candidates and parent.best.is_file():  # runs of earlier versions keep it under this name alone
+        candidates = {int(read_header(parent.best)["provenance"]["step"]): parent.best}
+    made = max((number for number in candidates if number <= step), default=None)
+    if made is None:
+        return None
+    try:
+        read_tensors(candidates[made])
+    except DamagedFileError as error:
+        print(f"{error} The best model is chosen anew from here on.")
+        return None
+    data = candidates[made].read_bytes()
+    copy = child.checkpoints / f"best-{made:08d}.safetensors"
+    write_atomically(copy, data)
+    write_atomically(child.best, data)
+    return copy

@@ -1,15 +1,19 @@
 """The folder of a run: where things are, and the observer that writes them during training.
 
 config.json, run.json, cout.txt    Sacred's own record
+lineage.json                       what the run came from (experiments.lineage)
 checkpoints/best.safetensors       the averaged model that validated best (metadensity.load reads it)
+checkpoints/best-STEP.safetensors  that model under its step, and those before it that a kept state builds on
 checkpoints/state-STEP.safetensors the newest states of training, to resume from
 metrics.jsonl                      every number of the run, strict JSON, one object a line
-tensorboard/                       the same as curves, and grids of images
+timing.jsonl                       those that depend on the machine's speed: all that a repetition would change
+tensorboard/                       the same as curves, grids of images, attention maps, settings beside results
 samples/                           support beside samples
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -18,11 +22,11 @@ from typing import Any
 
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
-from torch.utils.tensorboard import SummaryWriter
 
 import metadensity
 from metadensity.files import DamagedFileError, JsonLines
-from metadensity.training import MetaTrainer
+
+WALL_CLOCK = {"train/images_per_second"}  # kept apart from metrics.jsonl, which is a function of the configuration
 
 
 def runs_root() -> Path:
@@ -49,12 +53,15 @@ class RunFolder:
             raise FileNotFoundError(f"There is no run at {self.path}; `ls {runs_root()}` shows those there are.")
 
     @classmethod
-    def find(cls, run: str | int) -> RunFolder:
-        """A run by its path, by its number under the runs folder, or "latest": the newest trained one."""
+    def find(cls, run: str | int, holding: str = "best.safetensors") -> RunFolder:
+        """A run by its path, by its number under the runs folder, or "latest": the newest that holds a checkpoint.
+
+        holding: which checkpoints count for "latest", as a pattern of file names.
+        """
         if run != "latest":
             path = Path(str(run))
             return cls(path if path.is_dir() else runs_root() / path)
-        trained = sorted(runs_root().glob("*/checkpoints/best.safetensors"), key=lambda path: path.stat().st_mtime)
+        trained = sorted(runs_root().glob(f"*/checkpoints/{holding}"), key=lambda path: path.stat().st_mtime)
         if not trained:
             raise FileNotFoundError(
                 f"There is no trained run in {runs_root()}. Train one: python -m experiments.train with hershey"
@@ -75,6 +82,10 @@ class RunFolder:
         """States of training, oldest first."""
         return sorted(self.checkpoints.glob("state-*.safetensors"))
 
+    def bests(self) -> list[Path]:
+        """Models that validated best when they were made, oldest first; older runs hold ``best`` alone."""
+        return sorted(self.checkpoints.glob("best-*.safetensors"))
+
     def config(self) -> dict[str, Any]:
         """The configuration Sacred recorded. Raises DamagedFileError where it is missing or no JSON."""
         try:
@@ -90,41 +101,27 @@ class RunFolder:
         return JsonLines(self.path / "metrics.jsonl").read()
 
     def model(self, device: str = "cpu") -> metadensity.FewShotModel:
-        """The model that validated best; raises as ``metadensity.load``."""
-        return metadensity.load(self.best, device)
+        """The model that validated best.
+
+        Raises as ``metadensity.load``; where the file is damaged, the error names the newest whole one before it.
+        """
+        try:
+            return metadensity.load(self.best, device)
+        except DamagedFileError as error:
+            if (path := self._newest_whole_best()) is None:
+                raise
+            raise DamagedFileError(
+                f"{error} The best model of step {step_of(path)} is whole: to use it, copy {path} there."
+            ) from error
+
+    def _newest_whole_best(self) -> Path | None:
+        for path in reversed(self.bests()):
+            with contextlib.suppress(DamagedFileError):
+                metadensity.load(path)
+                return path
+        return None
 
 
-class FolderObserver:
-    """Writes metrics and checkpoints of a training run into its folder; sparse scalars go to Sacred as well."""
-
-    def __init__(self, folder: Path, run: Run | None, provenance: dict[str, Any], keep: int = 2) -> None:
-        self.folder, self.run, self.provenance, self.keep = RunFolder(folder), run, provenance, keep
-        self.records = JsonLines(folder / "metrics.jsonl")
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
-        if run is not None:
-            run.info["tensorboard"] = str(folder / "tensorboard")
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Append to the JSON lines and TensorBoard; validation also to Sacred, whose file observer is slow."""
-        self.records.append({"step": step, **values})
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-            if self.run is not None and name.startswith("validation/"):
-                self.run.log_scalar(name, value, step)
-
-    def checkpoint(self, trainer: MetaTrainer, best: bool) -> None:
-        """Keep the newest states, and the best averaged model."""
-        if best:
-            metadensity.save(trainer.averaged_model, self.folder.best, {**self.provenance, "step": trainer.step})
-            return
-        trainer.save_state(self.folder.checkpoints / f"state-{trainer.step:08d}.safetensors", self.provenance)
-        for old in self.folder.states()[: -self.keep]:
-            old.unlink()
-
-    def last_checkpoint(self) -> Path | None:
-        """The newest state kept."""
-        return next(reversed(self.folder.states()), None)
-
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        self.writer.close()
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint."""
+    return int(path.name.removesuffix(".safetensors").rpartition("-")[2])

@@ -1,17 +1,32 @@
-"""Draw from a trained run, support beside samples: ``python -m experiments.sample with run=latest``."""
+"""Draw from a trained run, support beside samples: ``python -m experiments.sample with run=latest``.
+
+Or complete images of the classes: ``with run=latest observed=top``. Each image has a seed of its own, and they are
+drawn some at a time: interrupted, the run writes those that are finished.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from sacred.run import Run
+from torch import Tensor
 
 from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
-from experiments.pictures import draw_samples, save_picture, support_beside_samples
+from experiments.lineage import record_use
+from experiments.pictures import save_picture, support_beside_samples
 from experiments.run_folder import RunFolder, folder_of
-from metadensity.files import write_tensors
+from metadensity import Density, Episode
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.completion import Part, complete_in_parts, observe, seeds_of
+from metadensity.density import IndependentDensity
+from metadensity.files import content_hash, write_tensors
+
+OBSERVED = ("top", "left")
 
 experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shots": 1, "samples": 2}})
 
@@ -24,34 +39,99 @@ def _defaults() -> None:
     shots = 4  # noqa: F841
     samples = 8  # noqa: F841  of each class
     index = 0  # noqa: F841  which episode
+    temperature = 1.0  # noqa: F841  what logits are divided by; 1 draws from the density itself
+    observed = None  # noqa: F841  "top": complete each class's query image from its upper half; "left": from its left one
+    approximate = False  # noqa: F841  allow "left": each pixel is drawn given those before it in raster order alone
+    images_at_once = 64  # noqa: F841  what is drawn together, and lost together where a run is interrupted
     device = "cpu"  # noqa: F841
     seed = 0  # noqa: F841  of the samples
+    progress = True  # noqa: F841
 
 
 @experiment.main
 def sample(
-    run: str, split: str, tasks: int, shots: int, samples: int, index: int, device: str, seed: int, _run: Run
+    run: str,
+    split: str,
+    tasks: int,
+    shots: int,
+    samples: int,
+    index: int,
+    temperature: float,
+    observed: str | None,
+    approximate: bool,
+    images_at_once: int,
+    device: str,
+    seed: int,
+    progress: bool,
+    _run: Run,
 ) -> dict[str, Any]:
-    """Draw samples, write them as a PNG and as tensors. Returns the paths and the time a sample took."""
+    """Draw samples, write them as a PNG and as tensors. Returns the paths and the time it took.
+
+    Of an interrupted run the samples that are finished are written, and the interruption goes on.
+    """
     folder, subject = folder_of(_run), RunFolder.find(run)
     source = build_task(subject.config()["task"], split)
     episode = source.episode(index, tasks=tasks, shots=shots, queries=1)
     model = subject.model(device)
-    began = time.perf_counter()
-    drawn = draw_samples(model, episode, samples, seed)
-    seconds = time.perf_counter() - began
-    picture = save_picture(support_beside_samples(episode.support, drawn, source.levels), folder / "samples.png")
+    digest = content_hash({"support": episode.support, "query": episode.query})
+    record_use(_run, folder, "sampled", [subject], digest)
     provenance = {"run": str(subject.path), "weights_sha256": model.provenance["weights_sha256"], "seed": seed}
-    write_tensors(folder / "samples.safetensors", {"support": episode.support, "samples": drawn}, provenance)
-    print(f"{tasks * samples} samples in {seconds:.1f} s, support beside them: {picture}")
+    how = {"temperature": temperature, "observed": observed, "approximate": approximate}
+    known = None if observed is None else observe(episode.query, half(observed, episode))
+    began = time.perf_counter()
+    with torch.no_grad():
+        density = model(episode.support.to(device))
+    options = {"approximate": approximate, "temperature": temperature, "images_at_once": images_at_once}
+    finished: list[Tensor] = []
+    try:
+        for part in _parts(density, samples, seed, known, progress=progress, **options):
+            finished.append(part.images.cpu())
+    finally:
+        if finished:
+            written = _write(folder, episode, torch.cat(finished), known is not None, source.levels, provenance | how)
+    seconds = time.perf_counter() - began
+    print(f"{tasks * samples} samples in {seconds:.1f} s, support beside them: {written}")
     return {
         **provenance,
-        "picture": str(picture),
+        **how,
+        "picture": str(written),
         "tensors": str(folder / "samples.safetensors"),
         "samples": tasks * samples,
         "seconds": seconds,
         "folder": str(folder),
     }
+
+
+def half(observed: str, episode: Episode) -> Tensor:
+    """Where an image is observed, bool ``(C, *space)``: the first half of its first or of its last dimension.
+
+    Raises ValueError for another name.
+    """
+    if observed not in OBSERVED:
+        raise ValueError(f"observed={observed!r}; choose 'top' (exact), 'left' (approximate), or None for samples.")
+    mask = torch.zeros(episode.event_shape, dtype=torch.bool)
+    dim = 1 if observed == "top" else -1
+    mask.narrow(dim, 0, mask.shape[dim] // 2).fill_(True)
+    return mask
+
+
+def _parts(density: Density, samples: int, seed: int, known: Tensor | None, **options: Any) -> Iterator[Part]:
+    """Some samples at a time; all at once from a density that does not draw in raster order, pixel by pixel."""
+    alone = isinstance(density, AutoregressiveDensity | IndependentDensity)
+    if alone or known is not None or options["temperature"] != 1:
+        yield from complete_in_parts(density, seeds_of(seed, samples, density.tasks), known, **options)
+    else:
+        yield Part(0, samples, density.sample((samples,), torch.Generator().manual_seed(seed)))
+
+
+def _write(
+    folder: Path, episode: Episode, drawn: Tensor, completed: bool, levels: int, provenance: dict[str, Any]
+) -> Path:
+    """The picture and the tensors; beside completions the whole query comes first, right of the line."""
+    shown = torch.cat([episode.query.long(), drawn]) if completed else drawn
+    tensors = {"support": episode.support, "samples": drawn} | ({"query": episode.query} if completed else {})
+    write_tensors(folder / "samples.safetensors", tensors, provenance)
+    return save_picture(support_beside_samples(episode.support, shown, levels), folder / "samples.png")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from typing import Any
 from sacred.run import Run
 from sacred.utils import SacredError, SacredInterrupt
 
+from experiments import lineage
+from experiments.attention_maps import attention_picture
 from experiments.command_line import main, make_experiment
+from experiments.folder_observer import FolderObserver
 from experiments.ingredients import NAMED_CONFIGS, build_model, build_task, model, task, training, training_config
 from experiments.pictures import draw_samples, save_picture, support_beside_samples
-from experiments.resume import newest_state, require_same_config
-from experiments.run_folder import FolderObserver, RunFolder, folder_of
+from experiments.resume import inherit_best, newest_state, require_same_config
+from experiments.run_folder import RunFolder, folder_of
 from metadensity.nn.pixelcnn import parameter_count
 from metadensity.training import MetaTrainer
 from tasks import TaskDistribution
@@ -38,6 +42,7 @@ def _defaults() -> None:
     seed = 0  # noqa: F841  of the initial weights and the numbers of shots
     resume = None  # noqa: F841  a run to go on from, in a new run that names it
     allow = list[str]()  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
+    keep = 2  # noqa: F841  how many of the newest states stay, besides the best model
     progress = True  # noqa: F841
 
 
@@ -49,6 +54,7 @@ def train(
     seed: int,
     resume: str | None,
     allow: list[str],
+    keep: int,
     progress: bool,
     _run: Run,
 ) -> dict[str, Any]:
@@ -59,23 +65,34 @@ def train(
     net = build_model(model, train_tasks.event_shape, train_tasks.levels, seed)
     trainer = MetaTrainer(net, train_tasks, validation_tasks, training_config(training, seed))
     provenance = {"run": folder.name, "task": train_tasks.recipe, "split": "train", "seed": seed}
-    if resume is not None:
-        parent = RunFolder.find(resume)
-        require_same_config(parent.config(), {"task": task, "model": model, "training": training, "seed": seed}, allow)
+    settings = {"task": task, "model": model, "training": training, "seed": seed}
+    episodes = lineage.stream_hash(train_tasks, validation_tasks)
+    if resume is None:
+        lineage.record(_run, folder, "trained", episodes_sha256=episodes)
+    else:
+        parent = RunFolder.find(resume, holding="state-*.safetensors")
+        require_same_config(parent.config(), settings, allow)
+        if not any(name.startswith("task.") and name != "task.data_root" for name in allow):
+            lineage.require_same_episodes(parent, episodes)
         state = newest_state(parent)
         trainer.resume(state)
+        lineage.record(_run, folder, "resumed", [lineage.parent_of(folder, parent, state)], episodes)
+        if inherit_best(parent, RunFolder(folder), trainer.step) is None:
+            trainer.best = math.inf  # a better value without its model would leave the run without any
         provenance["parent"] = parent.path.name
         _run.info["parent"] = {"run": parent.path.name, "state": state.name, "step": trainer.step}
         print(f"Going on from {state} at step {trainer.step}.")
     print(f"{model['name']}: {parameter_count(net):,} parameters; {task['name']}: {train_tasks.event_shape}")
-    observer = FolderObserver(folder, _run, provenance)
+    observer = FolderObserver(folder, _run, provenance, keep)
     try:
         with _stopping(trainer):
+            observer.checkpoint(trainer, best=False)  # from here on a killed run can be resumed
             trainer.run(observer, progress)
         if trainer.stopping and trainer.step < trainer.config.steps:
             observer.checkpoint(trainer, best=False)
             raise TrainingStopped(f"Stopped by a signal at step {trainer.step}; resume={folder} goes on from there.")
         picture = _samples(RunFolder(folder), observer, validation_tasks, trainer.config.shots, seed)
+        observer.settings(settings, _final(RunFolder(folder), trainer.best))
     finally:
         observer.close()
     return {
@@ -92,7 +109,9 @@ def train(
 def _stopping(trainer: MetaTrainer) -> Iterator[None]:
     """Let SIGTERM and Ctrl-C end training after the current step."""
 
-    def stop(*_: Any) -> None:
+    def stop(number: int, _: Any) -> None:
+        if trainer.stopping and number == signal.SIGINT:  # a second Ctrl-C does not wait for the step to end
+            raise KeyboardInterrupt
         trainer.stopping = True
 
     try:
@@ -116,8 +135,21 @@ def _samples(
     model = folder.model()
     drawn = draw_samples(model, episode, samples=6, seed=seed)
     picture = support_beside_samples(episode.support, drawn, tasks.levels)
-    observer.writer.add_image("support beside samples", picture, model.provenance["step"], dataformats="HWC")
+    step = model.provenance["step"]
+    observer.writer.add_image("support beside samples", picture, step, dataformats="HWC")
+    attended = attention_picture(model, episode)
+    if attended is not None:
+        observer.writer.add_image("attention of the query over its supports", attended, step, dataformats="HWC")
+        save_picture(attended, folder.path / "samples" / "attention.png")
     return save_picture(picture, folder.path / "samples" / "validation.png")
+
+
+def _final(folder: RunFolder, best: float) -> dict[str, float]:
+    """The last value of every number, and the best validation, under names that no curve has."""
+    last: dict[str, float] = {}
+    for record in folder.metrics():
+        last |= {f"final/{name}": value for name, value in record.items() if name != "step"}
+    return last if math.isinf(best) else {**last, "final/best": best}
 
 
 if __name__ == "__main__":

@@ -103,6 +103,6 @@ def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
 
     logits: ``(..., levels)``; uniforms: ``(...)`` in [0, 1). Returns int64 levels ``(...)``.
     """
-    cdf = logits.float().softmax(-1).cumsum(-1)
+    cdf = logits.double().softmax(-1).cumsum(-1)  # in float32 ways to the same logits would part at many levels
     level = (uniforms.unsqueeze(-1) >= cdf).sum(-1)
     return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one

@@ -148,14 +148,37 @@ class JsonLines:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one record. Raises ValueError for a number that is not finite, which JSON cannot hold."""
+        """Append one record.
+
+        Raises ValueError for a number that is not finite, which JSON cannot hold, OSError where the disk is full.
+        """
         for key, value in record.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{key}={value} is not finite, which strict JSON ({self.path}) cannot hold. Omit it.")
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         self._mend()
-        with self.path.open("ab") as file:
-            file.write(line)
+        with self.path.open("ab", buffering=0) as file:
+            before = os.fstat(file.fileno()).st_size
+            try:
+                written = file.write(line)
+                if written != len(line):  # a disk that fills up takes a part
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                with contextlib.suppress(OSError):  # not half a line, where that can be undone
+                    file.truncate(before)
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise OSError(
+                        error.errno,
+                        f"{os.strerror(error.errno)}: a line of {self.path} was not written; all lines before it are "
+                        "intact. Free some space and go on from the last checkpoint.",
+                    ) from error
+                raise
+
+    def sync(self) -> None:
+        """Return when all lines are on the disk: what a checkpoint builds on must not be younger than it."""
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, Any]]:
         """All records. A last line cut off by a crash is left out; damage elsewhere raises DamagedFileError."""

@@ -1,37 +1,61 @@
-"""Samplers: the naive one, a full network pass a pixel, and its cached twin.
+"""Samplers: the naive one, a full network pass a pixel, and its cached twin, in torch or with a native kernel.
 
-Both invert the CDF of each pixel at given uniform numbers, so equal numbers give equal images.
+All invert the CDF of each pixel at given uniform numbers, so equal numbers give equal images.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.density import invert_cdf
-from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task, gate
+from metadensity.native_network import native_kernel
+from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
+from metadensity.nn.gate import gate
 from metadensity.nn.pixelcnn import Condition, PixelCNN
+from metadensity.nn.support import scale
 
 
-def sample_naive(network: PixelCNN, condition: Condition, uniforms: Tensor) -> Tensor:
-    """Sample with one full pass a pixel and channel: the oracle. uniforms: ``(samples * tasks, C, *space)``."""
+def sample_naive(
+    network: PixelCNN, condition: Condition, uniforms: Tensor, known: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Sample with one full pass a pixel and channel: the oracle.
+
+    uniforms: ``(samples * tasks, C, *space)``. known: the same shape, int64, -1 where a pixel is to be drawn.
+    temperature: what logits are divided by.
+    """
     pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
     channels, *space = network.event_shape
     for place in itertools.product(*map(range, space)):
         for channel in range(channels):
             index: Any = (slice(None), channel, *place)
             logits = network(pixels, condition).movedim(1, -1)[index]
-            pixels[index] = invert_cdf(logits, uniforms[index])
+            pixels[index] = _draw(logits, uniforms[index], None if known is None else known[index], temperature)
     return pixels
 
 
-def sample_cached(network: PixelCNN, condition: Condition, uniforms: Tensor) -> Tensor:
-    """Sample with nothing computed twice: each stack advances once for each of its slices."""
-    return _CachedSampler(network, condition, len(uniforms)).run(uniforms)
+def sample_cached(
+    network: PixelCNN,
+    condition: Condition,
+    uniforms: Tensor,
+    known: Tensor | None = None,
+    temperature: float = 1.0,
+    compiled: bool = True,
+) -> Tensor:
+    """Sample with nothing computed twice: each stack advances once for each of its slices. See ``sample_naive``.
+
+    compiled: draw the pixels of a line in the native kernel, where there is one and it can (see ``native_kernel``).
+    """
+    return _CachedSampler(network, condition, len(uniforms), compiled).run(uniforms, known, temperature)
+
+
+def _draw(logits: Tensor, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+    drawn = invert_cdf(logits if temperature == 1 else logits.double() / temperature, uniforms)
+    return drawn if known is None else torch.where(known >= 0, known, drawn)
 
 
 class _CachedSampler:
@@ -44,10 +68,10 @@ class _CachedSampler:
     The last stack, which runs once a pixel, works on matrices ``(batch, features)``: its buffers are
     flat, ``(batch, places * features)``, so that a window is a view; what does not depend on the pixel
     (biases and the links from the stack before) is added up once a line; and the skip outputs of all
-    layers are one product at the end.
+    layers are one product at the end. Or a native kernel draws a whole line.
     """
 
-    def __init__(self, network: PixelCNN, condition: Condition, batch: int) -> None:
+    def __init__(self, network: PixelCNN, condition: Condition, batch: int, compiled: bool) -> None:
         self.network, self.condition, self.batch = network, condition, batch
         self.layers: list[GatedLayer] = list(network.layers)  # type: ignore[arg-type]
         self.channels, *self.space = network.event_shape
@@ -57,6 +81,7 @@ class _CachedSampler:
         self.before: list[list[Tensor | None]] = [[None] * self.dims for _ in self.layers]
         self.base: list[Tensor] = []
         self._prepare_last_stack()
+        self.kernel = native_kernel(self) if compiled else None
 
     def _buffer(self, conv: CausalConv) -> Tensor:
         """Zeros ``(batch, in, n_k + reach, n_j + 2 * reach for j > k)``."""
@@ -81,24 +106,43 @@ class _CachedSampler:
         reads = [layer.read.weight.flatten(1).T for layer in self.layers if layer.read is not None]
         self.reads = torch.cat(reads, 1) if reads else None  # (values, layers that read * 2 * planes)
 
-    def run(self, uniforms: Tensor) -> Tensor:
+    def run(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         """Draw all pixels in raster order."""
         pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
-        head, last = self.network.head, self.dims - 1
-        for place in itertools.product(*map(range, self.space)):
-            for k in range(last):
-                if not any(place[k + 1 :]):  # a new slice of stack k begins here
-                    self._advance(k, place[: k + 1])
-            if place[-1] == 0:
-                self._begin_line(place[:-1])
-            features = self._step(place[-1])
-            for channel in range(self.channels):
-                index: Any = (slice(None), channel, *place)
-                seen: Any = (slice(None), slice(None), *place)
-                pixels[index] = invert_cdf(head.place(features, pixels[seen], channel), uniforms[index])
-            here: Any = (slice(None), slice(None), *(slice(t, t + 1) for t in place))
-            self._feed(self.network.input(pixels, here).flatten(1), place)
+        last, positions = self.dims - 1, self.network.input.positions
+        with torch.inference_mode():
+            for prefix in itertools.product(*map(range, self.space[:-1])):
+                for k in range(last):
+                    if not any(prefix[k + 1 :]):  # a new slice of stack k begins here
+                        self._advance(k, prefix[: k + 1])
+                self._begin_line(prefix)
+                line: Any = (slice(None), slice(None), *prefix)
+                given = None if known is None else known[line]
+                if self.kernel is not None:
+                    where = positions[line[1:]]
+                    pixels[line] = self.kernel.draw(self.base, where, uniforms[line], given, temperature)
+                else:
+                    self._draw_line(pixels[line], prefix, uniforms[line], given, temperature)
+                for k in range(last):
+                    self._feed(k, pixels, prefix)
         return pixels
+
+    def _draw_line(
+        self, pixels: Tensor, prefix: tuple[int, ...], uniforms: Tensor, known: Tensor | None, temperature: float
+    ) -> None:
+        """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
+        encode, line = self.network.input, cast(Any, (slice(None), *prefix))
+        where, width = encode.positions[line], self.features[0]
+        for t in range(self.space[-1]):
+            features, here = self._step(t), pixels[..., t]
+            for channel in range(self.channels):
+                logits = self.network.head.place(features, here, channel)
+                given = None if known is None else known[:, channel, t]
+                here[:, channel] = _draw(logits, uniforms[:, channel, t], given, temperature)
+            start = (t + self.reach) * width
+            encoded = self.lines[0][:, start : start + width]
+            encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
+            encoded[:, self.channels :] = where[:, t]
 
     def _advance(self, k: int, prefix: tuple[int, ...]) -> None:
         """Compute stack k, not the last, in all layers on the slice at ``prefix``.
@@ -162,13 +206,12 @@ class _CachedSampler:
         total = torch.addmm(self.skip_bias, self.gates, self.skips)
         return F.linear(F.relu(total), network.penult.weight.flatten(1), network.penult.bias)
 
-    def _feed(self, inputs: Tensor, place: tuple[int, ...]) -> None:
-        """Put the input features ``(batch, features)`` of a finished pixel where each stack will look."""
-        for k, buffer in enumerate(self.buffers[0][:-1]):
-            index: Any = (slice(None), slice(None), *(t + self.reach for t in place[k:]))
-            buffer[index] = inputs
-        start = (place[-1] + self.reach) * self.features[0]
-        self.lines[0][:, start : start + self.features[0]] = inputs
+    def _feed(self, k: int, pixels: Tensor, prefix: tuple[int, ...]) -> None:
+        """Put the input features of a finished line where stack k, not the last, will look."""
+        line: Any = (slice(None), slice(None), *(slice(t, t + 1) for t in prefix), slice(None))
+        inputs = self.network.input(pixels, line)
+        inner: Any = (*(t + self.reach for t in prefix[k:]), slice(self.reach, self.reach + self.space[-1]))
+        self.buffers[0][k][(slice(None), slice(None), *inner)] = inputs.view(*inputs.shape[:2], -1)
 
 
 def _at(bias: Tensor, prefix: tuple[int, ...]) -> Tensor:

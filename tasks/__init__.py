@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tasks import digits, hershey, omniglot, templates
+from tasks import digits, emoji, folder, hershey, mirror, omniglot, templates
 from tasks._data import DataError
 from tasks.base import SPLITS, TaskDistribution
 from tasks.episode_range import EpisodeRange
@@ -46,4 +46,7 @@ TASKS = _Tasks(
     omniglot=omniglot.omniglot,
     digits=digits.digits,
     templates=templates.templates,
+    emoji=emoji.emoji,
+    folder=folder.folder,
+    mirror=mirror.mirror,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tasks._data import save_split
 from tasks._glyphs import BITMAP_OVERLAP, STROKE_DISTANCE, Glyph, alike, fonts_checksum, hershey_fonts
 
@@ -52,6 +54,18 @@ def choose(fonts: Mapping[str, Sequence[Glyph]], by_split: Mapping[str, Sequence
     return chosen
 
 
+def shapes(glyphs: Sequence[Glyph]) -> list[list[str]]:
+    """Names of glyphs that are one shape, directly or through others that are alike; glyphs alike to none left out.
+
+    Splits that keep each of these lists together share no shape.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    _, labels = connected_components(alike(glyphs, glyphs), directed=False)
+    found = [[glyphs[i].name for i in (labels == label).nonzero()[0]] for label in np.unique(labels)]
+    return [names for names in found if len(names) > 1]
+
+
 def require_no_leak(characters: Mapping[str, Sequence[Glyph]]) -> None:
     """Raise LeakError, naming the pairs, where a character of one split is alike to one of another."""
     splits = list(characters)
@@ -70,6 +84,8 @@ def main() -> None:
     """Write ``splits/hershey.json``."""
     fonts = hershey_fonts()
     characters = choose(fonts)
+    chosen = {(font, code) for by_font in characters.values() for font, codes in by_font.items() for code in codes}
+    pooled = [glyph for glyphs in fonts.values() for glyph in glyphs if (glyph.font, glyph.code) in chosen]
     save_split(
         "hershey",
         {
@@ -78,6 +94,7 @@ def main() -> None:
             "fonts": {split: list(names) for split, names in FONTS.items()},
             "same_shape": {"stroke_distance": STROKE_DISTANCE, "bitmap_overlap": BITMAP_OVERLAP},
             "characters": characters,
+            "shapes": shapes(pooled),
         },
     )
     for split, by_font in characters.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,28 @@ def require_count(name: str, value: int, least: int) -> int:
     if number < least:
         raise ValueError(f"{name}={number}; give at least {least}.")
     return number
+
+
+def most_shots(shots: int | Sequence[int]) -> int:
+    """The largest of one or several numbers of supports; ValueError where there is none, or one is below 0."""
+    asked = list(shots) if isinstance(shots, Sequence) else [shots]
+    if not asked:
+        raise ValueError("shots is empty; give a number of supports or a list of them, such as [1, 2, 4, 8].")
+    return max(require_count("shots", count, 0) for count in asked)
+
+
+def require_batches(what: str, shots: int, most: int, tasks_per_batch: int) -> tuple[int, int]:
+    """``shots`` and ``tasks_per_batch`` as ints, once ``what``, with ``most`` supports an episode, can give them.
+
+    Raises TypeError or ValueError for a count out of range.
+    """
+    shots = require_count("shots", shots, 0)
+    size = require_count("tasks_per_batch", tasks_per_batch, 1)
+    if shots > most:
+        raise ValueError(
+            f"shots={shots}, but {what} has {most} supports an episode; ask for at most {most}, or build it for more."
+        )
+    return shots, size
 
 
 def split_parts(name: str, split: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 
 from metadensity.episode import Episode
 from tasks._data import DataError
-from tasks.base import TaskDistribution, require_count, require_word
+from tasks.base import TaskDistribution, most_shots, require_batches, require_count, require_word
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +42,12 @@ class EpisodeRange:
         The queries do not depend on ``shots``, and fewer shots are the first of more. Raises ValueError for a
         count out of range.
         """
-        asked = list(shots) if isinstance(shots, Sequence) else [shots]
-        if not asked:
-            raise ValueError("shots is empty; give a number of supports or a list of them, such as [1, 2, 4, 8].")
+        most = most_shots(shots)
         first, count = require_word("first", first), require_count("count", count, 1)
         require_word("the last index", first + count - 1)
         return EpisodeRange(
             *(task.name, task.split, task.seed, task.fingerprint, first, count),
-            max_shots=max(require_count("shots", number, 0) for number in asked),
+            max_shots=most,
             queries=require_count("queries", queries, 1),
         )
 
@@ -69,13 +67,7 @@ class EpisodeRange:
         the range was built for, ValueError for a count out of range.
         """
         self.require_task(task)
-        shots = require_count("shots", shots, 0)
-        size = require_count("tasks_per_batch", tasks_per_batch, 1)
-        if shots > self.max_shots:
-            raise ValueError(
-                f"shots={shots}, but the episode range has {self.max_shots} supports an episode; ask for at most "
-                f"{self.max_shots}, or build it for more."
-            )
+        shots, size = require_batches("the episode range", shots, self.max_shots, tasks_per_batch)
         return self._batches(task, shots, size)
 
     def _batches(self, task: TaskDistribution, shots: int, size: int) -> Iterator[Episode]:

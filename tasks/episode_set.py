@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metadensity.episode import Episode
 from tasks._data import DataError, read_arrays, write_arrays
-from tasks.base import require_count, require_word
+from tasks.base import most_shots, require_batches, require_count, require_word
 from tasks.images import ImageTasks, Ints
 
 # The second half of the random key; ImageTasks.episode has the index there.
@@ -61,10 +61,7 @@ class EpisodeSet:
         The queries depend neither on ``shots`` nor on ``limit``, and fewer shots are the first of more.
         Raises ValueError for a count out of range, or where a class is too small.
         """
-        asked = list(shots) if isinstance(shots, Sequence) else [shots]
-        if not asked:
-            raise ValueError("shots is empty; give a number of supports or a list of them, such as [1, 2, 4, 8].")
-        most = max(require_count("shots", count, 0) for count in asked)
+        most = most_shots(shots)
         queries = require_count("queries", queries, 1)
         draws = require_count("draws", draws, 1)
         seed = require_word("seed", seed)
@@ -104,13 +101,7 @@ class EpisodeSet:
         Raises DataError where ``task`` is not the one the set was built for, ValueError for a count out of range.
         """
         self.require_task(task)
-        shots = require_count("shots", shots, 0)
-        size = require_count("tasks_per_batch", tasks_per_batch, 1)
-        if shots > self.max_shots:
-            raise ValueError(
-                f"shots={shots}, but the episode set has {self.max_shots} supports an episode; ask for at most "
-                f"{self.max_shots}, or build it for more."
-            )
+        shots, size = require_batches("the episode set", shots, self.max_shots, tasks_per_batch)
         return self._batches(task, shots, size)
 
     def _batches(self, task: ImageTasks, shots: int, size: int) -> Iterator[Episode]:

@@ -1,20 +1,24 @@
 """The embedded default: glyphs of the 32 Hershey stroke fonts, each drawn by several hands.
 
 Fonts are the groups (alphabets), glyphs the classes (characters). Nothing is downloaded: the strokes come
-with the package Hershey-Fonts. The splits are by font, in ``splits/hershey.json``.
+with the package Hershey-Fonts. The splits are by font, in ``splits/hershey.json``; ``split_by`` draws others.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import PIL
 
-from tasks._data import Arrays, DataError, cached, load_split
+from tasks._data import Arrays, DataError, cached, load_split, sha256_of_json
 from tasks._drawing import draw
 from tasks._glyphs import Glyph, fonts_checksum, hershey_fonts
-from tasks.base import require_count, require_word, split_parts
+from tasks._hershey_split import SMALLEST_FONT
+from tasks._random_split import drawn_groups, drawn_shapes, require_split_by, without_shared_shapes
+from tasks.base import SPLITS, require_count, require_word, split_parts
 from tasks.images import ImageTasks
 
 # Raised when the same arguments begin to give other pixels; old caches are then left alone.
@@ -29,6 +33,8 @@ def hershey(
     size: int = 28,
     drawings: int = 20,
     drawing_seed: int = 0,
+    split_by: str | None = None,
+    split_seed: int = 0,
 ) -> ImageTasks:
     """Glyphs of the Hershey fonts, binary, ``(1, size, size)``, ink = 1.
 
@@ -38,14 +44,23 @@ def hershey(
     size: side of an image in pixels, from 8.
     drawings: images of each character, by as many hands; more of them keep the first ones.
     drawing_seed: fixes the images; drawing d of a character is a function of (drawing_seed, character, d, size).
+    split_by, split_seed: None for the committed split. "group" draws anew, by ``split_seed``, which of its 23 fonts
+        are held out; test keeps its fonts whole, and training loses every shape that stands there. "class" draws which
+        shapes are held out, as many characters as the committed split has, of fonts that training knows.
 
     Raises ValueError for options out of range, DataError where the installed fonts are not the ones split.
     """
     size = require_count("size", size, 8)
     drawings = require_count("drawings", drawings, 2)
     drawing_seed = require_word("drawing_seed", drawing_seed)
+    split_seed = require_split_by(split_by, split_seed)
     parts = split_parts("hershey", split)
-    glyphs = [glyph for part in parts for glyph in split_glyphs(part)]
+    drawn: dict[str, Any] = {}
+    if split_by is None:
+        glyphs = [glyph for part in parts for glyph in split_glyphs(part)]
+    else:
+        by_part, drawn = _drawn(split_by, split_seed)
+        glyphs = [glyph for part in parts for glyph in by_part[part]]
     fonts = list(dict.fromkeys(glyph.font for glyph in glyphs))
     recipe = {
         "task": "hershey",
@@ -58,24 +73,49 @@ def hershey(
         "characters": [glyph.name for glyph in glyphs],
     }
 
-    def build() -> Arrays:
+    def build(glyphs: list[Glyph]) -> Arrays:
         images = np.stack([draw(glyph, drawing_seed, drawings, size) for glyph in glyphs])
         return {"images": np.packbits(images.reshape(-1, size * size), axis=1)}
 
+    if split_by is None:
+        images = cached("hershey", recipe, lambda: build(glyphs))["images"]
+    else:  # all characters are drawn at once, for all random splits
+        every = [glyph for part in SPLITS for glyph in split_glyphs(part)]
+        held = cached("hershey", {**recipe, "characters": [glyph.name for glyph in every]}, lambda: build(every))
+        row = {glyph.name: number for number, glyph in enumerate(every)}
+        wanted = np.array([row[glyph.name] for glyph in glyphs])
+        images = held["images"].reshape(len(every), drawings, -1)[wanted].reshape(len(glyphs) * drawings, -1)
     return ImageTasks(
         "hershey",
         "+".join(parts),
         seed,
-        images=cached("hershey", recipe, build)["images"],
+        images=images,
         labels=np.repeat(np.arange(len(glyphs)), drawings),
         class_names=[glyph.name for glyph in glyphs],
         group_names=fonts,
         class_group=[fonts.index(glyph.font) for glyph in glyphs],
         event_shape=(1, size, size),
         levels=2,
-        recipe=recipe,
+        recipe={**recipe, **drawn},
         packed=True,
     )
+
+
+@lru_cache(maxsize=16)
+def _drawn(split_by: str, split_seed: int) -> tuple[dict[str, list[Glyph]], dict[str, Any]]:
+    """The glyphs of the splits drawn by a seed, and what the recipe says of them."""
+    committed = {part: split_glyphs(part) for part in SPLITS}
+    glyph = {glyph.name: glyph for part in SPLITS for glyph in committed[part]}
+    shape = {name: names[0] for names in load_split("hershey")["shapes"] for name in names}
+    classes = {name: (glyph[name].font, shape.get(name, name)) for name in sorted(glyph)}
+    if split_by == "class":
+        names = drawn_shapes(classes, {part: len(committed[part]) for part in SPLITS}, split_seed)
+    else:
+        sizes = {part: len({glyph.font for glyph in committed[part]}) for part in SPLITS}
+        fonts = drawn_groups((font for font, _ in classes.values()), sizes, split_seed)
+        names = without_shared_shapes(fonts, classes, SMALLEST_FONT)
+    said = {"split_by": split_by, "split_seed": split_seed, "split_sha256": sha256_of_json(names)}
+    return {part: [glyph[name] for name in names[part]] for part in SPLITS}, said
 
 
 def split_glyphs(part: str) -> list[Glyph]:

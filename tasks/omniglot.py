@@ -1,7 +1,7 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
 
 Lake, Salakhutdinov, Tenenbaum (2015), Human-level concept learning through probabilistic program induction,
-Science 350(6266). The splits, by alphabet, are in ``splits/omniglot.json``.
+Science 350(6266). The splits, by alphabet, are in ``splits/omniglot.json``; ``split_by`` draws others.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks._data import Arrays, DataError, cached, find_data_root, load_split
+from tasks._data import Arrays, DataError, cached, find_data_root, load_split, sha256_of_json
 from tasks._download import fetch, md5_of
 from tasks._omniglot_zips import BACKGROUND, EVALUATION, SIDE, Archive, Characters, read_archive
+from tasks._random_split import Split, drawn_classes, drawn_groups, require_split_by
 from tasks._shrink import require_recipe, shrunk
-from tasks.base import require_count, split_parts
+from tasks.base import SPLITS, require_count, split_parts
 from tasks.images import ImageTasks
 
 ARCHIVES = (BACKGROUND, EVALUATION)
@@ -32,6 +33,8 @@ def omniglot(
     shrink: str = "maxpool",
     threshold: float = 0.5,
     protocol: str = "paper",
+    split_by: str | None = None,
+    split_seed: int = 0,
     download: bool | None = None,
 ) -> ImageTasks:
     """Omniglot, binary, ``(1, size, size)``, ink = 1.
@@ -46,6 +49,9 @@ def omniglot(
         and 45 alphabets to train on (1,479 characters), three of them for validation; or "background",
         with the 20 evaluation alphabets to test on and the 30 background ones to train on, five of them
         for validation.
+    split_by, split_seed: None for the protocol's own alphabets. "group": as many alphabets for each split, drawn
+        from all 50 by ``split_seed``. "class": of every alphabet some characters for each split, in the
+        protocol's shares, so that the characters tested are new but their alphabets are not.
     download: whether to fetch a missing archive; None: only into the user's own cache folder, never into
         one that was named.
 
@@ -57,8 +63,8 @@ def omniglot(
     size = require_count("size", size, 1)
     if size > SIDE:
         raise ValueError(f"size={size}; give 1 to {SIDE}, the size of the originals.")
+    split_seed = require_split_by(split_by, split_seed)
     parts = split_parts("omniglot", split)
-    alphabets = [name for part in parts for name in load_split("omniglot")[protocol][part]]
     root = find_data_root(data_root)
     paths = [root.path / "omniglot" / archive.file for archive in ARCHIVES]
     for path, archive in zip(paths, ARCHIVES, strict=True):
@@ -77,7 +83,12 @@ def omniglot(
         lambda: _both([read_archive(*pair) for pair in zip(paths, ARCHIVES, strict=True)], size, shrink, threshold),
     )
     names = held["names"].tobytes().decode().split("\n")
-    chosen = _characters(names, alphabets)
+    characters = _split(names, protocol, split_by, split_seed)
+    place = {name: number for number, name in enumerate(names)}
+    chosen = [place[name] for part in parts for name in characters[part]]
+    alphabets = list(dict.fromkeys(names[number].split("/")[0] for number in chosen))
+    drawn = {} if split_by is None else {"split_by": split_by, "split_seed": split_seed}
+    drawn |= {} if split_by is None else {"split_sha256": sha256_of_json(characters)}
     drawings = BACKGROUND.drawings
     rows = (np.asarray(chosen)[:, None] * drawings + np.arange(drawings)).ravel()
     return ImageTasks(
@@ -91,23 +102,30 @@ def omniglot(
         class_group=[alphabets.index(names[number].split("/")[0]) for number in chosen],
         event_shape=(1, size, size),
         levels=2,
-        recipe={**recipe, "protocol": protocol},
+        recipe={**recipe, "protocol": protocol, **drawn},
         packed=True,
     )
 
 
-def _characters(names: list[str], alphabets: list[str]) -> list[int]:
-    """Which characters belong to the alphabets, alphabet by alphabet."""
-    by_alphabet: dict[str, list[int]] = {}
-    for number, name in enumerate(names):
-        by_alphabet.setdefault(name.split("/")[0], []).append(number)
-    absent = [alphabet for alphabet in alphabets if alphabet not in by_alphabet]
+def _split(names: list[str], protocol: str, split_by: str | None, split_seed: int) -> Split:
+    """The characters of each split, alphabet by alphabet."""
+    committed = load_split("omniglot")[protocol]
+    by_alphabet: dict[str, list[str]] = {}
+    for name in names:
+        by_alphabet.setdefault(name.split("/")[0], []).append(name)
+    absent = [alphabet for part in SPLITS for alphabet in committed[part] if alphabet not in by_alphabet]
     if absent:
         raise DataError(
             f"the archives hold no alphabet named {', '.join(absent)}; they hold {', '.join(sorted(by_alphabet))}. "
             f"Get the published ones, from {ARCHIVES[0].url.rsplit('/', 1)[0]}."
         )
-    return [number for alphabet in alphabets for number in by_alphabet[alphabet]]
+    if split_by == "class":
+        sizes = {part: sum(len(by_alphabet[name]) for name in committed[part]) for part in SPLITS}
+        return drawn_classes({name: by_alphabet[name] for name in sorted(by_alphabet)}, sizes, split_seed)
+    alphabets = committed
+    if split_by == "group":
+        alphabets = drawn_groups(by_alphabet, {part: len(committed[part]) for part in SPLITS}, split_seed)
+    return {part: [name for alphabet in alphabets[part] for name in by_alphabet[alphabet]] for part in SPLITS}
 
 
 def _both(parts: list[Characters], size: int, shrink: str, threshold: float) -> Arrays:

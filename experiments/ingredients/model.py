@@ -16,13 +16,34 @@ model = Ingredient("model")
 
 @model.config
 def _defaults() -> None:
-    name = "attention"  # noqa: F841  one of metadensity.models.MODELS
+    name = "attention"  # one of metadensity.models.MODELS
     layers = 12  # noqa: F841
     planes = 24  # noqa: F841
     penultimate = 32  # noqa: F841
     kernel_size = 3  # noqa: F841
     context = None  # noqa: F841  size of f(s); None: twice the planes
     attention = "additive"  # noqa: F841  as published, or "dot"
+    likelihood = "categorical"  # noqa: F841  or "logistic", the mixture of PixelCNN++
+    components = 10  # noqa: F841  of that mixture
+    if name == "aligned":
+        map_features = 24  # noqa: F841  of the map of the support
+    if name == "multiscale":
+        base = 8  # noqa: F841  longest side of the smallest image
+        upscaler_layers = 18  # noqa: F841  of each doubling
+    if name in ("meta", "maml", "attention_meta"):  # the inner loop
+        steps = 1  # noqa: F841
+        step_size = 0.1  # noqa: F841
+        first_order = False  # noqa: F841
+        rematerialise = False  # noqa: F841  less memory, more time
+    if name in ("meta", "attention_meta"):
+        feature_layer = None  # noqa: F841  whose features the learned loss sees; None: the middle layer
+    if name == "attention_meta":
+        inner = "learned"  # noqa: F841  or "support", the support's NLL
+        adapts = None  # pattern of the names of parameters that adapt; None: the model's default
+    if name == "maml":
+        adapts = ""  # noqa: F841  pattern of the names of parameters that adapt; "": all
+        reptile = False  # noqa: F841
+        learn_step_sizes = False  # noqa: F841  one a parameter: Meta-SGD
 
 
 def build_model(config: Mapping[str, Any], event_shape: Sequence[int], levels: int, seed: int) -> FewShotModel:

@@ -21,7 +21,22 @@ def _defaults() -> None:
     protocol = "paper"  # noqa: F841  omniglot: "paper" (45-5 alphabets) or "background" (30-20)
     shrink = "maxpool"  # noqa: F841  omniglot: how 105 pixels become size
     data_root = None  # noqa: F841  None: METADENSITY_DATA, or a download into the user's cache
+    split_by = None  # hershey, omniglot: None for the committed split, "group" or "class" for one drawn by split_seed
     seed = 0  # noqa: F841  of the episodes
+    if split_by is not None:
+        split_seed = 0  # noqa: F841
+    if name in ("folder", "mirror", "emoji"):
+        grey = False  # noqa: F841  one channel of luminance
+        levels = 256  # noqa: F841
+    if name in ("folder", "mirror"):
+        folder = None  # noqa: F841  a folder or zip of images, or one relative to data_root
+        fit = "crop"  # noqa: F841  or "stretch"
+    if name == "folder":
+        least = 2  # noqa: F841  images a class must have
+        splits = None  # noqa: F841  a JSON file of class names
+    if name == "mirror":
+        crops = 0  # noqa: F841  windows of each image; 0: the whole image, resized
+        resize = None  # noqa: F841  with crops: shorter side first
     if name == "templates":  # only there, so that the configurations of other tasks stay as they were
         classes = 64  # noqa: F841  number of templates
         shifts = 9  # noqa: F841  of each template: 1, 9, 25, ...

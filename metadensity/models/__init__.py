@@ -3,10 +3,15 @@
 A new one is a file in this folder and a line in ``MODELS``; it then inherits every contract test.
 """
 
+from metadensity.models.aligned import AlignedPixelCNN
 from metadensity.models.attention import AttentionPixelCNN
+from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.base import FewShotModel
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.independent import IndependentPixels
+from metadensity.models.maml import MAMLPixelCNN
+from metadensity.models.meta import MetaPixelCNN
+from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
 from metadensity.models.unconditional import UnconditionalPixelCNN
@@ -18,14 +23,24 @@ MODELS: dict[str, type[FewShotModel]] = {
     "unconditional": UnconditionalPixelCNN,
     "conditional": ConditionalPixelCNN,
     "attention": AttentionPixelCNN,
+    "aligned": AlignedPixelCNN,
+    "meta": MetaPixelCNN,
+    "maml": MAMLPixelCNN,
+    "attention_meta": AttentionMetaPixelCNN,
+    "multiscale": MultiscalePixelCNN,
 }
 
 __all__ = [
     "MODELS",
+    "AlignedPixelCNN",
+    "AttentionMetaPixelCNN",
     "AttentionPixelCNN",
     "ConditionalPixelCNN",
     "FewShotModel",
     "IndependentPixels",
+    "MAMLPixelCNN",
+    "MetaPixelCNN",
+    "MultiscalePixelCNN",
     "SupportMean",
     "SupportMixture",
     "UnconditionalPixelCNN",

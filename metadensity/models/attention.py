@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.models.base import FewShotModel, require_sizes
+from metadensity.nn.heads import require_likelihood
 from metadensity.nn.pixelcnn import PixelCNN
 from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
 
@@ -21,6 +22,7 @@ class AttentionPixelCNN(FewShotModel):
     The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
     context: size of f(s); None means twice the planes.
     attention: "additive", as published, or "dot", scaled dot products.
+    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
 
     def __init__(
@@ -33,15 +35,19 @@ class AttentionPixelCNN(FewShotModel):
         kernel_size: int = 3,
         context: int | None = None,
         attention: str = "additive",
+        likelihood: str = "categorical",
+        components: int = 10,
     ) -> None:
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
-        super().__init__(event_shape, levels, **sizes, context=context, attention=attention)
-        require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context)
+        head: Any = {"likelihood": likelihood, "components": components}
+        super().__init__(event_shape, levels, **sizes, context=context, attention=attention, **head)
+        require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
+        require_likelihood(likelihood)
         require_attention(attention)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes)
-        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s), keys and values."""

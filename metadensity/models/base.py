@@ -46,6 +46,11 @@ class FewShotModel(nn.Module):
 
         Raises TypeError for pixels that are no integers, ValueError for a wrong shape or a level out of range.
         """
+        self.check_support(support)
+        return self.condition(support)
+
+    def check_support(self, support: Tensor) -> None:
+        """Raise as ``forward`` does unless this is a support for this model."""
         require_integer_pixels("support", support)
         if support.ndim != len(self.event_shape) + 2 or tuple(support.shape[2:]) != self.event_shape:
             raise ValueError(
@@ -53,7 +58,6 @@ class FewShotModel(nn.Module):
                 f"(shots, tasks, {', '.join(map(str, self.event_shape))})."
             )
         require_levels("support", support, self.levels)
-        return self.condition(support)
 
     @abstractmethod
     def condition(self, support: Tensor) -> Density:

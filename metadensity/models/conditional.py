@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.models.base import FewShotModel, require_sizes
+from metadensity.nn.heads import require_likelihood
 from metadensity.nn.pixelcnn import PixelCNN
 from metadensity.nn.support import VectorEncoder
 
@@ -18,6 +19,7 @@ class ConditionalPixelCNN(FewShotModel):
 
     The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
     context: size of f(s); None means twice the planes.
+    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
 
     def __init__(
@@ -29,13 +31,17 @@ class ConditionalPixelCNN(FewShotModel):
         penultimate: int = 32,
         kernel_size: int = 3,
         context: int | None = None,
+        likelihood: str = "categorical",
+        components: int = 10,
     ) -> None:
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
-        super().__init__(event_shape, levels, **sizes, context=context)
-        require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context)
+        head: Any = {"likelihood": likelihood, "components": components}
+        super().__init__(event_shape, levels, **sizes, context=context, **head)
+        require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
+        require_likelihood(likelihood)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
-        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s)."""

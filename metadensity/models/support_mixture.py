@@ -29,7 +29,8 @@ class SupportMixture(FewShotModel):
         """One component a support image, and the prior."""
         shots, tasks = support.shape[:2]
         prior = self.logits.softmax(0)
-        kept = F.one_hot(support.long(), self.levels).movedim(-1, 2).to(prior.dtype)
+        levels = torch.arange(self.levels, device=support.device).view(-1, *[1] * len(self.event_shape))
+        kept = (support.unsqueeze(2) == levels).to(prior.dtype)  # F.one_hot looks at the values, which vmap refuses
         noise = self.noise_logit.sigmoid()
         components = torch.cat([(1 - noise) * kept + noise * prior, prior.expand(1, tasks, *prior.shape)])
         weights = torch.cat([torch.zeros_like(self.prior_logit).expand(shots), self.prior_logit[None]]).log_softmax(0)

@@ -9,11 +9,15 @@ from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.models.base import FewShotModel, require_sizes
+from metadensity.nn.heads import require_likelihood
 from metadensity.nn.pixelcnn import PixelCNN
 
 
 class UnconditionalPixelCNN(FewShotModel):
-    """A gated PixelCNN (van den Oord et al. 2016) of all tasks together; the same density for every support."""
+    """A gated PixelCNN (van den Oord et al. 2016) of all tasks together; the same density for every support.
+
+    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
+    """
 
     def __init__(
         self,
@@ -23,11 +27,15 @@ class UnconditionalPixelCNN(FewShotModel):
         planes: int = 24,
         penultimate: int = 32,
         kernel_size: int = 3,
+        likelihood: str = "categorical",
+        components: int = 10,
     ) -> None:
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
-        super().__init__(event_shape, levels, **sizes)
-        require_sizes(layers=layers, planes=planes, penultimate=penultimate)
-        self.network = PixelCNN(self.event_shape, levels, **sizes)
+        head: Any = {"likelihood": likelihood, "components": components}
+        super().__init__(event_shape, levels, **sizes, **head)
+        require_sizes(layers=layers, planes=planes, penultimate=penultimate, components=components)
+        require_likelihood(likelihood)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """The same for every support."""

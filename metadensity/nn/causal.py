@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metadensity.nn.gate import gate
+
 CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -72,12 +74,6 @@ class CausalConv(nn.Module):
     def convolve(self, padded: Tensor, padding: int | list[int] = 0) -> Tensor:
         """Convolve inputs that were padded before, or a window cut out of them."""
         return CONVOLVE[self.dims](padded, self.weight, self.bias, padding=padding)
-
-
-def gate(z: Tensor) -> Tensor:
-    """tanh(a) * sigmoid(b) of the two halves of the features (dimension 1)."""
-    a, b = z.chunk(2, dim=1)
-    return torch.tanh(a) * torch.sigmoid(b)
 
 
 def add_per_task(x: Tensor, bias: Tensor) -> Tensor:

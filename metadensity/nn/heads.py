@@ -1,4 +1,8 @@
-"""The likelihood of a pixel given the features of its past."""
+"""The likelihood of a pixel given the features of its past.
+
+A head maps features of the strict past of a place to the distribution of its channels, one after the other:
+``forward`` gives the logits of every level, ``place`` those of one channel at one place, for samplers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.causal import CONV, CONVOLVE, pointwise
+from metadensity.nn.logistic import LogisticHead
 from metadensity.nn.support import scale
+
+LIKELIHOODS = ("categorical", "logistic")
 
 
 class CategoricalHead(nn.Module):
@@ -43,8 +50,39 @@ class CategoricalHead(nn.Module):
         width = features.shape[1]
         rows = slice(channel * width, (channel + 1) * width)
         hidden = F.linear(F.relu(features), self.hidden.weight[rows].flatten(1), self.hidden.bias[rows])
-        if self.previous is not None:
-            weight = (self.previous.weight * self.mask)[rows].flatten(1)
-            hidden = hidden + F.linear(scale(pixels, self.levels, hidden.dtype), weight)
+        if self.previous is not None and channel:  # what the mask leaves of these rows is the channels before
+            seen = scale(pixels[:, :channel], self.levels, hidden.dtype)
+            hidden = hidden + F.linear(seen, self.previous.weight[rows, :channel].flatten(1))
         rows = slice(channel * self.levels, (channel + 1) * self.levels)
         return F.linear(F.relu(hidden), self.logits.weight[rows].flatten(1), self.logits.bias[rows])
+
+
+def build_head(
+    likelihood: str, features: int, channels: int, levels: int, dims: int, components: int = 10
+) -> CategoricalHead | LogisticHead:
+    """The head of a likelihood: "categorical", or "logistic", a mixture with so many ``components``.
+
+    Raises ValueError for another name.
+    """
+    require_likelihood(likelihood)
+    if likelihood == "categorical":
+        return CategoricalHead(features, channels, levels, dims)
+    return LogisticHead(features, channels, levels, dims, components)
+
+
+def require_likelihood(likelihood: str) -> None:
+    """Raise ValueError unless ``likelihood`` is one there is."""
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(
+            f"likelihood={likelihood!r}; choose 'categorical' (any distribution over the levels) or 'logistic' (the "
+            "discretised mixture of logistics of PixelCNN++, for grey levels and colour)."
+        )
+
+
+def head_log_prob(head: CategoricalHead | LogisticHead, features: Tensor, pixels: Tensor) -> Tensor:
+    """Log-probabilities in nats of pixels ``(batch, C, *space)``, in float32 at least, the shape of ``pixels``."""
+    if isinstance(head, LogisticHead):
+        return head.log_prob(features, pixels)  # without the table of all levels, which takes the memory
+    logits = head(features, pixels)
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return -F.cross_entropy(logits, pixels.long(), reduction="none")

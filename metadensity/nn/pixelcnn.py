@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.causal import GatedLayer, pointwise
-from metadensity.nn.heads import CategoricalHead
+from metadensity.nn.heads import build_head
 from metadensity.nn.support import Memory, PixelInput, SupportAttention
 
 
@@ -33,6 +33,7 @@ class PixelCNN(nn.Module):
     """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
 
     context: features of the task vector that biases every gate (0: none).
+    likelihood: of a pixel given its past, "categorical" or "logistic" (a mixture with so many ``components``).
     attention: None, "additive" or "dot". With attention, the activations of the middle layer's last
         stack are the queries, and what is read conditions the second half of the layers. Only the last
         stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
@@ -50,6 +51,8 @@ class PixelCNN(nn.Module):
         kernel_size: int,
         context: int = 0,
         attention: str | None = None,
+        likelihood: str = "categorical",
+        components: int = 10,
     ) -> None:
         super().__init__()
         if layers < 2:
@@ -74,7 +77,7 @@ class PixelCNN(nn.Module):
         )
         self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
         self.penult = pointwise(penultimate, penultimate, dims)
-        self.head = CategoricalHead(penultimate, event_shape[0], levels, dims)
+        self.head = build_head(likelihood, penultimate, event_shape[0], levels, dims, components)
 
     def condition(
         self, tasks: int, vector: Tensor | None = None, patches: tuple[Tensor, Tensor] | None = None

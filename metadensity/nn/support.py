@@ -135,7 +135,9 @@ class SupportAttention(nn.Module):
         """What activations ``(samples * tasks, features, *space)`` read: ``(samples * tasks, values, *space)``."""
         query = self._queries(memory, hidden)
         if self.kind == "dot":
-            read = F.scaled_dot_product_attention(query, memory.keys, memory.values)
+            # With a dimension of heads: without one torch takes the form that holds queries x patches.
+            heads = (tensor.unsqueeze(1) for tensor in (query, memory.keys, memory.values))
+            read = F.scaled_dot_product_attention(*heads).squeeze(1)
         else:
             read = self._weights(memory, query).to(memory.values.dtype) @ memory.values
         space = hidden.shape[2:]

@@ -14,6 +14,8 @@ class TrainingConfig:
 
     steps: number of updates. tasks, queries: tasks and queries of each in one batch.
     shots: numbers of supports; one is drawn for each step.
+    withheld: part of the tasks of each batch whose supports are withheld, so that every step also learns the
+        prior, p(x) with no support; 0 leaves that to the steps at zero shots, if ``shots`` has them.
     optimizer: "adamw" or "rmsprop". learning_rate: the peak, after ``warmup`` steps; then ``decay``
         ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled in AdamW, part of the gradient in RMSProp.
     clip: largest gradient norm (0: off).
@@ -27,6 +29,7 @@ class TrainingConfig:
     tasks: int = 16
     queries: int = 2
     shots: tuple[int, ...] = (0, 1, 2, 4, 8)
+    withheld: float = 0.0
     optimizer: str = "adamw"
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
@@ -35,7 +38,7 @@ class TrainingConfig:
     clip: float = 1.0
     average: float = 0.999
     precision: str = "float32"
-    channels_last: bool = False
+    channels_last: bool = True
     device: str = "cpu"
     log_every: int = 20
     validate_every: int = 500
@@ -60,6 +63,8 @@ class TrainingConfig:
         shots: tuple[Any, ...] = tuple(self.shots)
         if not shots or not all(isinstance(number, Integral) for number in shots) or min(shots) < 0:
             raise ValueError(f"shots={tuple(self.shots)}; name at least one number of supports, each 0 or more.")
+        if not 0 <= self.withheld < 1:
+            raise ValueError(f"withheld={self.withheld}; the part of tasks without supports must lie in [0, 1).")
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}; the decay of the weight average must lie in [0, 1).")
 

@@ -113,7 +113,8 @@ class MetaTrainer:
         so wide as to hide the mean; it serves to order checkpoints on the same images, not to be reported.
         """
         assert self.validation is not None
-        config, shots = self.config, sorted(set(self.config.shots))
+        config = self.config
+        shots = sorted({*config.shots, 0} if config.withheld else {*config.shots})
         batches = -(-config.validation_tasks // config.tasks)
         episodes = [self.validation.episode(i, config.tasks, shots[-1], config.queries) for i in range(batches)]
         nested = (episode.with_shots(s) for s in shots for episode in episodes)
@@ -214,7 +215,13 @@ class MetaTrainer:
 
     def loss(self, episode: Episode) -> Tensor:
         """Mean negative log-likelihood of the queries in nats/dim."""
-        return -self.model(episode.support).log_prob(episode.query).mean() / self.dims
+        support, query = episode.support, episode.query
+        tasks = support.shape[1]
+        withheld = min(round(self.config.withheld * tasks), tasks - 1) if len(support) else 0
+        total = self.model(support[:, withheld:]).log_prob(query[:, withheld:]).sum()
+        if withheld:
+            total = total + self.model(support[:0, :withheld]).log_prob(query[:, :withheld]).sum()
+        return -total / (len(query) * tasks * self.dims)
 
     def _validate(self, observer: Observer | None) -> None:
         values = self.validate()

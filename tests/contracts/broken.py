@@ -190,11 +190,23 @@ class StaleCache(AttentionPixelCNN):
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         class Stale(AutoregressiveDensity):
-            def sample_from(self, uniforms: Tensor, naive: bool = False) -> Tensor:
-                return fresh.sample_from(uniforms, naive) if naive else stale.sample_from(uniforms)
+            def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
+                return (fresh if naive else stale)._sample_from(uniforms, naive, known, temperature)
 
         fresh, stale = super().condition(support), super().condition(support[:0])
         return Stale(fresh.network, fresh.condition)
+
+
+class ForgetsWhatIsKnown(ConditionalPixelCNN):
+    """The cached sampler redraws pixels that are given."""
+
+    def condition(self, support: Tensor) -> AutoregressiveDensity:
+        class Forgets(AutoregressiveDensity):
+            def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
+                return super()._sample_from(uniforms, naive, known if naive else None, temperature)
+
+        density = super().condition(support)
+        return Forgets(density.network, density.condition)
 
 
 class OtherInBfloat16(IndependentPixels):

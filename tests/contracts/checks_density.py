@@ -16,6 +16,7 @@ from torch import Tensor
 from metadensity import Density
 from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.density import IndependentDensity
+from metadensity.models.multiscale import MultiscaleDensity
 
 from .subjects import Subject, randomise
 
@@ -48,17 +49,26 @@ def raster(x: Tensor, dims: int) -> Tensor:
     return x.movedim(-dims - 1, -1).flatten(-dims - 1)
 
 
-def past(event_shape: tuple[int, ...], radius: float = math.inf) -> Tensor:
-    """Whether site u is before site t and no more than ``radius`` away in any dimension, ``(u, t)``."""
+def past(event_shape: tuple[int, ...], radius: float = math.inf, steps: Tensor | None = None) -> Tensor:
+    """Whether site u is before site t and no more than ``radius`` away in any dimension, ``(u, t)``.
+
+    steps: when each place is generated, ``(*space)``; None: in raster order. Of a place, channels follow one another;
+    places of one step are not before one another.
+    """
     channels, *space = event_shape
     sites = torch.tensor([[*place, c] for *place, c in itertools.product(*map(range, space), range(channels))])
     distance = (sites[:, None, :-1] - sites[None, :, :-1]).abs().amax(-1)
+    step = (torch.arange(math.prod(space)) if steps is None else steps.flatten()).repeat_interleave(channels)
     order = torch.arange(len(sites))
-    return (order[:, None] < order) & (distance <= radius)
+    earlier = (step[:, None] < step) | ((distance == 0) & (order[:, None] < order))
+    return earlier & (distance <= radius)
 
 
 def radius(density: Density) -> float:
     """How far back a pixel depends on others: the sum of the reaches of a network's layers; elsewhere any distance."""
+    if isinstance(density, MultiscaleDensity):  # upscalers see as far at least in blocks of two, and as far within
+        reaches = [network.reach for network, _ in density.upscalers]
+        return min([radius(density.base), *reaches])
     if not isinstance(density, AutoregressiveDensity):
         return math.inf
     return sum(layer.conv(0).reach for layer in density.network.layers)
@@ -88,14 +98,16 @@ def is_causal(subject: Subject) -> None:
         terms = raster(density.pixel_log_prob(images.view(-1, 1, *image.shape)).detach(), dims)[:, 0]
         changed.append((terms[1:] - terms[:1]).abs())  # (u, t)
     influence = torch.stack(changed).amax(0)
-    before = past(subject.event_shape)
+    plain = subject.model(subject.images(2, 1, seed=2))  # an adapted density keeps the order of its model
+    steps = plain.steps if isinstance(plain, MultiscaleDensity) else None
+    before = past(subject.event_shape, steps=steps)
     tolerance = agreement(terms.dtype)
     leak = influence.masked_fill(before, 0).fill_diagonal_(0)
     assert leak.max() <= tolerance, f"later pixels move the term of an earlier one by {leak.max():.3g} nats"
     if isinstance(density, IndependentDensity):
         assert influence.masked_fill(~before, 0).max() <= tolerance, "pixels said to be independent are not"
         return
-    seen = past(subject.event_shape, radius(density))
+    seen = past(subject.event_shape, radius(density if steps is None else plain), steps)
     blind = seen & (influence <= tolerance)
     assert not blind.any(), f"pixels of the past have no influence, as (earlier, later): {blind.nonzero().tolist()}"
 

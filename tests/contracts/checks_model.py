@@ -119,6 +119,22 @@ def samplers_agree(subject: Subject) -> None:
         assert len(slow.unique()) > 1, "the samples are constant, which tests nothing"
 
 
+def completions_agree(subject: Subject) -> None:
+    """Given some pixels, and at a temperature, both samplers draw the same others, and keep those."""
+    density = subject(subject.images(1, 2, seed=29))
+    assert isinstance(density, AutoregressiveDensity)
+    generator = torch.Generator().manual_seed(30)
+    uniforms = torch.rand(8, 2, *subject.event_shape, generator=generator)
+    given = torch.rand(uniforms.shape, generator=generator) < 0.3
+    known = torch.where(given, subject.images(8, 2, seed=31), -1)
+    slow = density.sample_from(uniforms, naive=True, known=known, temperature=0.4)
+    fast = density.sample_from(uniforms, known=known, temperature=0.4)
+    for drawn in (slow, fast):
+        assert torch.equal(drawn[given], known[given]), "a pixel that is known comes out as another"
+    assert torch.equal(slow, fast), f"{(slow != fast).sum()} of {slow.numel()} pixels differ"
+    assert not torch.equal(fast, density.sample_from(uniforms, known=known)), "the temperature does nothing"
+
+
 def bfloat16_is_close(subject: Subject) -> None:
     """log p under bfloat16 autocast is float32 and lies near that without it; sampling works there too."""
     support, value = subject.images(2, 8, seed=25), subject.images(8, 8, seed=26)

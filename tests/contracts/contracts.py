@@ -69,6 +69,9 @@ CONTRACTS = (
     # Twice: in float64 nothing but a mistake makes them differ; float32 is what is used.
     Contract(checks_model.samplers_agree, SAMPLERS, torch.float64, tuple(NETWORKS)),
     Contract(checks_model.samplers_agree, ONE_OF_EACH_DIMENSION, torch.float32, tuple(NETWORKS)),
+    Contract(
+        checks_model.completions_agree, (Case((1, 20), 3), *ONE_OF_EACH_DIMENSION[1:]), torch.float64, tuple(NETWORKS)
+    ),
     Contract(checks_model.bfloat16_is_close, ONE_OF_EACH_DIMENSION),
     Contract(checks_model.a_file_keeps_it, ONE_OF_EACH_DIMENSION),
 )

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from experiments import evaluate, train
+from experiments.evaluation_report import duplicate_note, evaluation_report
 from experiments.plots import difference_curve, save_figure, shot_curve
-from experiments.report import duplicate_note, evaluation_report
 from experiments.tables import Section, bounds, comma_separated, likelihood_rows
 from metadensity import Evaluation
 from metadensity.comparison import paired_difference

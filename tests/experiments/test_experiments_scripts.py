@@ -52,7 +52,7 @@ def test_the_run_folder_holds_metrics_checkpoints_curves_and_pictures(trained: A
     assert trained.result["validation/cautious"] == min(r.get("validation/cautious", math.inf) for r in records)
     curves = EventAccumulator(str(folder.path / "tensorboard")).Reload()
     assert "train/nats_per_dim" in curves.Tags()["scalars"]
-    assert curves.Tags()["images"] == ["support beside samples"]
+    assert sorted(curves.Tags()["images"]) == ["attention of the query over its supports", "support beside samples"]
     with Image.open(trained.result["picture"]) as picture:
         assert picture.width > 12 * 8
 
@@ -140,7 +140,7 @@ def test_the_demo_runs_end_to_end(script: Any, runs: Path) -> None:
 def test_bad_input_is_named(script: Any, trained: Any, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model.name='pixelrnn'; choose one of independent, "):
         script(train.experiment, "hershey", "fast", model={"name": "pixelrnn"})
-    with pytest.raises(KeyError, match=r"no task 'mnist'; give one of digits, hershey, omniglot"):
+    with pytest.raises(KeyError, match=r"no task 'mnist'; give one of digits, emoji, folder, hershey, "):
         script(train.experiment, "fast", task={"name": "mnist"})
     with pytest.raises(ValueError, match=r"optimizer='sgd'; choose one of 'adamw', 'rmsprop'"):
         script(train.experiment, "hershey", "fast", training={"optimizer": "sgd"})

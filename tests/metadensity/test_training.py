@@ -69,6 +69,20 @@ def test_shots_are_a_pure_function_of_seed_and_step() -> None:
         assert abs(drawn.count(shots) - 200) < 5 * math.sqrt(150)
 
 
+@pytest.mark.parametrize(("withheld", "without"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.99, 3)])
+def test_supports_are_withheld_from_a_part_of_the_tasks(withheld: float, without: int) -> None:
+    """Of four tasks the first ones are scored with no support; one at least keeps its own."""
+    run = trainer(validate=False, withheld=withheld, tasks=4)
+    episode = Patterns(classes=4).episode(0, 4, 3, 2)
+    each = torch.stack(
+        [run.model(episode.support[: 0 if task < without else 3]).log_prob(episode.query)[:, task] for task in range(4)]
+    )
+    assert run.loss(episode).item() == pytest.approx(-each.mean().item() / run.dims, rel=1e-5)
+    assert run.loss(episode.with_shots(0)).item() == pytest.approx(
+        -run.model(episode.support[:0]).log_prob(episode.query).mean().item() / run.dims, rel=1e-5
+    )
+
+
 def test_training_asks_for_the_episodes_of_its_steps() -> None:
     run = trainer(validate=False)
     asked: list[tuple[int, int, int, int]] = []

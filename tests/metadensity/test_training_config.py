@@ -47,6 +47,8 @@ def test_no_warm_up_and_nothing_but_warm_up() -> None:
         ({"shots": (1, 2.5)}, "shots=(1, 2.5); name at least one number of supports, each 0 or more"),
         ({"average": 1.0}, "average=1.0; the decay of the weight average must lie in [0, 1)"),
         ({"average": -0.1}, "average=-0.1; the decay of the weight average must lie in [0, 1)"),
+        ({"withheld": 1.0}, "withheld=1.0; the part of tasks without supports must lie in [0, 1)"),
+        ({"withheld": -0.5}, "withheld=-0.5; the part of tasks without supports must lie in [0, 1)"),
         ({"learning_rate": 0.0}, "learning_rate=0.0; it must be a positive number"),
         ({"learning_rate": math.nan}, "learning_rate=nan; it must be a positive number"),
         ({"learning_rate": math.inf}, "learning_rate=inf; it must be a positive number"),

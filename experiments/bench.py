@@ -1,0 +1,163 @@
+"""Speed, as ratios within one run: ``python -m experiments.bench``, or part of it: ``... bench sampling``.
+
+Each part times ours and its peer in turn, asserts that both compute the same, and reports medians. The run folder gets
+benchmark.json, benchmark.md (with the hardware) and, with sampling, a picture of time against pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sacred.run import Run
+
+from experiments.benchmarks.timing import machine
+from experiments.command_line import main, make_experiment
+from experiments.plots import save_figure
+from experiments.run_folder import folder_of
+from experiments.tables import markdown, plain
+from metadensity.files import write_atomically
+
+PARTS = ("sampling", "training", "adaptation", "likelihood", "attention", "episodes")
+HEADINGS = ("benchmark", "ours", "peer", "ratio", "bar")
+_QUICK = {"quick": True}
+experiment = make_experiment("bench", named_configs={"quick": _QUICK, "fast": _QUICK})
+
+
+@experiment.config
+def _defaults() -> None:
+    only = None  # noqa: F841  one part, or several, of those there are; None: all
+    quick = False  # noqa: F841  tiny sizes, which show that both sides agree and say nothing about speed
+
+
+@experiment.main
+def bench(only: str | Sequence[str] | None, quick: bool, _run: Run) -> dict[str, Any]:
+    """Run the parts named by ``only``; print a table, write JSON, Markdown and a picture. Returns the JSON."""
+    parts = PARTS if only is None else (only,) if isinstance(only, str) else tuple(only)
+    return run_parts(parts, quick, folder_of(_run))
+
+
+@experiment.command
+def sampling(quick: bool, _run: Run) -> dict[str, Any]:
+    """Cached sampling against the naive loop."""
+    return run_parts(("sampling",), quick, folder_of(_run))
+
+
+@experiment.command
+def training(quick: bool, _run: Run) -> dict[str, Any]:
+    """The training step against the plain one."""
+    return run_parts(("training",), quick, folder_of(_run))
+
+
+@experiment.command
+def adaptation(quick: bool, _run: Run) -> dict[str, Any]:
+    """Adapting tasks against learn2learn."""
+    return run_parts(("adaptation",), quick, folder_of(_run))
+
+
+@experiment.command
+def likelihood(quick: bool, _run: Run) -> dict[str, Any]:
+    """Many images against one support."""
+    return run_parts(("likelihood",), quick, folder_of(_run))
+
+
+@experiment.command
+def attention(quick: bool, _run: Run) -> dict[str, Any]:
+    """Attention over the support against its plain form."""
+    return run_parts(("attention",), quick, folder_of(_run))
+
+
+@experiment.command
+def episodes(quick: bool, _run: Run) -> dict[str, Any]:
+    """Episodes a second against learn2learn and torchmeta."""
+    return run_parts(("episodes",), quick, folder_of(_run))
+
+
+def run_parts(parts: Sequence[str], quick: bool, folder: Path) -> dict[str, Any]:
+    """Run these parts and write what they gave to ``folder``.
+
+    Raises ValueError for a part there is none of, AssertionError where two sides do not compute the same.
+    """
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise ValueError(f"There is no benchmark {', '.join(map(repr, unknown))}; choose from {', '.join(PARTS)}.")
+    result: dict[str, Any] = {"machine": machine(), "quick": quick, "seconds": {}, "rows": []}
+    for part in parts:
+        began = time.perf_counter()
+        found = importlib.import_module(f"experiments.benchmarks.{part}").rows(quick)
+        result["rows"] += [{"part": part, **row} for row in found]
+        result["seconds"][part] = time.perf_counter() - began
+        print("\n" + plain(HEADINGS, [_cells(row) for row in found]))
+    if "sampling" in parts:
+        from experiments.benchmarks.sampling import curve
+
+        result["curve"] = curve(quick)
+        save_figure(time_against_pixels(result["curve"], result["machine"]), folder / "sampling.png")
+    result["folder"] = str(folder)
+    write_atomically(folder / "benchmark.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(folder / "benchmark.md", document(result).encode())
+    print(f"\n{_hardware(result['machine'])}\n{folder / 'benchmark.md'}")
+    return result
+
+
+def document(result: Mapping[str, Any]) -> str:
+    """The report in Markdown: hardware, table, and what else each row says."""
+    rows = result["rows"]
+    lines = [_hardware(result["machine"]), "", markdown(HEADINGS, [_cells(row) for row in rows])]
+    if result["quick"]:
+        lines.insert(0, "Quick mode: sizes so small that the times say nothing about speed.\n")
+    shown = {"part", "name", "ours_s", "peer_s", "ratio", "bar", "share"}
+    for row in rows:
+        more = [f"{key} {value:.4g}" for key, value in row.items() if key not in shown and isinstance(value, float)]
+        if more:
+            lines.append(f"- {row['name']}: {', '.join(more)}")
+    return "\n".join(lines) + "\n"
+
+
+def time_against_pixels(points: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Figure:
+    """Seconds an image against its pixels, a line a sampler, both axes logarithmic."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(point["sampler"] for point in points):
+        own = [point for point in points if point["sampler"] == name]
+        axes.plot(
+            [point["pixels"] for point in own], [point["seconds"] for point in own], "o-", markersize=4, label=name
+        )
+    axes.set(xscale="log", yscale="log", xlabel="pixels", ylabel="seconds an image, batch 1")
+    axes.set_title(f"{machine['processor']}, {machine['threads']} threads", fontsize=9, wrap=True)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if "ratio" not in row:
+        return [str(row["name"]), "", "", f"{row['share']:.2%} of the time", ""]
+    bar = row.get("bar")
+    times = [_duration(row["ours_s"]), _duration(row["peer_s"])]
+    return [str(row["name"]), *times, f"{row['ratio']:.2f}x", "" if bar is None else f"{bar:.3g}x"]
+
+
+def _duration(seconds: float) -> str:
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _hardware(machine: Mapping[str, Any]) -> str:
+    return (
+        f"{machine['processor']}, {machine['capability']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"Python {machine['python']}; a ratio is the peer's time over ours"
+    )
+
+
+if __name__ == "__main__":
+    main(experiment)

@@ -1,0 +1,1 @@
+"""Benchmarks: each module gives ``rows(quick)``, and ``experiments.bench`` runs and records them."""

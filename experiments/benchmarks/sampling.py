@@ -1,0 +1,145 @@
+"""Cached sampling against the naive loop over the same network, and over a plain PixelCNN with the same weights.
+
+All sides turn the same uniform numbers into pixels, which are asserted equal. A run of the naive loop is a full pass of
+the network for each pixel: at 28x28 all 784 are run, once, with runs of the cached sampler before and after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from experiments.benchmarks.peers import PlainPixelCNN
+from experiments.benchmarks.timing import Row, interleaved, row
+from metadensity import native
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN
+from metadensity.nn.pixelcnn import parameter_count
+from metadensity.sampling import sample_cached
+
+Sizes: TypeAlias = dict[str, Any]
+SIZES: Sizes = {"layers": 9, "planes": 32, "penultimate": 32}
+TINY: Sizes = {"layers": 2, "planes": 4, "penultimate": 4}
+
+
+def rows(quick: bool) -> list[Row]:
+    """Cached against naive and plain at batch 1 and 16, with attention, and the time per pixel of two image sizes."""
+    side, sizes = (5, TINY) if quick else (28, SIZES)
+    found: list[Row] = []
+    for batch, bar in ((1, 12), (16, 60)):
+        found += against_naive(
+            unconditional(side, sizes), batch, None if quick else bar, f"{side}x{side}, {_named(sizes)}, batch {batch}"
+        )
+    small = 5 if quick else 14
+    for kind in ("dot", "additive"):
+        density = attending(small, sizes, kind)
+        name = f"{small}x{small}, {kind} attention to 4 supports, batch 1"
+        found += against_naive(density, 1, None, name, plain=False, torch_alone=False)
+    return [*found, per_pixel(*((4, 8) if quick else (14, 56)), sizes, 2 if quick else 5)]
+
+
+def unconditional(side: int, sizes: Sizes) -> AutoregressiveDensity:
+    """The density of a network with random weights on binary images."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UnconditionalPixelCNN((1, side, side), 2, **sizes)
+        return model.condition(torch.zeros(0, 1, 1, side, side, dtype=torch.uint8))
+
+
+def attending(side: int, sizes: Sizes, kind: str) -> AutoregressiveDensity:
+    """The density of an attention network with random weights, given 4 random supports."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = AttentionPixelCNN((1, side, side), 2, attention=kind, **sizes)
+        return model.condition(torch.randint(2, (4, 1, 1, side, side)))
+
+
+def against_naive(
+    density: AutoregressiveDensity, batch: int, bar: int | None, name: str, plain: bool = True, torch_alone: bool = True
+) -> list[Row]:
+    """The cached sampler, as it comes and in torch alone, against the naive loop and against the plain network's."""
+    chances = uniforms(batch, density)
+    sides: dict[str, Callable[[], Tensor]] = {"cached": partial(density.sample_from, chances)}
+    if torch_alone:
+        sides["torch"] = partial(_cached, density, chances, compiled=False)
+    before = interleaved(sides, 5)
+    naive_s, naive = _once(lambda: density.sample_from(chances, naive=True))
+    for side in sides.values():
+        _require_equal(side(), naive, name)
+    plain_s = 0.0
+    if plain:
+        peer = PlainPixelCNN(density.network)
+        assert peer.effective_parameters == parameter_count(density.network)
+        plain_s, pixels = _once(lambda: peer.sample(chances.flatten(0, 1)))
+        _require_equal(pixels.view_as(naive), naive, name)
+    after = interleaved(sides, 5)
+    seconds = {side: (before[side] + after[side]) / 2 for side in sides}
+    kernel = "native kernel" if native.library() is not None else "torch"
+    found = [row(f"sampling: {name}; cached ({kernel}), naive", seconds["cached"], naive_s, bar=bar)]
+    if torch_alone:
+        found.append(row(f"sampling: {name}; cached (torch alone), naive", seconds["torch"], naive_s, bar=bar))
+    if plain:
+        found.append(row(f"sampling: {name}; cached ({kernel}), plain PixelCNN", seconds["cached"], plain_s))
+    return found
+
+
+def per_pixel(small: int, large: int, sizes: Sizes, repeats: int) -> Row:
+    """Seconds a pixel in a large image (ours) and in a small one (peer): linear cost is a ratio of 1."""
+    sides = {}
+    for side in (small, large):
+        density = unconditional(side, sizes)
+        sides[str(side)] = partial(density.sample_from, uniforms(1, density))
+    seconds = interleaved(sides, repeats)
+    a, b = seconds[str(large)] / large**2, seconds[str(small)] / small**2
+    return row(f"sampling: time a pixel, batch 1, {large}x{large} (ours), {small}x{small} (peer)", a, b, bar=1 / 1.3)
+
+
+def curve(quick: bool) -> list[dict[str, float | str]]:
+    """Seconds an image against its pixels, batch 1, for each sampler; the naive one on the smaller images alone."""
+    sizes = TINY if quick else SIZES
+    found: list[dict[str, float | str]] = []
+    for side in (3, 4, 6) if quick else (8, 12, 16, 20, 28, 40, 56):
+        density = unconditional(side, sizes)
+        chances = uniforms(1, density)
+        sides = {
+            "cached, native kernel": partial(density.sample_from, chances),
+            "cached, torch alone": partial(_cached, density, chances, compiled=False),
+        }
+        if native.library() is None:
+            del sides["cached, native kernel"]
+        seconds = interleaved(sides, 3)
+        if side <= 20:
+            seconds["naive"], _ = _once(partial(density.sample_from, chances, naive=True))
+        found += [{"sampler": name, "pixels": side**2, "seconds": value} for name, value in seconds.items()]
+    return found
+
+
+def uniforms(batch: int, density: AutoregressiveDensity) -> Tensor:
+    """``(batch, 1, *event_shape)`` numbers in [0, 1), the same each time."""
+    return torch.rand(batch, 1, *density.event_shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def _cached(density: AutoregressiveDensity, chances: Tensor, compiled: bool) -> Tensor:
+    drawn = sample_cached(density.network, density.condition, chances.flatten(0, 1), compiled=compiled)
+    return drawn.view(chances.shape)
+
+
+def _once(side: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    began = time.perf_counter()
+    result = side()
+    return time.perf_counter() - began, result
+
+
+def _require_equal(drawn: Tensor, naive: Tensor, name: str) -> None:
+    differ = int((drawn != naive).sum())
+    assert not differ, f"{name}: {differ} of {naive.numel()} pixels differ from the naive sampler's"
+
+
+def _named(sizes: Sizes) -> str:
+    return f"{sizes['layers']} layers x {sizes['planes']}"

@@ -1,0 +1,166 @@
+"""A training step (episode, forward, backward, optimiser) against the plain one and the plain PixelCNN's.
+
+Each side is the trainer's own update. In every round each side makes one step of the same episodes; the loss curves
+are asserted to agree. Also: which share of the matrix products' peak, measured in the same run, the step reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.benchmarks.peers import PlainPixelCNN
+from experiments.benchmarks.timing import Row, interleaved, matmul_peak, row
+from metadensity import Episode, FewShotModel
+from metadensity.models import MODELS, UnconditionalPixelCNN
+from metadensity.nn import causal
+from metadensity.nn.gate import gate, gate_plain
+from metadensity.training import MetaTrainer, TrainingConfig
+from tasks import TASKS
+
+PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False}
+"""The same network in float32, contiguous, eager."""
+FAST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True}
+"""The settings of TrainingConfig that make it fast."""
+SHARED: dict[str, Any] = {"tasks": 16, "queries": 2, "shots": (4,), "steps": 1000, "warmup": 0, "learning_rate": 1e-3}
+LOSS_TOLERANCE = 0.02  # nats/dim between the curves at any step: bfloat16 keeps 8 bits, and differences grow
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model of MODELS and its sizes, on images of ``size`` places a side."""
+
+    name: str
+    model: str
+    sizes: dict[str, Any]
+    size: int = 26
+
+    def build(self) -> FewShotModel:
+        """The model with random weights, the same each time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return MODELS[self.model]((1, self.size, self.size), 2, **self.sizes)
+
+
+PAPER: dict[str, Any] = {"layers": 12, "planes": 24, "penultimate": 32}
+WIDE: dict[str, Any] = {"layers": 9, "planes": 32, "penultimate": 32}
+TINY: dict[str, Any] = {"layers": 2, "planes": 4, "penultimate": 4}
+FULL = (
+    Work("the paper's Omniglot net, attention, 12 layers x 24, 26x26", "attention", PAPER),
+    Work("unconditional, 12 layers x 24, 26x26", "unconditional", PAPER),
+    Work("unconditional, 9 layers x 32, 28x28", "unconditional", WIDE, 28),
+)
+QUICK = (Work("tiny attention", "attention", TINY, 8), Work("tiny unconditional", "unconditional", TINY, 8))
+
+
+def rows(quick: bool) -> list[Row]:
+    """Each network's step, fast against plain; unconditional ones also against the plain PixelCNN."""
+    repeats, shared = (2, {**SHARED, "tasks": 2}) if quick else (9, SHARED)
+    peaks = {dtype: matmul_peak(dtype, *((64, 2) if quick else (2048, 5))) for dtype in (torch.float32, torch.bfloat16)}
+    return [found for work in (QUICK if quick else FULL) for found in _rows_of(work, shared, repeats, peaks)]
+
+
+def _rows_of(work: Work, shared: dict[str, Any], repeats: int, peaks: dict[torch.dtype, float]) -> list[Row]:
+    task = TASKS["hershey"](split="train", size=work.size)
+    sides = {
+        name: Steps(MetaTrainer(work.build(), task, None, TrainingConfig(**shared, **settings)), plain=name == "plain")
+        for name, settings in (("fast", FAST), ("plain", PLAIN))
+    }
+    peer = _plain_peer(work)
+    if peer is not None:
+        sides["peer"] = Steps(MetaTrainer(peer, task, None, TrainingConfig(**shared, **PLAIN)))
+    operations = _operations(MetaTrainer(work.build(), task, None, TrainingConfig(**shared, **PLAIN)))
+    seconds = interleaved(sides, repeats)
+    _require_same_curves(work.name, sides)
+    images = shared["tasks"] * shared["queries"]
+
+    def described(name: str, other: str) -> Row:
+        rates = {
+            "images_per_s": images / seconds["fast"],
+            "peer_images_per_s": images / seconds[other],
+            "gflop_a_step": operations / 1e9,
+            "share_of_float32_peak": operations / seconds["fast"] / peaks[torch.float32],
+            "share_of_bfloat16_peak": operations / seconds["fast"] / peaks[torch.bfloat16],
+            "peer_share_of_float32_peak": operations / seconds[other] / peaks[torch.float32],
+        }
+        return row(f"training step: {work.name}; {name}", seconds["fast"], seconds[other], **rates)
+
+    found = [{**described("fast, plain", "plain"), "bar": 3}]
+    if peer is not None:
+        found.append(described("fast, plain PixelCNN", "peer"))
+    return found
+
+
+class Steps:
+    """Training, a step a call; keeps the losses. plain: with the gate as it is written, an operation at a time."""
+
+    def __init__(self, trainer: MetaTrainer, plain: bool = False) -> None:
+        self.trainer, self.losses = trainer, list[float]()
+        self.gate = gate_plain if plain else gate
+
+    def __call__(self) -> None:
+        with patch.object(causal, "gate", self.gate):
+            self.losses.append(self.trainer._update(None)[0])
+
+
+class PeerModel(FewShotModel):
+    """The plain PixelCNN as a model that MetaTrainer can train: only what a training step needs."""
+
+    def __init__(self, ours: UnconditionalPixelCNN) -> None:
+        super().__init__(ours.event_shape, ours.levels)
+        self.network = PlainPixelCNN(ours.network)
+
+    def condition(self, support: Tensor) -> Any:
+        """Something with a ``log_prob``."""
+        return self
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Nats, ``(*sample, tasks)``."""
+        pixels = value.flatten(0, -len(self.event_shape) - 1)
+        terms = torch.nn.functional.cross_entropy(self.network(pixels), pixels.long(), reduction="none")
+        return -terms.flatten(1).sum(1).view(value.shape[: -len(self.event_shape)])
+
+
+def _plain_peer(work: Work) -> PeerModel | None:
+    model = work.build()
+    return PeerModel(model) if isinstance(model, UnconditionalPixelCNN) else None
+
+
+def _operations(trainer: MetaTrainer) -> int:
+    """Floating-point operations of the products and convolutions of one step, forward and backward."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        trainer._update(None)
+    return int(counter.get_total_flops())
+
+
+def _require_same_curves(name: str, sides: dict[str, Steps]) -> None:
+    for other, steps in sides.items():
+        pairs = list(zip(sides["plain"].losses, steps.losses, strict=True))
+        off = max(abs(a - b) for a, b in pairs)
+        assert math.isfinite(off), f"{name}: the losses of {other} are {steps.losses}"
+        assert off < LOSS_TOLERANCE, f"{name}: losses of {other} are off by up to {off:.3g} nats/dim"
+
+
+def waiting_share(work: Work, repeats: int) -> float:
+    """Which share of the time of a fast training step goes into making its episode."""
+    task = TASKS["hershey"](split="train", size=work.size)
+    trainer = MetaTrainer(work.build(), task, None, TrainingConfig(**SHARED, **FAST))
+    sides: dict[str, Callable[[], Any]] = {
+        "step": lambda: trainer._update(None),
+        "episode": lambda: _episode(trainer),
+    }
+    seconds = interleaved(sides, repeats)
+    return seconds["episode"] / seconds["step"]
+
+
+def _episode(trainer: MetaTrainer) -> Episode:
+    config = trainer.config
+    return trainer.train.episode(trainer.step, config.tasks, config.shots[0], config.queries)

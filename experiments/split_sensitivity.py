@@ -1,0 +1,175 @@
+"""How much of a number is the split: ``python -m experiments.split_sensitivity with omniglot attention quarter_hour``
+
+trains the same model with the same recipe on several splits drawn at random (``split_seeds``) of each of several kinds:
+
+class        within groups: characters are held out of alphabets that training knows
+group        across groups: whole alphabets are held out
+committed    the task's own split, which is one
+
+and scores each on its own test split. Each training is a recorded run of experiments.train; finished ones are taken
+with ``runs='["runs/1", ...]'``. The standard deviation between splits stands beside the interval that one split gives.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sacred.run import Run
+from tqdm import tqdm
+
+import metadensity
+from experiments import lineage
+from experiments.command_line import main, make_experiment
+from experiments.episodes import Batches, choose_episodes, pixels_of
+from experiments.evaluate import UNITS
+from experiments.grid_plots import split_points
+from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
+from experiments.plots import save_figure
+from experiments.run_folder import folder_of
+from experiments.split_report import KINDS, Scored, report, spread_records, spreads
+from experiments.tables import bounds
+from experiments.trained_runs import find_runs, other_settings, train_run, write_results
+from metadensity.comparison import IncomparableError
+from tasks import TASKS
+
+_FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queries": 2, "limit": 8}
+experiment = make_experiment("split_sensitivity", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
+
+
+@experiment.config
+def _defaults() -> None:
+    kinds = ["class", "group"]  # noqa: F841  of KINDS; differences are to the first
+    split_seeds = [0, 1, 2]  # noqa: F841  a split each
+    runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
+    split = "test"  # noqa: F841
+    shots = [0, 1, 2, 4, 8]  # noqa: F841  in the test
+    queries = 4  # noqa: F841  queries that share a support
+    draws = 1  # noqa: F841  how often each image is a query
+    limit = None  # noqa: F841  at most so many episodes of a split, spread over the classes
+    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.leaks.DUPLICATES
+    tasks_per_batch = 16  # noqa: F841
+    device = "cpu"  # noqa: F841  of the evaluation
+    precision = "float32"  # noqa: F841  of the evaluation
+    seed = 0  # noqa: F841  of the trainings and of the supports
+    progress = True  # noqa: F841
+
+
+@experiment.main
+def split_sensitivity(
+    task: dict[str, Any],
+    model: dict[str, Any],
+    training: dict[str, Any],
+    kinds: list[str],
+    split_seeds: list[int],
+    runs: list[str | int],
+    split: str,
+    shots: list[int],
+    queries: int,
+    draws: int,
+    limit: int | None,
+    duplicates: str,
+    tasks_per_batch: int,
+    device: str,
+    precision: str,
+    seed: int,
+    progress: bool,
+    _run: Run,
+) -> dict[str, Any]:
+    """Train or take the models, score them; print the tables, write JSON, CSV, Markdown and a plot."""
+    folder = folder_of(_run)
+    found = find_runs(runs)
+    planned = [] if found else plan(task, kinds, split_seeds)
+    training_config(training, seed)  # found out before hours of training, not after
+    for config in planned:
+        choose_episodes(build_task(config, split), None, shots, queries, draws, limit, seed, 1)
+    for config in planned:
+        print(f"Training on {config.get('split_by') or 'the committed split'}, seed {config.get('split_seed', 0)}.")
+        settings = {"task": config, "model": model, "training": training, "seed": seed}
+        found.append(train_run(_run, settings, progress))
+    unequal = other_settings(found, ["task.split_by", "task.split_seed"])
+    if unequal:
+        said = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in unequal.items())
+        raise IncomparableError(f"The runs differ in more than their split ({said}). Give runs of one recipe.")
+    lineage.record_use(_run, folder, "split sensitivity", found)
+    scored = []
+    for run in found:
+        config = run.config()["task"]
+        tested = build_task(config, split)
+        chosen = choose_episodes(tested, None, shots, queries, draws, limit, seed, 1)
+        batches = Batches(chosen, tested, sorted(set(shots)), tasks_per_batch)
+        kind, split_seed = config.get("split_by") or "committed", config.get("split_seed", 0)
+        stream = tqdm(batches, f"{kind} {split_seed}", disable=not progress, unit="batch")
+        evaluation = metadensity.evaluate(run.model(device), stream, precision, duplicates)
+        train_classes = len(build_task(config, "train").class_names)
+        scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixels_of(tested), evaluation))
+    likelihoods, gains = spreads(scored)
+    title = f"{found[0].config()['model']['name']} on {found[0].config()['task']['name']}, {split}"
+    sections = report(title, scored, likelihoods, gains)
+    print("\n" + "\n".join(section.plain() for section in sections))
+    rows = [_record(one, row) for one in scored for row in one.evaluation.rows]
+    result = {
+        "units": UNITS,
+        "split": split,
+        "task": {key: value for key, value in found[0].config()["task"].items() if not key.startswith("split_")},
+        "splits": [
+            {"run": str(one.run.path), "kind": one.kind, "split_seed": one.split_seed, "pixels": one.pixels}
+            | {"train_classes": one.train_classes, "episodes_sha256": one.episodes_sha256}
+            for one in scored
+        ],
+        "rows": rows,
+        "spread": spread_records(likelihoods, "nats/image") + spread_records(gains, "gain"),
+        "folder": str(folder),
+    }
+    write_results(folder / "split_sensitivity", result, rows, sections)
+    points = {
+        KINDS[kind]: [{row.shots: row for row in one.evaluation.rows} for one in scored if one.kind == kind]
+        for kind in likelihoods
+    }
+    save_figure(split_points(points, title), folder / "split_sensitivity.png")
+    return result
+
+
+def plan(task: Mapping[str, Any], kinds: Sequence[str], split_seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The task's configuration on every split asked for.
+
+    Raises ValueError where there is none, one is asked for twice, or the kind is not known.
+    """
+    for name, values in (("kinds", kinds), ("split_seeds", split_seeds)):
+        if isinstance(values, str) or not values or len(set(values)) < len(values):
+            raise ValueError(f"{name}={values!r}; give a list of at least one, each once.")
+    if not set(kinds) <= set(KINDS):
+        raise ValueError(f"kinds={list(kinds)}; choose of {', '.join(KINDS)}.")
+    if set(kinds) != {"committed"} and "split_by" not in inspect.signature(TASKS[task["name"]]).parameters:
+        able = [name for name, factory in TASKS.items() if "split_by" in inspect.signature(factory).parameters]
+        raise ValueError(f"{task['name']} has no random splits; {', '.join(able)} have.")
+    plain = {key: value for key, value in task.items() if key not in ("split_by", "split_seed")}
+    planned: list[dict[str, Any]] = []
+    for kind in kinds:
+        if kind == "committed":
+            planned.append({**plain, "split_by": None})
+        else:
+            planned += [{**plain, "split_by": kind, "split_seed": number} for number in split_seeds]
+    return planned
+
+
+def _record(one: Scored, row: Any) -> dict[str, Any]:
+    low, high = bounds(row.interval)
+    group_low, group_high = bounds(row.group_interval)
+    return {
+        "kind": one.kind,
+        "split_seed": one.split_seed,
+        "run": str(one.run.path),
+        "train_classes": one.train_classes,
+        **{name: getattr(row, name) for name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes")},
+        "groups": row.groups,
+        "interval_low": low,
+        "interval_high": high,
+        "group_interval_low": group_low,
+        "group_interval_high": group_high,
+    }
+
+
+if __name__ == "__main__":
+    main(experiment)

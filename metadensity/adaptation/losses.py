@@ -1,0 +1,69 @@
+"""Inner losses: what a task's parameters descend, computed from its support alone.
+
+An inner loss is called as ``loss(model, support)`` with the support of one task, ``(S, 1, C, *space)``, S at least 1,
+and gives one number. It may be a module with parameters of its own, which then are meta-learned.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.models.base import FewShotModel
+from metadensity.nn.causal import CONV
+from metadensity.nn.pixelcnn import Condition, PixelCNN
+
+
+def without_each(support: Tensor) -> Tensor:
+    """``(S - 1, S, C, *space)`` from ``(S, 1, C, *space)``: for each support image, as a task of its own, the others.
+
+    A model that reads its support would otherwise see the image it is asked to score, and learn to copy.
+    """
+    shots = len(support)
+    others = [[other for other in range(shots) if other != one] for one in range(shots)]
+    index = torch.tensor(others, dtype=torch.long, device=support.device).view(shots, shots - 1).T
+    return support[:, 0][index]
+
+
+def support_nll(model: FewShotModel, support: Tensor) -> Tensor:
+    """Mean negative log-likelihood in nats/dim of each support image given the others (MAML's inner loss)."""
+    return -model.condition(without_each(support))._pixel_log_prob(support[:, 0]).mean()
+
+
+class LearnedLoss(nn.Module):
+    """||g(f_L(s))||, the learned inner loss of the Meta PixelCNN (Reed et al. 2018, section 3.3).
+
+    f_L are the features of layer L of the network on the supports, and g three 3x3 convolutions of stride 2 with ReLU
+    between them. Nothing forces it to be a likelihood: g is trained so that a step down it helps.
+    Not known from the paper, and chosen here: the width of g (that of the layer), the ReLUs, the mean over supports of
+    one norm each (the step then does not grow with S), and for networks that read their support, f_L of each support
+    image given the others.
+
+    layer: L, from 1 (the first layer) to the number of layers; the features are those of the last stack, which has
+    seen all of the past within reach.
+    """
+
+    def __init__(self, planes: int, dims: int, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        convs = [CONV[dims](planes, planes, 3, stride=2, padding=1) for _ in range(3)]
+        self.convs = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
+
+    def forward(self, model: FewShotModel, support: Tensor) -> Tensor:
+        """The loss of the support of one task."""
+        density = model.condition(without_each(support))
+        assert isinstance(density, AutoregressiveDensity)
+        features = features_of_layer(density.network, support[:, 0], density.condition, self.layer)
+        squares = self.convs(features).flatten(1).square().sum(1)
+        return (squares + 1e-12).sqrt().mean()  # the norm has no gradient at 0
+
+
+def features_of_layer(network: PixelCNN, pixels: Tensor, condition: Condition, layer: int) -> Tensor:
+    """Activations ``(samples * tasks, planes, *space)`` of the last stack after ``layer`` layers, as in ``trunk``."""
+    stacks, read = [network.input(pixels)] * network.dims, None
+    for i in range(layer):
+        if i == network.middle and network.attention is not None and condition.memory is not None:
+            read = network.attention(condition.memory, stacks[-1])
+        stacks, _ = network.layers[i](stacks, condition.biases[i], read)
+    return stacks[-1]

@@ -1,0 +1,181 @@
+"""Drawing image by image: a seed for each, from what is known of it, in parts of which none is lost.
+
+What is observed first in raster order (all pixels before the first unobserved one, channels of a place in their order)
+is completed exactly: the rest is drawn from p(rest | observed, support). Any other mask is completed approximately, and
+only where asked for: each unobserved pixel is drawn given the pixels before it, observed or drawn, and not given those
+observed after it, which an autoregressive model could only take account of by weighing many completions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from metadensity.autoregressive import AutoregressiveDensity, expand_known, require_temperature
+from metadensity.density import Density, IndependentDensity, invert_cdf
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the images that were asked for: those of the samples ``first`` to ``last - 1``.
+
+    images: ``(last - first, tasks, C, *space)`` int64.
+    """
+
+    first: int
+    last: int
+    images: Tensor
+
+
+def observe(image: Tensor, observed: Tensor) -> Tensor:
+    """Known pixels as ``complete`` takes them: ``image`` where ``observed`` (bool, broadcast), -1 elsewhere."""
+    return torch.where(observed, image.long(), -1)
+
+
+def complete(
+    density: Density,
+    seeds: Tensor,
+    known: Tensor | None = None,
+    *,
+    approximate: bool = False,
+    temperature: float = 1.0,
+    images_at_once: int = 64,
+    progress: bool = False,
+) -> Tensor:
+    """Draw the pixels that are not known: ``(samples, tasks, C, *space)`` int64. See ``complete_in_parts``."""
+    parts = complete_in_parts(
+        density,
+        seeds,
+        known,
+        approximate=approximate,
+        temperature=temperature,
+        images_at_once=images_at_once,
+        progress=progress,
+    )
+    shape = (0, density.tasks, *density.event_shape)
+    return torch.cat([torch.zeros(shape, dtype=torch.long), *(part.images.cpu() for part in parts)])
+
+
+def complete_in_parts(
+    density: Density,
+    seeds: Tensor,
+    known: Tensor | None = None,
+    *,
+    approximate: bool = False,
+    temperature: float = 1.0,
+    images_at_once: int = 64,
+    progress: bool = False,
+) -> Iterator[Part]:
+    """Draw the pixels that are not known, some samples of all tasks at a time; whoever interrupts keeps the parts.
+
+    seeds: ``(samples, tasks)`` integers. An image depends on its own seed, known pixels and task alone, not on what is
+        drawn beside it (but for the rounding of matrix products, which depends on the number of images).
+    known: pixels, of a shape that broadcasts to ``(samples, tasks, C, *space)``, -1 where one is to be drawn (see
+        ``observe``). None: nothing is known, the images are samples.
+    approximate: take any mask (see the module); otherwise what is known must come first in raster order.
+    temperature: what logits are divided by.
+    images_at_once: images in a part, about.
+
+    Densities whose pixels are independent are completed exactly, whatever the mask. Raises TypeError for a density
+    whose pixels cannot be drawn in raster order one by one, ValueError for arguments out of range.
+    """
+    if not isinstance(density, AutoregressiveDensity | IndependentDensity):
+        raise TypeError(
+            f"{type(density).__name__} does not draw its pixels one by one in raster order, so it cannot complete "
+            "images; take an autoregressive network (attention, conditional, ...) or one of independent pixels."
+        )
+    if seeds.ndim != 2 or seeds.shape[1] != density.tasks or seeds.is_floating_point():
+        raise ValueError(
+            f"seeds have shape {tuple(seeds.shape)} and {seeds.dtype}; give integers, (samples, {density.tasks})."
+        )
+    if images_at_once < 1:
+        raise ValueError(f"images_at_once={images_at_once}; it must be at least 1.")
+    require_temperature(temperature)
+    given = None
+    if known is not None:
+        given = expand_known(known, torch.Size([*seeds.shape, *density.event_shape]), density.levels)
+        if not approximate and isinstance(density, AutoregressiveDensity):
+            require_prefix(given)
+    return _parts(density, seeds, given, temperature, max(1, images_at_once // max(1, density.tasks)), progress)
+
+
+def _parts(
+    density: AutoregressiveDensity | IndependentDensity,
+    seeds: Tensor,
+    known: Tensor | None,
+    temperature: float,
+    step: int,
+    progress: bool,
+) -> Iterator[Part]:
+    with tqdm(total=seeds.numel(), desc="drawing", unit="image", disable=not progress) as bar:
+        for first in range(0, len(seeds), step):
+            own = seeds[first : first + step]
+            given = None if known is None else known[first : first + step]
+            uniforms = uniforms_of(own, tuple(density.event_shape))
+            if isinstance(density, AutoregressiveDensity):
+                device = density.network.input.positions.device
+                given = None if given is None else given.to(device)
+                images = density.sample_from(uniforms.to(device), known=given, temperature=temperature)
+            else:
+                images = _draw_independent(density, uniforms, given, temperature)
+            yield Part(first, first + len(own), images)
+            bar.update(own.numel())
+
+
+@torch.no_grad()
+def _draw_independent(
+    density: IndependentDensity, uniforms: Tensor, known: Tensor | None, temperature: float
+) -> Tensor:
+    logits = density.log_probs.movedim(1, -1) / temperature
+    drawn = invert_cdf(logits, uniforms.to(logits.device))
+    return drawn if known is None else torch.where(known.to(drawn.device) >= 0, known.to(drawn.device), drawn)
+
+
+def seeds_of(seed: int, samples: int, tasks: int) -> Tensor:
+    """A seed for each image, ``(samples, tasks)`` int64, from (seed, sample, task) alone: more images change none.
+
+    Raises ValueError for a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"seed={seed}; it must be 0 or more.")
+    mixed = [
+        [np.random.SeedSequence([seed, sample, task]).generate_state(1, np.uint64)[0] >> 1 for task in range(tasks)]
+        for sample in range(samples)
+    ]
+    return torch.from_numpy(np.array(mixed, dtype=np.int64).reshape(samples, tasks))
+
+
+def uniforms_of(seeds: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in [0, 1) for each image from its own seed: ``(*seeds.shape, *event_shape)`` float32."""
+    drawn = [_uniforms(int(seed), event_shape) for seed in seeds.flatten()]
+    if not drawn:
+        return torch.zeros(*seeds.shape, *event_shape)
+    return torch.from_numpy(np.stack(drawn)).view(*seeds.shape, *event_shape)
+
+
+def _uniforms(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    generator = np.random.Generator(np.random.Philox(key=seed % 2**64))
+    return generator.random(shape, dtype=np.float32)
+
+
+def require_prefix(known: Tensor) -> None:
+    """Raise ValueError unless known pixels (not -1) come first in raster order in every image."""
+    samples, tasks, channels, *space = known.shape
+    observed = (known >= 0).reshape(samples, tasks, channels, -1).transpose(2, 3).flatten(2)  # channels fastest
+    late = observed[..., 1:] & ~observed[..., :-1]
+    if not late.any():
+        return
+    sample, task, site = (int(number[0]) for number in late.nonzero(as_tuple=True))
+    place, channel = divmod(site + 1, channels)
+    where = tuple(int(index) for index in np.unravel_index(place, space))
+    raise ValueError(
+        f"Sample {sample} of task {task} has a known pixel at {where} (channel {channel}) after an unknown one. Only "
+        "pixels that come first in raster order can be completed exactly; pass approximate=True to have each pixel "
+        "drawn given those before it alone."
+    )
