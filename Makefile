@@ -31,8 +31,9 @@ help:
 demo: setup
 	$(PY) -m experiments.demo
 
+# Two processes of one thread each: most tests are many small steps.
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 setup: $(VENV)/.learn2learn
 	@[ ! -e $(NOT_BUILT) ] || cat $(NOT_BUILT)

@@ -19,8 +19,9 @@ pytest.register_assert_rewrite("tests.contracts")
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("deterministic")
 
-# The same number of threads everywhere, as sums depend on it; OMP_NUM_THREADS may ask for fewer.
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# The same number of threads everywhere, as sums depend on it; OMP_NUM_THREADS may ask for fewer. Processes that share
+# the machine (pytest -n) take one each.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,15 +28,25 @@ def blocks(language: str) -> list[str]:
 def test_the_first_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (program,) = blocks("python")
+    program, adapting, _ = blocks("python")
     program = program.replace("steps=200", "steps=2").replace("progress=True", "progress=False")
     monkeypatch.chdir(tmp_path)
-    exec(compile(program, "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(program, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "torch.Size([4, 16])" in printed
     assert "torch.Size([2, 16, 1, 14, 14])" in printed
     assert printed.count("nats/image, 95 % interval") == 3
     assert (tmp_path / "model.safetensors").is_file()
+    exec(compile(adapting, "README.md", "exec"), names)
+    assert len(names["steps"]) == 6  # type: ignore[arg-type]  before the first of five, and after each
+
+
+def test_the_program_with_learn2learn_and_torchmeta_runs(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METADENSITY_DATA", str(data_root))
+    names: dict[str, Any] = {}
+    exec(compile(blocks("python")[2], "README.md", "exec"), names)
+    assert names["episode"].support.shape == (4, 40, 1, 13, 13)
 
 
 def test_every_command_runs(tmp_path: Path, data_root: Path) -> None:

@@ -27,10 +27,10 @@ from tasks import TASKS
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False}
 """The same network in float32, contiguous, eager."""
-FAST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True}
+FAST: dict[str, Any] = {"precision": "float32", "channels_last": True}
 """The settings of TrainingConfig that make it fast."""
 SHARED: dict[str, Any] = {"tasks": 16, "queries": 2, "shots": (4,), "steps": 1000, "warmup": 0, "learning_rate": 1e-3}
-LOSS_TOLERANCE = 0.02  # nats/dim between the curves at any step: bfloat16 keeps 8 bits, and differences grow
+LOSS_TOLERANCE = 0.02  # nats/dim between the curves at any step: sums in another order part, and differences grow
 
 
 @dataclass(frozen=True)

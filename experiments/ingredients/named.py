@@ -51,6 +51,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "shots": [1, 2, 4, 8],
             "withheld": 0.375,
             "learning_rate": 5e-3,
+            "weight_decay": 0.1,
             "validate_every": 500,
             "validation_tasks": 64,
             "checkpoint_every": 500,
@@ -65,6 +66,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "shots": [1, 2, 4, 8],
             "withheld": 0.25,
             "learning_rate": 5e-3,
+            "weight_decay": 0.1,
             "validate_every": 500,
             "checkpoint_every": 500,
         }

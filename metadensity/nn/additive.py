@@ -1,4 +1,4 @@
-"""Additive attention scores without holding queries x patches x features at once."""
+"""Additive attention without holding queries x patches at once, and its scores without queries x patches x features."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HELD = 1 << 24  # scores, 64 MiB of float32
 BLOCK = 1 << 18  # numbers in flight: 1 MiB of float32, which stays in a core's cache
 
 
@@ -70,6 +71,93 @@ class _AdditiveScores(torch.autograd.Function):
         ]
         scores = _AdditiveScores.apply(*(tensor.flatten(0, 1) for tensor in batched))
         return scores.unflatten(0, (info.batch_size, -1)), 0
+
+
+def additive_attention(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
+    """What queries read, the faster way that memory allows; see ``additive_read_plain``.
+
+    Up to HELD scores are held where a gradient may be asked for, which then needs a pass less; beyond that none are.
+    """
+    few = query[..., 0].numel() * keys.shape[1] <= HELD
+    if few and torch.is_grad_enabled():
+        return additive_scores(query, keys, score).softmax(-1) @ values
+    return additive_read(query, keys, values, score)
+
+
+def additive_read_plain(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
+    """What queries read, sum_j softmax_j(e_tj) value_j, at once: the oracle of ``additive_read``.
+
+    values: ``(tasks, J, V)``; the others as in ``additive_scores_plain``. Returns ``(tasks, T, V)``.
+    """
+    return additive_scores_plain(query, keys, score).softmax(-1) @ values
+
+
+def additive_read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
+    """The same block by block: memory grows with T and with J, not with T x J; the gradient computes it all again.
+
+    Works under torch.func, also where each task has a ``score`` of its own. A gradient of the gradient goes through
+    the plain form, with its memory.
+    """
+    with torch.autocast(query.device.type, enabled=False):  # all is of one precision, which it would mix
+        result: Tensor = _AdditiveRead.apply(query, keys, values, score.expand(len(query), -1))
+    return result
+
+
+class _AdditiveRead(torch.autograd.Function):
+    """query ``(tasks, T, P)``, keys ``(tasks, J, P)``, values ``(tasks, J, V)``, score ``(tasks, P)``."""
+
+    @staticmethod
+    def forward(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
+        read = query.new_empty(*query.shape[:2], values.shape[2])
+        for task, rows in _blocks(query, keys):
+            block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])
+            torch.matmul((block @ score[task]).softmax(-1), values[task], out=read[task, rows])
+        return read
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _AdditiveRead._gradients(gradient, *ctx.saved_tensors)
+
+    @staticmethod
+    def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
+            block = torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1))  # (tasks, T, J, P)
+            weights = (block @ score[:, None, :, None]).squeeze(3).softmax(-1)  # (tasks, T, J)
+            slope = _through_softmax(weights, gradient @ values.mT).unsqueeze(3)
+            inner = slope * (1 - block.square()) * score[:, None, None]
+            return inner.sum(2), inner.sum(1), weights.mT @ gradient, (slope * block).sum((1, 2))
+        for_query, for_keys = torch.empty_like(query), torch.zeros_like(keys)
+        for_values, for_score = torch.zeros_like(values), score.new_zeros(score.shape)
+        for task, rows in _blocks(query, keys):
+            block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])  # (rows, J, P)
+            weights = (block @ score[task]).softmax(-1)  # (rows, J)
+            for_values[task].addmm_(weights.T, gradient[task, rows])
+            slope = _through_softmax(weights, gradient[task, rows] @ values[task].T)
+            for_score[task] += slope.flatten() @ block.flatten(0, 1)
+            inner = torch.addcmul(slope.unsqueeze(2), block.square_(), slope.unsqueeze(2), value=-1)  # times 1 - tanh^2
+            for_query[task, rows] = inner.sum(1)
+            for_keys[task] += inner.sum(0)
+        return for_query.mul_(score.unsqueeze(1)), for_keys.mul_(score.unsqueeze(1)), for_values, for_score
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
+        """A batch of calls is one call with more tasks."""
+        batched = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(inputs, in_dims, strict=True)
+        ]
+        read = _AdditiveRead.apply(*(tensor.flatten(0, 1) for tensor in batched))
+        return read.unflatten(0, (info.batch_size, -1)), 0
+
+
+def _through_softmax(weights: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the scores, from that in their softmax over the last dimension."""
+    return weights * (gradient - (gradient * weights).sum(-1, keepdim=True))
 
 
 def _blocks(query: Tensor, keys: Tensor) -> Iterator[tuple[int, slice]]:

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.nn.additive import additive_scores
+from metadensity.nn.additive import additive_attention, additive_scores
 from metadensity.nn.causal import CONV, pointwise, positions
+from metadensity.nn.dot import dot_read
 
 
 def scale(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
@@ -135,11 +136,11 @@ class SupportAttention(nn.Module):
         """What activations ``(samples * tasks, features, *space)`` read: ``(samples * tasks, values, *space)``."""
         query = self._queries(memory, hidden)
         if self.kind == "dot":
-            # With a dimension of heads: without one torch takes the form that holds queries x patches.
-            heads = (tensor.unsqueeze(1) for tensor in (query, memory.keys, memory.values))
-            read = F.scaled_dot_product_attention(*heads).squeeze(1)
+            read = dot_read(query, memory.keys.to(query.dtype), memory.values.to(query.dtype))
         else:
-            read = self._weights(memory, query).to(memory.values.dtype) @ memory.values
+            assert self.score is not None
+            q, k, v = (tensor.to(self.score.dtype) for tensor in (query, memory.keys, memory.values))
+            read = additive_attention(q, k, v, self.score).to(memory.values.dtype)
         space = hidden.shape[2:]
         read = read.unflatten(1, (-1, space.numel())).permute(1, 0, 3, 2)  # (samples, tasks, values, places)
         return read.flatten(0, 1).unflatten(-1, space)
