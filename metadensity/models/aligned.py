@@ -48,7 +48,14 @@ class AlignedPixelCNN(FewShotModel):
         head: Any = {"likelihood": likelihood, "components": components}
         ours: Any = {"context": context, "attention": attention, "map_features": map_features}
         super().__init__(event_shape, levels, **sizes, **ours, **head)
-        require_sizes(**sizes, context=context, map_features=map_features, components=components)
+        require_sizes(
+            layers=layers,
+            planes=planes,
+            penultimate=penultimate,
+            context=context,
+            map_features=map_features,
+            components=components,
+        )
         require_likelihood(likelihood)
         if attention is not None:
             require_attention(attention)
