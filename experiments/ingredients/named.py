@@ -41,12 +41,11 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 2,
         },
     },
-    # make demo: under four minutes on two cores, and its unconditional baseline, which sees as many images
-    # without a support as the other one does, in under two
+    # make demo: under four minutes on two cores, and its unconditional baseline in under two
     "demo": {
         "model": {"layers": 8, "attention": "dot"},
         "training": {
-            "steps": 4000,
+            "steps": 2400,
             "queries": 1,
             "shots": [1, 2, 4, 8],
             "withheld": 0.375,
