@@ -51,7 +51,7 @@ def without_speed(recorder: Recorder) -> list[tuple[int, dict[str, float]]]:
         (wide, {"channels_last": True, "optimizer": "rmsprop"}),
         (attention, {"average": 0.99}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_resumed_equals_never_stopped(build: Any, settings: dict[str, Any], tmp_path: Path) -> None:
     straight, first, second = Recorder(), Recorder(stop_at=3), Recorder()
