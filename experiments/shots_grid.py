@@ -28,7 +28,7 @@ from experiments.run_folder import RunFolder, folder_of
 from experiments.scores import FILE as SCORES
 from experiments.scores import save_scores
 from experiments.tables import Section, difference_record, interval, records
-from experiments.trained_runs import find_runs, other_settings, train_run, write_results
+from experiments.trained_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity import Evaluation
 from metadensity.comparison import Difference, paired_difference
 from metadensity.evaluation import Row
@@ -178,8 +178,10 @@ def grid_sections(
         "those shots; columns: shots in the test."
     ]
     if unequal:
-        said = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in unequal.items())
-        notes.append(f"The models differ in more than their shots ({said}), so this is no effect of the shots alone.")
+        notes.append(
+            f"The models differ in more than their shots ({in_words(unequal)}), "
+            "so this is no effect of the shots alone."
+        )
     sections = [Section(f"{title}: train shots x test shots", headings, rows, notes)]
     if any(to_diagonal.values()):
         cells = [

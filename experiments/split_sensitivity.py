@@ -30,7 +30,7 @@ from experiments.plots import save_figure
 from experiments.run_folder import folder_of
 from experiments.split_report import KINDS, Scored, report, spread_records, spreads
 from experiments.tables import bounds
-from experiments.trained_runs import find_runs, other_settings, train_run, write_results
+from experiments.trained_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity.comparison import IncomparableError
 from tasks import TASKS
 
@@ -90,8 +90,9 @@ def split_sensitivity(
         found.append(train_run(_run, settings, progress))
     unequal = other_settings(found, ["task.split_by", "task.split_seed"])
     if unequal:
-        said = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in unequal.items())
-        raise IncomparableError(f"The runs differ in more than their split ({said}). Give runs of one recipe.")
+        raise IncomparableError(
+            f"The runs differ in more than their split ({in_words(unequal)}). Give runs of one recipe."
+        )
     lineage.record_use(_run, folder, "split sensitivity", found)
     scored = []
     for run in found:

@@ -63,6 +63,11 @@ def other_settings(runs: Iterable[RunFolder], apart_from: Iterable[str]) -> dict
     return {name: [_value(config, name) for config in configs] for name in sorted(names)}
 
 
+def in_words(settings: Mapping[str, Sequence[Any]]) -> str:
+    """What ``other_settings`` found, as part of a sentence."""
+    return "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in settings.items())
+
+
 def write_results(
     stem: Path, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sections: Iterable[Section]
 ) -> None:

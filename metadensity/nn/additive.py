@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metadensity.nn.blockwise import as_more_tasks, through_softmax
+
 HELD = 1 << 24  # scores, 64 MiB of float32
 BLOCK = 1 << 18  # numbers in flight: 1 MiB of float32, which stays in a core's cache
 
@@ -64,13 +66,7 @@ class _AdditiveScores(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        """A batch of calls is one call with more tasks."""
-        batched = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(inputs, in_dims, strict=True)
-        ]
-        scores = _AdditiveScores.apply(*(tensor.flatten(0, 1) for tensor in batched))
-        return scores.unflatten(0, (info.batch_size, -1)), 0
+        return as_more_tasks(_AdditiveScores.apply, info, in_dims, inputs)
 
 
 def additive_attention(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
@@ -128,7 +124,7 @@ class _AdditiveRead(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
             block = torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1))  # (tasks, T, J, P)
             weights = (block @ score[:, None, :, None]).squeeze(3).softmax(-1)  # (tasks, T, J)
-            slope = _through_softmax(weights, gradient @ values.mT).unsqueeze(3)
+            slope = through_softmax(weights, gradient @ values.mT).unsqueeze(3)
             inner = slope * (1 - block.square()) * score[:, None, None]
             return inner.sum(2), inner.sum(1), weights.mT @ gradient, (slope * block).sum((1, 2))
         for_query, for_keys = torch.empty_like(query), torch.zeros_like(keys)
@@ -137,7 +133,7 @@ class _AdditiveRead(torch.autograd.Function):
             block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])  # (rows, J, P)
             weights = (block @ score[task]).softmax(-1)  # (rows, J)
             for_values[task].addmm_(weights.T, gradient[task, rows])
-            slope = _through_softmax(weights, gradient[task, rows] @ values[task].T)
+            slope = through_softmax(weights, gradient[task, rows] @ values[task].T)
             for_score[task] += slope.flatten() @ block.flatten(0, 1)
             inner = torch.addcmul(slope.unsqueeze(2), block.square_(), slope.unsqueeze(2), value=-1)  # times 1 - tanh^2
             for_query[task, rows] = inner.sum(1)
@@ -146,18 +142,7 @@ class _AdditiveRead(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        """A batch of calls is one call with more tasks."""
-        batched = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(inputs, in_dims, strict=True)
-        ]
-        read = _AdditiveRead.apply(*(tensor.flatten(0, 1) for tensor in batched))
-        return read.unflatten(0, (info.batch_size, -1)), 0
-
-
-def _through_softmax(weights: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the scores, from that in their softmax over the last dimension."""
-    return weights * (gradient - (gradient * weights).sum(-1, keepdim=True))
+        return as_more_tasks(_AdditiveRead.apply, info, in_dims, inputs)
 
 
 def _blocks(query: Tensor, keys: Tensor) -> Iterator[tuple[int, slice]]:

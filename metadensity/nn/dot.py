@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metadensity.nn.blockwise import as_more_tasks, through_softmax
+
 BLOCK = 1 << 20  # scores in flight: 4 MiB of float32
 
 
@@ -50,32 +52,21 @@ class _DotRead(torch.autograd.Function):
         scale = query.shape[-1] ** -0.5
         if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
             weights = (query * scale @ keys.mT).softmax(-1)
-            slope = _through_softmax(weights, gradient @ values.mT) * scale
+            slope = through_softmax(weights, gradient @ values.mT) * scale
             return slope @ keys, slope.mT @ query, weights.mT @ gradient
         for_query, for_keys, for_values = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(values)
         for rows in _blocks(query, keys):
             scaled = query[:, rows] * scale
             weights = (scaled @ keys.mT).softmax(-1)
             for_values.baddbmm_(weights.mT, gradient[:, rows])
-            slope = _through_softmax(weights, gradient[:, rows] @ values.mT)
+            slope = through_softmax(weights, gradient[:, rows] @ values.mT)
             for_keys.baddbmm_(slope.mT, scaled)
             for_query[:, rows] = slope @ keys
         return for_query.mul_(scale), for_keys, for_values
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        """A batch of calls is one call with more tasks."""
-        batched = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(inputs, in_dims, strict=True)
-        ]
-        read = _DotRead.apply(*(tensor.flatten(0, 1) for tensor in batched))
-        return read.unflatten(0, (info.batch_size, -1)), 0
-
-
-def _through_softmax(weights: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the scores, from that in their softmax over the last dimension."""
-    return weights * (gradient - (gradient * weights).sum(-1, keepdim=True))
+        return as_more_tasks(_DotRead.apply, info, in_dims, inputs)
 
 
 def _blocks(query: Tensor, keys: Tensor) -> Iterator[slice]:
