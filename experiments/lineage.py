@@ -72,6 +72,12 @@ def parent_of(child: Path, parent: RunFolder, file: Path) -> Parent:
     return Parent(parent.path.resolve().name, place, known.id if known else None, within, sha256, step)
 
 
+def parent_of_file(child: Path, weights: Path) -> Parent:
+    """As ``parent_of`` for a file of weights: of the run whose checkpoints it is among, or on its own beside others."""
+    inside = weights.parent.name == "checkpoints" and (weights.parent.parent / "config.json").is_file()
+    return parent_of(child, RunFolder(weights.parent.parent if inside else weights.parent), weights)
+
+
 def record(
     run: Run | None, folder: Path, kind: str, parents: Iterable[Parent] = (), episodes_sha256: str | None = None
 ) -> Lineage:

@@ -15,6 +15,7 @@ from sacred.utils import SacredError, SacredInterrupt
 
 from experiments import lineage
 from experiments.attention_maps import attention_picture
+from experiments.beginning import begin_from, weights_file
 from experiments.command_line import main, make_experiment
 from experiments.folder_observer import FolderObserver
 from experiments.ingredients import NAMED_CONFIGS, build_model, build_task, model, task, training, training_config
@@ -41,6 +42,7 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 def _defaults() -> None:
     seed = 0  # noqa: F841  of the initial weights and the numbers of shots
     resume = None  # noqa: F841  a run to go on from, in a new run that names it
+    initial = None  # noqa: F841  a run or a file of weights to begin from
     allow = list[str]()  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
     keep = 2  # noqa: F841  how many of the newest states stay, besides the best model
     progress = True  # noqa: F841
@@ -53,6 +55,7 @@ def train(
     training: dict[str, Any],
     seed: int,
     resume: str | None,
+    initial: str | None,
     allow: list[str],
     keep: int,
     progress: bool,
@@ -63,12 +66,19 @@ def train(
     folder = folder_of(_run)
     train_tasks, validation_tasks = build_task(task, "train"), build_task(task, "validation")
     net = build_model(model, train_tasks.event_shape, train_tasks.levels, seed)
-    trainer = MetaTrainer(net, train_tasks, validation_tasks, training_config(training, seed))
     provenance = {"run": folder.name, "task": train_tasks.recipe, "split": "train", "seed": seed}
-    settings = {"task": task, "model": model, "training": training, "seed": seed}
+    settings = {"task": task, "model": model, "training": training, "seed": seed, "initial": initial}
     episodes = lineage.stream_hash(train_tasks, validation_tasks)
+    parents = []
+    if initial is not None and resume is None:
+        weights = weights_file(initial)
+        fresh = begin_from(net, weights)
+        parents = [lineage.parent_of_file(folder, weights)]
+        provenance["initial"] = parents[0].sha256
+        print(f"Beginning from {weights}; not in it: {', '.join(fresh) or 'nothing'}.")
+    trainer = MetaTrainer(net, train_tasks, validation_tasks, training_config(training, seed))
     if resume is None:
-        lineage.record(_run, folder, "trained", episodes_sha256=episodes)
+        lineage.record(_run, folder, "trained", parents, episodes)
     else:
         parent = RunFolder.find(resume, holding="state-*.safetensors")
         require_same_config(parent.config(), settings, allow)

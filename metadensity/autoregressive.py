@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.density import Density
-from metadensity.episode import require_integer_pixels
 from metadensity.nn.logistic import LogisticHead
 from metadensity.nn.pixelcnn import Condition, PixelCNN
+from metadensity.ordered import OrderedDensity
 from metadensity.sampling import sample_cached, sample_naive
 
 
-class AutoregressiveDensity(Density):
+class AutoregressiveDensity(OrderedDensity):
     """The density of a network that gives the logits of every pixel from the pixels before it.
 
     Conditioned once, used many times: the support was encoded into ``condition``. The density reads
@@ -45,31 +41,34 @@ class AutoregressiveDensity(Density):
             return head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
         return -F.cross_entropy(self._logits(pixels), pixels.long(), reduction="none").view(value.shape)
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        """Draw with the cached sampler; see ``Density.sample``."""
-        device = self.network.input.positions.device
-        return self.sample_from(torch.rand(self._extended(sample_shape), generator=generator, device=device))
+    @property
+    def steps(self) -> Tensor:
+        """Raster order, a place a step; see ``OrderedDensity.steps``."""
+        space = self.event_shape[1:]
+        return torch.arange(space.numel()).view(space)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.network.input.positions.device
+
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """See ``OrderedDensity.attention_weights``."""
+        self.check_value(value)
+        if self.condition.memory is None:
+            raise ValueError("This density looks at no supports while it scores; take a model with attention.")
+        weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
+        return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
 
     @torch.no_grad()
     def sample_from(
         self, uniforms: Tensor, naive: bool = False, known: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """The images that these uniform numbers in [0, 1) stand for, by inverting each pixel's CDF in turn.
+        """See ``OrderedDensity.sample_from``; with the cached sampler.
 
-        uniforms: ``(*sample, tasks, C, *space)``. The map is deterministic: equal numbers, equal images.
         naive: run the whole network once a pixel and channel, the slow oracle of the cached sampler.
-        known: pixels that are given, of a shape that broadcasts to that of ``uniforms``; -1 where one is to be drawn.
-            Each pixel is drawn given those before it in raster order alone (see ``metadensity.completion``).
-        temperature: what logits are divided by; below 1 likely pixels become likelier still. 1 is the density.
-
-        Raises ValueError for another shape, a known pixel out of range or a temperature that is not positive.
         """
-        expected = (*self.batch_shape, *self.event_shape)
-        if tuple(uniforms.shape[-len(expected) :]) != expected:
-            raise ValueError(f"uniforms have shape {tuple(uniforms.shape)}; they must end in {expected}.")
-        require_temperature(temperature)
-        given = None if known is None else expand_known(known, uniforms.shape, self.levels)
+        given = self._require_drawable(uniforms, known, temperature)
         if not uniforms.numel():
             return torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
         return self._sample_from(uniforms, naive, given, temperature)
@@ -80,24 +79,3 @@ class AutoregressiveDensity(Density):
         given = None if known is None else known.reshape(-1, *self.event_shape)
         flat = uniforms.reshape(-1, *self.event_shape)
         return draw(self.network, self.condition, flat, given, temperature).view(uniforms.shape)
-
-
-def require_temperature(temperature: float) -> None:
-    """Raise ValueError unless ``temperature`` is a positive number."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature}; it must be a positive number (1 draws from the density itself).")
-
-
-def expand_known(known: Tensor, shape: torch.Size, levels: int) -> Tensor:
-    """``known`` as int64 of this shape; ValueError where it does not broadcast, or holds other than -1 or a level."""
-    require_integer_pixels("known", known)
-    try:
-        expanded = known.long().expand(shape)
-    except RuntimeError as error:
-        raise ValueError(f"known has shape {tuple(known.shape)}; it must broadcast to {tuple(shape)}.") from error
-    if known.numel() and not -1 <= int(known.min()) <= int(known.max()) < levels:
-        raise ValueError(
-            f"known holds pixels from {int(known.min())} to {int(known.max())}; give levels 0 to {levels - 1}, and -1 "
-            "where a pixel is to be drawn."
-        )
-    return expanded

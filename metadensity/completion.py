@@ -1,9 +1,11 @@
 """Drawing image by image: a seed for each, from what is known of it, in parts of which none is lost.
 
-What is observed first in raster order (all pixels before the first unobserved one, channels of a place in their order)
-is completed exactly: the rest is drawn from p(rest | observed, support). Any other mask is completed approximately, and
-only where asked for: each unobserved pixel is drawn given the pixels before it, observed or drawn, and not given those
-observed after it, which an autoregressive model could only take account of by weighing many completions.
+What comes first in the order in which a density draws is completed exactly: where no observed pixel depends on an
+unobserved one, the rest is drawn from p(rest | observed, support). For most networks that order is the raster's, and the
+upper half comes first. A multiscale density draws a small image, every so many-th pixel, and then those between: for it
+a smaller image comes first, which it enlarges exactly, and the upper half does not. Any other mask is completed
+approximately, and only where asked for: each unobserved pixel is drawn given the pixels before it, observed or drawn,
+and not given those observed after it, which such a model could only take account of by weighing many completions.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from metadensity.autoregressive import AutoregressiveDensity, expand_known, require_temperature
 from metadensity.density import Density, IndependentDensity, invert_cdf
+from metadensity.ordered import OrderedDensity, expand_known, require_temperature
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,17 @@ def complete_in_parts(
         drawn beside it (but for the rounding of matrix products, which depends on the number of images).
     known: pixels, of a shape that broadcasts to ``(samples, tasks, C, *space)``, -1 where one is to be drawn (see
         ``observe``). None: nothing is known, the images are samples.
-    approximate: take any mask (see the module); otherwise what is known must come first in raster order.
+    approximate: take any mask (see the module); otherwise what is known must come first in the density's order.
     temperature: what logits are divided by.
     images_at_once: images in a part, about.
 
     Densities whose pixels are independent are completed exactly, whatever the mask. Raises TypeError for a density
-    whose pixels cannot be drawn in raster order one by one, ValueError for arguments out of range.
+    that draws its pixels in no order, ValueError for arguments out of range.
     """
-    if not isinstance(density, AutoregressiveDensity | IndependentDensity):
+    if not isinstance(density, OrderedDensity | IndependentDensity):
         raise TypeError(
-            f"{type(density).__name__} does not draw its pixels one by one in raster order, so it cannot complete "
-            "images; take an autoregressive network (attention, conditional, ...) or one of independent pixels."
+            f"{type(density).__name__} does not draw its pixels one by one, each given those before it, so it cannot "
+            "complete images; take a network (attention, conditional, multiscale, ...) or one of independent pixels."
         )
     if seeds.ndim != 2 or seeds.shape[1] != density.tasks or seeds.is_floating_point():
         raise ValueError(
@@ -100,13 +102,13 @@ def complete_in_parts(
     given = None
     if known is not None:
         given = expand_known(known, torch.Size([*seeds.shape, *density.event_shape]), density.levels)
-        if not approximate and isinstance(density, AutoregressiveDensity):
-            require_prefix(given)
+        if not approximate and isinstance(density, OrderedDensity):
+            require_prefix(given, density)
     return _parts(density, seeds, given, temperature, max(1, images_at_once // max(1, density.tasks)), progress)
 
 
 def _parts(
-    density: AutoregressiveDensity | IndependentDensity,
+    density: OrderedDensity | IndependentDensity,
     seeds: Tensor,
     known: Tensor | None,
     temperature: float,
@@ -118,8 +120,8 @@ def _parts(
             own = seeds[first : first + step]
             given = None if known is None else known[first : first + step]
             uniforms = uniforms_of(own, tuple(density.event_shape))
-            if isinstance(density, AutoregressiveDensity):
-                device = density.network.input.positions.device
+            if isinstance(density, OrderedDensity):
+                device = density.device
                 given = None if given is None else given.to(device)
                 images = density.sample_from(uniforms.to(device), known=given, temperature=temperature)
             else:
@@ -164,18 +166,23 @@ def _uniforms(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return generator.random(shape, dtype=np.float32)
 
 
-def require_prefix(known: Tensor) -> None:
-    """Raise ValueError unless known pixels (not -1) come first in raster order in every image."""
-    samples, tasks, channels, *space = known.shape
-    observed = (known >= 0).reshape(samples, tasks, channels, -1).transpose(2, 3).flatten(2)  # channels fastest
-    late = observed[..., 1:] & ~observed[..., :-1]
+def require_prefix(known: Tensor, density: OrderedDensity) -> None:
+    """Raise ValueError where a known pixel (not -1) comes after an unknown one that it depends on.
+
+    known: ``(samples, tasks, C, *space)``. Places of one step do not depend on one another, whatever is known of them.
+    """
+    observed = known >= 0
+    steps = density.steps.to(known.device)
+    unknown = torch.where(observed.all(2), int(steps.max()) + 1, steps).flatten(2).amin(-1)  # the first such step
+    later = steps > unknown[(...,) + (None,) * steps.ndim]  # (samples, tasks, *space)
+    broken = observed & ~observed.int().cumprod(2).bool()  # after an unknown channel of its own place
+    late = (observed & later.unsqueeze(2)) | broken
     if not late.any():
         return
-    sample, task, site = (int(number[0]) for number in late.nonzero(as_tuple=True))
-    place, channel = divmod(site + 1, channels)
-    where = tuple(int(index) for index in np.unravel_index(place, space))
+    where = late.nonzero()
+    sample, task, channel, *place = where[steps[tuple(where[:, 3:].T)].argmin()].tolist()
     raise ValueError(
-        f"Sample {sample} of task {task} has a known pixel at {where} (channel {channel}) after an unknown one. Only "
-        "pixels that come first in raster order can be completed exactly; pass approximate=True to have each pixel "
-        "drawn given those before it alone."
+        f"Sample {sample} of task {task} has a known pixel at {tuple(place)} (channel {channel}) after an unknown one. "
+        f"Only pixels that come first in {density.order} can be completed exactly; pass approximate=True to have each "
+        "pixel drawn given those before it alone."
     )

@@ -74,6 +74,23 @@ def fine_tune(model: FewShotModel, support: Tensor, settings: FineTuning | None 
     return _tuned(model, support, settings, budget)
 
 
+class FineTuned(FewShotModel):
+    """A trained model that is fine-tuned on every support it is given: what ``evaluate`` and others take as a model.
+
+    ``condition`` is ``fine_tune``. Not listed in MODELS: the weights are the model's own, and are saved with it.
+    """
+
+    def __init__(self, model: FewShotModel, settings: FineTuning | None = None) -> None:
+        super().__init__(model.event_shape, model.levels)
+        self.model = model
+        self.settings = FineTuning() if settings is None else settings
+        adapting_names(model, self.settings.tunes)
+
+    def condition(self, support: Tensor) -> Density:
+        """The density after fine-tuning on the support."""
+        return fine_tune(self.model, support, self.settings)
+
+
 def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Tensor:
     """The number of steps for each task, ``(tasks,)`` int64, by what is held out of its support; see ``FineTuning``."""
     shots, tasks = support.shape[:2]

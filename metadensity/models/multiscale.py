@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.density import Density, invert_cdf
+from metadensity.density import invert_cdf
 from metadensity.models.base import FewShotModel, require_sizes
 from metadensity.nn.heads import head_log_prob, require_likelihood
 from metadensity.nn.pixelcnn import Condition, PixelCNN
 from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
 from metadensity.nn.upscaler import Upscaler, at
+from metadensity.ordered import OrderedDensity
 
 
-class MultiscaleDensity(Density):
+class MultiscaleDensity(OrderedDensity):
     """p(x) = p(base) prod_scales prod_groups p(group | groups before it, the smaller image).
 
     The image of a smaller scale is every second pixel of the next. In d dimensions a scale adds 2^d - 1 groups, whose
@@ -26,6 +27,11 @@ class MultiscaleDensity(Density):
 
     base: the density of the smallest image. upscalers: a network and its condition for each scale, smallest first.
     """
+
+    order: ClassVar[str] = (
+        "the order of a multiscale image (not the raster's: every so many-th pixel makes a small image, which comes "
+        "first, then the pixels between, a group at a time)"
+    )
 
     def __init__(
         self,
@@ -40,10 +46,7 @@ class MultiscaleDensity(Density):
 
     @property
     def steps(self) -> Tensor:
-        """At which step each place is generated, ``(*space)`` int64: a place depends on those of smaller steps alone.
-
-        The base in raster order, then a step a group; the channels of a place follow one another.
-        """
+        """The base in raster order, then a step a group; see ``OrderedDensity.steps``."""
         space = self.event_shape[1:]
         steps = torch.zeros(space, dtype=torch.int64)
         first = steps[self._base_index]
@@ -71,35 +74,48 @@ class MultiscaleDensity(Density):
                 terms[_within(upscaler, group, stride)] = head_log_prob(upscaler.head, features, target)
         return terms.view(value.shape)
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        """Draw a group at a time; see ``Density.sample``."""
-        device = self.base.network.input.positions.device
-        return self.sample_from(torch.rand(self._extended(sample_shape), generator=generator, device=device))
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.base.device
+
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """Each place in the network that generates it, base or upscaler; see ``OrderedDensity.attention_weights``."""
+        self.check_value(value)
+        small = self.base.attention_weights(value[self._base_index])
+        weights = small.new_zeros(*small.shape[: 1 - len(self.event_shape)], *self.event_shape[1:])
+        weights[self._base_index] = small
+        pixels = value.reshape(-1, *self.event_shape)
+        for stride, upscaler, condition in self._scales():
+            image = pixels[at([0] * upscaler.dims, stride)]
+            for group in upscaler.groups:
+                inside = _within(upscaler, group, stride)
+                found = upscaler.attention_weights(image, group, condition)
+                weights[inside] = found.view(weights[inside].shape)
+        return weights
 
     @torch.no_grad()
-    def sample_from(self, uniforms: Tensor) -> Tensor:
-        """The images that these uniform numbers in [0, 1) stand for, by inverting each pixel's CDF in turn.
-
-        uniforms: ``(*sample, tasks, C, *space)``. The map is deterministic: equal numbers, equal images.
-        Raises ValueError for another shape.
-        """
-        expected = (*self.batch_shape, *self.event_shape)
-        if tuple(uniforms.shape[-len(expected) :]) != expected:
-            raise ValueError(f"uniforms have shape {tuple(uniforms.shape)}; they must end in {expected}.")
+    def sample_from(self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """See ``OrderedDensity.sample_from``; a group at a time."""
+        given = self._require_drawable(uniforms, known, temperature)
         pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
         if not uniforms.numel():
             return pixels
         flat, chances = (part.reshape(-1, *self.event_shape) for part in (pixels, uniforms))
-        small = self.base.sample_from(chances[self._base_index].unflatten(0, (-1, self.tasks)))
+        held = None if given is None else given.reshape(-1, *self.event_shape)
+        first, of_first = (
+            None if part is None else part[self._base_index].unflatten(0, (-1, self.tasks)) for part in (chances, held)
+        )
+        assert first is not None
+        small = self.base.sample_from(first, known=of_first, temperature=temperature)
         flat[self._base_index] = small.flatten(0, 1)
         for stride, upscaler, condition in self._scales():
             image = flat[at([0] * upscaler.dims, stride)]  # a view: what is drawn is written into the image
             for group in upscaler.groups:
-                inside = at(upscaler.offsets[group])
+                whole = _within(upscaler, group, stride)
                 features = upscaler.features(image, group, condition)
-                draws = _draw(upscaler, features, chances[_within(upscaler, group, stride)])
-                image[inside] = draws
+                of_group = None if held is None else held[whole]
+                image[at(upscaler.offsets[group])] = _draw(upscaler, features, chances[whole], of_group, temperature)
         return flat.view(uniforms.shape)
 
     @property
@@ -117,14 +133,18 @@ def _within(upscaler: Upscaler, group: int, stride: int) -> Any:
     return at([first * stride for first in upscaler.offsets[group]], 2 * stride)
 
 
-def _draw(upscaler: Upscaler, features: Tensor, uniforms: Tensor) -> Tensor:
-    """All pixels of a group at once, channel by channel, ``(batch, C, *space)``."""
+def _draw(upscaler: Upscaler, features: Tensor, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+    """All pixels of a group at once, channel by channel, ``(batch, C, *space)``; those that are known stay."""
     batch, channels, *space = uniforms.shape
-    places = features.flatten(2).transpose(1, 2).flatten(0, 1)
-    chances = uniforms.flatten(2).transpose(1, 2).flatten(0, 1)
+    places, chances = (part.flatten(2).transpose(1, 2).flatten(0, 1) for part in (features, uniforms))
+    given = None if known is None else known.flatten(2).transpose(1, 2).flatten(0, 1)
     pixels = torch.zeros(chances.shape, dtype=torch.long, device=uniforms.device)
     for channel in range(channels):
-        pixels[:, channel] = invert_cdf(upscaler.head.place(places, pixels, channel), chances[:, channel])
+        logits = upscaler.head.place(places, pixels, channel)
+        drawn = invert_cdf(logits if temperature == 1 else logits.double() / temperature, chances[:, channel])
+        if given is not None:
+            drawn = torch.where(given[:, channel] >= 0, given[:, channel], drawn)
+        pixels[:, channel] = drawn
     return pixels.view(batch, -1, channels).transpose(1, 2).reshape(batch, channels, *space)
 
 

@@ -120,10 +120,20 @@ class Upscaler(nn.Module):
             x, skip = layer(x, bias, read)
             total = skip if total is None else total + skip
         assert total is not None
-        features = cast(Tensor, self.penult(F.relu(total)))
+        return cast(Tensor, self.penult(F.relu(total)))[self._inside(pixels, group)]
+
+    def attention_weights(self, pixels: Tensor, group: int, condition: Condition) -> Tensor:
+        """Where each place of a group looks, ``(samples, tasks, J, *space of the group)``; see ``PixelCNN``'s."""
+        assert condition.memory is not None
+        x = self.first(self._known(pixels, group))
+        for layer, (bias,) in list(zip(self.layers, condition.biases, strict=True))[: self.middle]:
+            x, _ = layer(x, bias, None)
+        return self.attention.weights(condition.memory, x)[self._inside(pixels, group)]
+
+    def _inside(self, pixels: Tensor, group: int) -> Any:
+        """The index of a group's places in all blocks: at odd sizes the last block has not all of them."""
         sizes = [(size - first + 1) // 2 for size, first in zip(pixels.shape[2:], self.offsets[group], strict=True)]
-        inside: Any = (..., *(slice(size) for size in sizes))
-        return features[inside]
+        return (..., *(slice(size) for size in sizes))
 
     def _known(self, pixels: Tensor, group: int) -> Tensor:
         """The input of the network: pixels and whether they are known, a place of the block after the other."""

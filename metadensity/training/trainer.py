@@ -74,7 +74,7 @@ class MetaTrainer:
         """
         config = self.config
         bar = tqdm(total=config.steps, initial=self.step, disable=not progress, desc="meta-training", unit="step")
-        began, images = time.perf_counter(), 0
+        began, worked, images = time.perf_counter(), time.process_time(), 0
         while self.step < config.steps and not self.stopping:
             loss, norm = self._update(observer)
             self.losses.append(loss)
@@ -87,14 +87,15 @@ class MetaTrainer:
                     "train/gradient_norm": norm,
                     "train/learning_rate": config.rate(self.step - 1),
                     "train/images_per_second": images / seconds,
+                    "train/cpu_seconds": time.process_time() - worked,  # of all threads, since the last line
                 }
                 bar.set_postfix({"nats/dim": f"{values['train/nats_per_dim']:.4f}"})
-                self.losses, images, began = [], 0, time.perf_counter()
+                self.losses, images, began, worked = [], 0, time.perf_counter(), time.process_time()
                 if observer is not None:
                     observer.metrics(self.step, values)
             if self._due(config.validate_every) and self.validation is not None:
                 self._validate(observer)
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.process_time()
             if self._due(config.checkpoint_every) and observer is not None:
                 observer.checkpoint(self, best=False)
         bar.close()

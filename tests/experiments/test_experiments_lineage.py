@@ -57,7 +57,7 @@ def test_what_a_successor_did_again_is_left_out(links: list[RunFolder], tmp_path
 def test_the_numbers_that_depend_on_speed_stand_apart(links: list[RunFolder]) -> None:
     timing = [json.loads(line) for line in (links[0].path / "timing.jsonl").read_text().splitlines()]
     assert [record["step"] for record in timing] == [1, 2, 3, 4]
-    assert all(record.keys() == {"step", "train/images_per_second"} for record in timing)
+    assert all(record.keys() == {"step", "train/images_per_second", "train/cpu_seconds"} for record in timing)
     assert b"per_second" not in lineage.joined_lines(links[-1])
 
 

@@ -28,13 +28,12 @@ DRAWS, FALSE_ALARM = 20_000, 1e-4  # of each of the chi-square tests, if its see
 
 def density(kind: Any = AttentionPixelCNN, shape: tuple[int, ...] = SHAPE, tasks: int = 1, **options: Any) -> Any:
     sizes = {} if kind in (IndependentPixels, SupportMixture) else {"layers": 3, "planes": 6, "penultimate": 8}
+    sizes |= {"base": 2, "upscaler_layers": 2} if kind is MultiscalePixelCNN else {}
     model = kind(shape, 2, **sizes, **options)
     randomise(model, seed=1)
     with torch.no_grad():
-        for layer in getattr(
-            getattr(model, "network", None), "layers", []
-        ):  # pixels that depend on one another strongly
-            for parameter in layer.parameters():
+        for name, parameter in model.named_parameters():
+            if ".layers." in name:  # pixels that depend on one another strongly
                 parameter *= 1.7
         return model(torch.randint(2, (2, tasks, *shape), generator=torch.Generator().manual_seed(0)))
 
@@ -159,13 +158,50 @@ def test_who_interrupts_keeps_the_parts(capsys: pytest.CaptureFixture[str]) -> N
     assert "drawing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", [SupportMixture, MultiscalePixelCNN])
-def test_densities_that_cannot_say_so(kind: Any) -> None:
-    options = {"base": 2, "upscaler_layers": 2} if kind is MultiscalePixelCNN else {}
+# The order of a 3x3 image whose base is 2x2: corners, then (0, 1) and (2, 1), then (1, 0) and (1, 2), then the middle.
+CORNERS = [[1, 0, 1], [0, 0, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize("mask", [CORNERS, [[1, 0, 1], [0, 0, 0], [1, 1, 1]], [[1, 1, 1], [0, 0, 1], [1, 1, 1]]])
+def test_a_smaller_image_is_enlarged_exactly(mask: list[list[int]]) -> None:
+    """Its own pixels, and some of a group: they do not depend on one another."""
+    chance = fit(density(MultiscalePixelCNN), torch.tensor([mask]).bool(), approximate=False)
+    assert chance > FALSE_ALARM, f"completions do not follow the conditional (p = {chance:.2g})"
+
+
+def test_the_upper_part_of_a_multiscale_image_is_approximate() -> None:
+    given, top = density(MultiscalePixelCNN), torch.tensor([[[1, 1, 1], [1, 1, 1], [0, 0, 0]]]).bool()
+    known = observe(torch.ones(1, 3, 3, dtype=torch.long), top)
+    with pytest.raises(ValueError, match=r"at \(0, 1\) .* come first in the order of a multiscale.*approximate=True"):
+        complete(given, seeds_of(0, 2, 1), known)
+    assert fit(given, top, approximate=True) < 1e-6, "the negative control of the test above"
+
+
+def test_temperature_channels_and_masks_reach_every_scale() -> None:
+    """A colour image of odd size: what is known stays in base and upscalers, next to zero there is one completion."""
+    shape = (3, 5, 6)
+    model = MultiscalePixelCNN(shape, 7, base=2, layers=2, upscaler_layers=2, planes=6, penultimate=8)
+    randomise(model, seed=1)
+    given = model(torch.zeros(1, 2, *shape, dtype=torch.long))
+    seeds = seeds_of(0, 6, 2)
+    image = torch.randint(7, (2, *shape), generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5  # single channels, too
+    drawn = complete(given, seeds, observe(image, mask), approximate=True)
+    assert (drawn[..., mask] == image[:, mask]).all()
+    free = drawn[..., ~mask]
+    assert (free.amin(0) < free.amax(0)).float().mean() > 0.9, "the rest is drawn"
+    cold = complete(given, seeds, observe(image, mask), approximate=True, temperature=1e-6)
+    assert len(cold.unique(dim=0)) == 1
+    assert torch.equal(complete(given, seeds), complete(given, seeds, images_at_once=2))
+    with pytest.raises(ValueError, match=r"known pixel at .* \(channel [12]\) after an unknown one"):
+        complete(given, seeds, observe(image, torch.tensor([False, True, True]).view(3, 1, 1).expand(shape)))
+
+
+def test_densities_that_cannot_say_so() -> None:
     with pytest.raises(
-        TypeError, match=f"{type(density(kind, **options)).__name__} does not draw its pixels one by one"
+        TypeError, match=f"{type(density(SupportMixture)).__name__} does not draw its pixels one by one"
     ):
-        complete(density(kind, **options), seeds_of(0, 1, 1))
+        complete(density(SupportMixture), seeds_of(0, 1, 1))
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -193,6 +193,21 @@ def test_supports_act_in_base_and_upscalers(part: str) -> None:
     assert change[of_base if part == "base" else ~of_base].min() > 1e-6
 
 
+@each_shape
+def test_each_place_looks_once_and_as_its_own_network_does(event_shape: tuple[int, ...], levels: int) -> None:
+    density = density_of(made(event_shape, levels), shots=2, tasks=3)
+    value = random_images(2, 3, *event_shape, levels=levels, seed=9)
+    weights = density.attention_weights(value)
+    patches = 2 * math.prod(-(-size // 4) for size in event_shape[1:]) + 1
+    assert weights.shape == (2, 3, patches, *event_shape[1:])
+    torch.testing.assert_close(weights.sum(2), torch.ones_like(weights.sum(2)))
+    base = at([0] * (len(event_shape) - 1), 2 ** len(density.upscalers))
+    assert torch.equal(weights[base], density.base.attention_weights(value[base]))
+    other = value.clone()
+    other[density.steps.expand_as(value) >= density.steps.max()] = 0  # the last group moves no place's attention
+    assert torch.equal(density.attention_weights(other), weights)
+
+
 def test_it_learns_to_double() -> None:
     """Images whose blocks are of one colour: given the base, all other pixels are certain."""
     torch.manual_seed(0)

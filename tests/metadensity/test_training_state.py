@@ -33,10 +33,12 @@ def whole(run: MetaTrainer) -> str:
     return f"{content_hash(tensors)} {header}"
 
 
+SPEED = ("train/images_per_second", "train/cpu_seconds")
+
+
 def without_speed(recorder: Recorder) -> list[tuple[int, dict[str, float]]]:
     return [
-        (step, {name: value for name, value in values.items() if name != "train/images_per_second"})
-        for step, values in recorder.seen
+        (step, {name: value for name, value in values.items() if name not in SPEED}) for step, values in recorder.seen
     ]
 
 
