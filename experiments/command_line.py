@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,14 @@ class SafeExperiment(Experiment):
         run.observers = record_safely(run.observers)
         return run
 
+    def configuration(self, named: Sequence[str] = (), updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The configuration that a run would have, without one."""
+        return dict(super()._create_run(named_configs=named, config_updates=dict(updates or {})).config)
+
 
 def make_experiment(
     name: str, ingredients: Sequence[Ingredient] = (), named_configs: dict[str, dict[str, Any]] | None = None
-) -> Experiment:
+) -> SafeExperiment:
     """An experiment whose record leaves out the redraws of progress bars."""
     experiment = SafeExperiment(name, ingredients=list(ingredients), save_git_info=_has_commit())
     experiment.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]

@@ -19,17 +19,18 @@ from experiments.tables import Section
 from metadensity.files import DamagedFileError, write_atomically
 
 
-def train_run(run: Run, config: Mapping[str, Any], progress: bool) -> RunFolder:
+def train_run(run: Run, config: Mapping[str, Any], progress: bool, named: Sequence[str] = ()) -> RunFolder:
     """Train by ``experiments.train``, recorded beside ``run`` as a run of its own.
 
-    config: values of task, model and training, and the seed. Raises as the training does.
+    config: values of task, model and training, the seed, and others of the experiment. named: its named
+    configurations. Raises as the training does.
     """
     folders = [Path(observer.dir).parent for observer in run.observers if isinstance(observer, FileStorageObserver)]
     before = list(train.experiment.observers)
     train.experiment.observers[:] = [FileStorageObserver(str(folders[0] if folders else runs_root()))]
     try:
-        updates = {**config, "progress": progress, "resume": None}
-        return RunFolder(train.experiment.run(config_updates=updates).result["folder"])
+        updates = {"resume": None, **config, "progress": progress}
+        return RunFolder(train.experiment.run(config_updates=updates, named_configs=named).result["folder"])
     finally:
         train.experiment.observers[:] = before
 

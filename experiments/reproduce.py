@@ -1,0 +1,187 @@
+"""The tables of the paper, from one command each: ``python -m experiments.reproduce omniglot``.
+
+An entry whose weights lie in ``weights`` is evaluated; otherwise its training is taken from the runs folder, gone on
+with where it was stopped, or made. Each training is a recorded run of its own. All entries are scored on the same
+episodes, each once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sacred.run import Run
+from tqdm import tqdm
+
+import metadensity
+from experiments import lineage
+from experiments.benchmarks.timing import machine
+from experiments.command_line import main, make_experiment
+from experiments.episodes import Batches, choose_episodes, pixels_of
+from experiments.evaluate import UNITS
+from experiments.ingredients import build_task
+from experiments.reproductions import PLANS, Entry, Plan
+from experiments.reproductions.records import Record, write_record
+from experiments.reproductions.tables import sections
+from experiments.reproductions.trained import Trained, trained
+from experiments.run_folder import folder_of
+from experiments.tables import cost_record, records
+from metadensity import FewShotModel
+from metadensity.files import write_atomically
+from metadensity.fine_tuning import FineTuned, FineTuning
+from metadensity.nn.pixelcnn import parameter_count
+
+SPLITS = ("train", "validation", "test")
+VALIDATION_LIMIT = 36  # episodes by which the settings of fine-tuning are chosen
+experiment = make_experiment(
+    "reproduce", named_configs={"fast": {"fast": True, "limit": 2, "train_limit": 2, "weights": None}}
+)
+
+
+@experiment.config
+def _defaults() -> None:
+    only = list[str]()  # noqa: F841  names of entries; none: all
+    weights = "weights"  # noqa: F841  folder of trained models, PLAN-ENTRY.safetensors; None: do not look
+    keep_weights = None  # noqa: F841  a folder to copy the trained models to
+    keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
+    limit = None  # noqa: F841  at most so many test episodes; None: as the plan says
+    train_limit = None  # noqa: F841  the same of training classes
+    tasks_per_batch = 16  # noqa: F841
+    fast = False  # noqa: F841  tiny nets and four steps: to see that it works
+    device = "cpu"  # noqa: F841
+    progress = True  # noqa: F841
+
+
+@experiment.main
+def plans() -> list[str]:
+    """Print the tables there are."""
+    for plan in PLANS.values():
+        print(f"python -m experiments.reproduce {plan.name:<12} {plan.title}: {', '.join(plan.entries)}")
+    return list(PLANS)
+
+
+@experiment.command
+def omniglot(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+    """The paper's table on Omniglot, and our own model."""
+    return reproduce(PLANS["omniglot"], _run, **_settings(_config))
+
+
+@experiment.command
+def adaptation(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+    """Ways to adapt on Omniglot at 4 shots, each trained for the same time."""
+    return reproduce(PLANS["adaptation"], _run, **_settings(_config))
+
+
+def reproduce(
+    plan: Plan,
+    run: Run,
+    only: Sequence[str],
+    weights: str | None,
+    keep_weights: str | None,
+    keep_records: str | None,
+    limit: int | None,
+    train_limit: int | None,
+    tasks_per_batch: int,
+    fast: bool,
+    device: str,
+    progress: bool,
+) -> dict[str, Any]:
+    """Train or find each entry's model, score it, print and write the table. Returns the rows by entry.
+
+    Raises ValueError for a name that is no entry of the plan.
+    """
+    if unknown := set(only) - plan.entries.keys():
+        raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.entries)}.")
+    folder = folder_of(run)
+    limit = plan.limit if limit is None else limit
+    train_limit = plan.train_limit if train_limit is None else train_limit
+    made: dict[str, Trained] = {}
+    done: dict[str, Record] = {}
+    for name, entry in plan.entries.items():
+        if (only and name not in only) or not entry.listed:
+            continue
+        source = trained(plan, entry.tunes or name, run, made, weights, fast, progress)
+        model, chosen = source.model(device), None
+        task = build_task(source.config["task"], "test")
+        if entry.tunings:
+            most = VALIDATION_LIMIT if limit is None else min(limit, VALIDATION_LIMIT)
+            model, chosen = _tuned(model, entry, plan, source.config["task"], most, tasks_per_batch, device)
+        parts = {}
+        for part, most in ((build_task(source.config["task"], "train"), train_limit), (task, limit)):
+            split = part.split
+            episodes = choose_episodes(part, None, list(plan.shots), plan.queries, 1, most, 0, 0)
+            batches = Batches(episodes, part, list(plan.shots), tasks_per_batch)
+            stream = tqdm(batches, f"{name}, {split}", disable=not progress, unit="batch")
+            parts[split] = (metadensity.evaluate(model, stream), episodes.hash)
+        evaluation, sha256 = parts["test"]
+        values = {
+            "plan": plan.name,
+            "entry": name,
+            "title": entry.title,
+            "command": f"python -m experiments.reproduce {plan.name} with only=\"['{name}']\"",
+            **source.values(),
+            "fine_tuning": chosen,
+            "parameters": parameter_count(model),
+            "units": UNITS,
+            "data_sha256": lineage.stream_hash(*(build_task(source.config["task"], split) for split in SPLITS)),
+            "pixels": pixels_of(task),
+            "split": task.split,
+            "episodes_sha256": sha256,
+            "train_episodes_sha256": parts["train"][1],
+            "rows": _plain(records({name: evaluation})),
+            "train_rows": _plain(records({name: parts["train"][0]})),
+            "cost": cost_record(evaluation.cost),
+            "machine": machine(),
+        }
+        for where in (folder / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
+            done[name] = write_record(where, name, values, evaluation)
+        if keep_weights and not entry.tunes:
+            source.ship(Path(keep_weights) / f"{plan.name}-{name}.safetensors")
+        print("\n" + "\n".join(section.plain() for section in sections(plan, done)[:1]))
+    found = sections(plan, done)
+    print("\n" + "\n".join(section.plain() for section in found))
+    write_atomically(folder / f"{plan.name}.md", "\n".join(section.markdown() for section in found).encode())
+    models = [source.run for source in made.values() if source.run is not None]
+    lineage.record_use(run, folder, "reproduced", models, next(iter(done.values())).values["episodes_sha256"])
+    return {"folder": str(folder), "rows": {name: record.values["rows"] for name, record in done.items()}}
+
+
+def _tuned(
+    model: FewShotModel,
+    entry: Entry,
+    plan: Plan,
+    task: Mapping[str, Any],
+    limit: int,
+    tasks_per_batch: int,
+    device: str,
+) -> tuple[FineTuned, dict[str, Any]]:
+    """The model with the settings of fine-tuning that validation classes like best, and what they said of each."""
+    validation = build_task(task, "validation")
+    episodes = choose_episodes(validation, None, list(plan.shots), plan.queries, 1, limit, 0, 0)
+    batches = Batches(episodes, validation, list(plan.shots), tasks_per_batch)
+
+    def score(settings: FineTuning) -> float:
+        rows = metadensity.evaluate(FineTuned(model, settings), batches).rows
+        return sum(row.nats_per_image for row in rows) / len(rows)
+
+    scores = [score(settings) for settings in entry.tunings]
+    best = entry.tunings[scores.index(min(scores))]
+    tried = [
+        {**dataclasses.asdict(settings), "validation_nats_per_image": found}
+        for settings, found in zip(entry.tunings, scores, strict=True)
+    ]
+    return FineTuned(model, best).to(device), {"chosen": dataclasses.asdict(best), "tried": tried}
+
+
+def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "model"} for row in rows]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "seed"}
+
+
+if __name__ == "__main__":
+    main(experiment)

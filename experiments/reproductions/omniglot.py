@@ -1,0 +1,88 @@
+"""Omniglot as in Reed et al. 2018: 26x26 pixels by 4x4 max-pooling, 45 alphabets to learn from, 5 to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.reproductions.plan import Entry, Plan
+from metadensity.adaptation import layer_pattern
+from metadensity.fine_tuning import CONDITIONING, FineTuning
+
+SHOTS = (1, 2, 4, 8)
+# nats/dim, test and train, as recalled
+_CONDITIONAL = ((0.077, 0.070), (0.077, 0.068), (0.077, 0.067), (0.076, 0.065))
+_ATTENTION = ((0.071, 0.066), (0.068, 0.064), (0.066, 0.062), (0.064, 0.060))
+_META = {4: (0.068, 0.065)}
+_ATTENTION_META = {4: (0.069, 0.065)}
+
+
+def _quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
+    """So many steps as take 950 s of one core, and two validations at least."""
+    training = {"steps": steps, "validate_every": min(500, -(-steps // 2))}
+    updates: dict[str, Any] = {"training": training, **({"model": model} if model else {})}
+    return {"named": ("omniglot", *named, "quarter_hour"), "updates": updates}
+
+
+_LATE: Mapping[str, Any] = {"inner": "support", "adapts": layer_pattern(6, 12), "step_size": 10.0}
+_TUNINGS = tuple(FineTuning(steps=20, patience=5, learning_rate=rate) for rate in (1e-4, 3e-4, 1e-3))
+_CONDITIONING_TUNINGS = tuple(
+    FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3, 3e-3)
+)
+
+_TRAINED: dict[str, Entry] = {
+    "conditional": Entry(
+        "Conditional PixelCNN",
+        **_quarter_hour("conditional", steps=3800),
+        paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
+    ),
+    "attention": Entry(
+        "Attention PixelCNN",
+        **_quarter_hour("attention", "dot", steps=3500),
+        paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
+    ),
+    "meta": Entry("Meta PixelCNN", **_quarter_hour("meta", steps=860), paper=_META),
+    "attention_meta": Entry(
+        "Attention Meta PixelCNN", **_quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
+    ),
+}
+
+OMNIGLOT = Plan(
+    name="omniglot",
+    title="Omniglot, 26x26, five test alphabets",
+    entries={
+        **_TRAINED,
+        "aligned": Entry("Aligned PixelCNN (ours)", named=("omniglot", "aligned", "long")),
+    },
+    shots=SHOTS,
+    baseline="conditional",
+    gain=("attention", "conditional"),
+)
+
+ADAPTATION = Plan(
+    name="adaptation",
+    title="Ways to adapt, Omniglot, 4 shots, 950 s of one core each",
+    entries={
+        **_TRAINED,
+        "maml": Entry("MAML, alpha = 1", **_quarter_hour("maml", steps=480, step_size=1.0)),
+        "attention_meta_late": Entry(
+            "Attention Meta, late layers down the NLL",
+            **_quarter_hour("attention_meta", "dot", steps=540, **_LATE),
+        ),
+        "attention_half": Entry(
+            "Attention PixelCNN, half the time", **_quarter_hour("attention", "dot", steps=1750), listed=False
+        ),
+        "attention_first": Entry(
+            "Attention first, then late layers down the NLL",
+            **_quarter_hour("attention_meta", "dot", steps=270, **_LATE),
+            begins_with="attention_half",
+        ),
+        "fine_tuned": Entry("Attention PixelCNN, all weights fine-tuned", tunes="attention", tunings=_TUNINGS),
+        "fine_tuned_conditioning": Entry(
+            "Attention PixelCNN, conditioning fine-tuned", tunes="attention", tunings=_CONDITIONING_TUNINGS
+        ),
+    },
+    shots=(4,),
+    baseline="attention",
+    limit=288,
+)

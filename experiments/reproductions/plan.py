@@ -1,0 +1,53 @@
+"""What a reproduction is made of: entries, each a model with the recipe it was trained by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from metadensity.fine_tuning import FineTuning
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table.
+
+    title: what the row is called. named, updates: named configurations of experiments.train, and settings beside them.
+    begins_with: the entry whose weights training begins with.
+    tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
+        settings to choose from, by the likelihood of validation classes.
+    paper: nats/dim that the paper gives, as recalled: (test, train) by number of shots; None where it is not known.
+    listed: whether it has a row; one without only gives its weights to another.
+    """
+
+    title: str
+    named: tuple[str, ...] = ()
+    updates: Mapping[str, Any] = field(default_factory=dict)
+    begins_with: str | None = None
+    tunes: str | None = None
+    tunings: tuple[FineTuning, ...] = ()
+    paper: Mapping[int, tuple[float, float | None]] = field(default_factory=dict)
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table that one command makes.
+
+    entries: by name, those that others build on first. shots: numbers of supports. queries: images that share a
+    support. limit: at most so many test episodes (None: every test image once), spread over the classes.
+    train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
+    others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
+    """
+
+    name: str
+    title: str
+    entries: Mapping[str, Entry]
+    shots: tuple[int, ...]
+    baseline: str
+    queries: int = 4
+    limit: int | None = None
+    train_limit: int = 180
+    gain: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,125 @@
+"""Tables made from records, and their place in the README."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from experiments.reproductions.plan import Plan
+from experiments.reproductions.records import Record
+from experiments.tables import Section, interval
+from metadensity.comparison import paired_difference
+from metadensity.evaluation import clustered_mean
+
+
+def sections(plan: Plan, records: Mapping[str, Record]) -> list[Section]:
+    """The likelihoods, and the paired differences to the plan's baseline."""
+    if not records:
+        return []
+    found = [_likelihoods(plan, records)]
+    if plan.baseline in records and len(records) > 1:
+        found.append(_differences(plan, records))
+    if plan.gain is not None and set(plan.gain) <= records.keys():
+        found.append(_gains(plan, records))
+    return found
+
+
+def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
+    """All of it, for a document."""
+    return "\n".join(section.markdown() for section in sections(plan, records))
+
+
+def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
+    """nats/image and nats/dim, test (train); what the paper has, as recalled; what training cost."""
+    headings = ["model", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots), "steps", "core s", "parameters"]
+    rows = []
+    for name, record in records.items():
+        cells = []
+        for shots in plan.shots:
+            test, train = record.row(shots), record.row(shots, "train_rows")
+            assert test is not None
+            seen = f" ({train['nats_per_image']:.2f})" if train is not None else ""
+            cells.append(f"{test['nats_per_image']:.2f}{seen}")
+        values = record.values
+        cost = "" if values["cpu_seconds"] is None else f"{values['cpu_seconds']:,.0f}"
+        rows.append([plan.entries[name].title, *cells, f"{values['steps']:,}", cost, f"{values['parameters']:,}"])
+        paper = plan.entries[name].paper
+        if paper:
+            dims = int(np.prod(values["pixels"]["event_shape"]))
+            rows.append(["the paper's, as recalled", *(_printed(paper.get(s), dims) for s in plan.shots), "", "", ""])
+    images = {record.row(plan.shots[0])["images"] for record in records.values()}  # type: ignore[index]
+    notes = [f"nats/image, test (train) where known; {max(images):,} test images."]
+    return Section(plan.title, headings, rows, [*notes, *plan.notes])
+
+
+def _printed(value: tuple[float, float | None] | None, dims: int) -> str:
+    """nats/dim of three digits as nats/image."""
+    if value is None:
+        return ""
+    test, train = value
+    return f"{test * dims:.1f}" + (f" ({train * dims:.1f})" if train is not None else "")
+
+
+def _differences(plan: Plan, records: Mapping[str, Record]) -> Section:
+    reference = records[plan.baseline]
+    headings = ["model", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots)]
+    rows = []
+    for name, record in records.items():
+        if name != plan.baseline:
+            found = [paired_difference(reference.scores[shots], record.scores[shots]) for shots in plan.shots]
+            rows.append([plan.entries[name].title, *(f"{d.mean:+.2f} ({interval(d.interval)})" for d in found)])
+    title = f"Difference to {plan.entries[plan.baseline].title} on the same queries, nats/image, 95 % over characters"
+    return Section(title, headings, rows)
+
+
+def _gains(plan: Plan, records: Mapping[str, Record]) -> Section:
+    """The gain of a model over the baseline in per cent of the baseline, with the interval of a ratio of means."""
+    assert plan.gain is not None
+    model, baseline = plan.gain
+    headings = ["gain in %", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots)]
+    ours, theirs = [], []
+    for shots in plan.shots:
+        one, other = records[baseline].scores[shots], records[model].scores[shots]
+        mean, bounds = gain(one.nats, other.nats, one.clusters)
+        ours.append(f"{mean:.1f} ({interval(bounds, 1)})")
+        paper = [plan.entries[name].paper.get(shots) for name in (baseline, model)]
+        theirs.append(f"{100 * (1 - paper[1][0] / paper[0][0]):.1f}" if paper[0] and paper[1] else "")
+    title = f"What {plan.entries[model].title} gains over {plan.entries[baseline].title}"
+    return Section(title, headings, [["here", *ours], ["the paper's, as recalled", *theirs]])
+
+
+def gain(baseline: np.ndarray, model: np.ndarray, clusters: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """100 * (1 - mean(model) / mean(baseline)) and its 95 % interval, clustered; by linearisation of the ratio."""
+    ratio = float(model.mean() / baseline.mean())
+    residuals = (model - ratio * baseline) / baseline.mean()
+    _, (low, high) = clustered_mean(residuals, clusters)
+    return 100 * (1 - ratio), (100 * (1 - ratio - high), 100 * (1 - ratio - low))
+
+
+def between(text: str, name: str) -> str:
+    """What a document has between the marks of a plan. Raises ValueError where it has no such marks."""
+    found = re.search(_marks(name), text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"The document has no <!-- records: {name} --> ... <!-- end of {name} -->.")
+    return found.group(1).strip()
+
+
+def put_between(path: Path, name: str, table: str) -> None:
+    """Replace what a document has between the marks of a plan."""
+    text = path.read_text()
+    between(text, name)
+    path.write_text(
+        re.sub(
+            _marks(name),
+            lambda _: f"<!-- records: {name} -->\n\n{table.strip()}\n\n<!-- end of {name} -->",
+            text,
+            flags=re.DOTALL,
+        )
+    )
+
+
+def _marks(name: str) -> str:
+    return rf"<!-- records: {name} -->\n(.*?)<!-- end of {name} -->"

@@ -1,0 +1,125 @@
+"""The model of an entry: shipped, of an earlier run, gone on with, or trained now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sacred.run import Run
+
+import metadensity
+from experiments import lineage, train
+from experiments.configs import differences
+from experiments.reproductions.plan import Entry, Plan
+from experiments.run_folder import RunFolder, runs_root
+from experiments.run_table import read_runs
+from experiments.trained_runs import train_run
+from metadensity import FewShotModel
+from metadensity.adaptation import layer_pattern
+from metadensity.files import JsonLines, read_header
+
+KEPT = ("task", "model", "training", "seed", "initial")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained entry. file: its weights. config: what decided them. run: of its training, None for shipped weights."""
+
+    file: Path
+    config: dict[str, Any]
+    run: RunFolder | None
+
+    def model(self, device: str) -> FewShotModel:
+        """The model, ready to evaluate."""
+        return metadensity.load(self.file, device)
+
+    def values(self) -> dict[str, Any]:
+        """What a record says of the training."""
+        header, training = read_header(self.file), self.config["training"]
+        return {
+            "config": self.config,
+            "seed": self.config["seed"],
+            "weights_sha256": header["sha256"],
+            "steps": training["steps"],
+            "images": training["steps"] * training["tasks"] * training["queries"],
+            "best_step": header["provenance"].get("step"),
+            "cpu_seconds": header["provenance"].get("cpu_seconds") if self.run is None else cpu_seconds(self.run),
+        }
+
+    def ship(self, path: Path) -> None:
+        """Write the weights with what a record says of their training, so that the run is no longer needed."""
+        model = self.model("cpu")
+        known = {key: value for key, value in model.provenance.items() if key != "weights_sha256"}
+        metadensity.save(model, path, {**known, "config": self.config, "cpu_seconds": self.values()["cpu_seconds"]})
+
+
+def trained(
+    plan: Plan, name: str, run: Run, made: dict[str, Trained], weights: str | None, fast: bool, progress: bool
+) -> Trained:
+    """The model of an entry, kept in ``made``; what it begins with comes first."""
+    if name in made:
+        return made[name]
+    entry = plan.entries[name]
+    initial = None
+    if entry.begins_with is not None:
+        initial = str(trained(plan, entry.begins_with, run, made, weights, fast, progress).file)
+    named, updates = recipe(entry, fast)
+    config = train.experiment.configuration(named, {**updates, "initial": initial})
+    config = {key: config[key] for key in KEPT}
+    shipped = Path(weights) / f"{plan.name}-{name}.safetensors" if weights else None
+    if shipped is not None and shipped.is_file():
+        made[name] = Trained(shipped, config, None)
+        return made[name]
+    folder = find_run(config)
+    if folder is None or not finished(folder):
+        resume = None if folder is None else str(folder.path)
+        print(f"{plan.name}: training {name}" + (f", going on with {resume}" if resume else ""))
+        folder = train_run(run, {**updates, "initial": initial, "resume": resume}, progress, named)
+    made[name] = Trained(folder.best, config, folder)
+    return made[name]
+
+
+def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Named configurations of experiments.train and settings beside them; fast: a net of two layers, four steps."""
+    updates = {key: dict(value) for key, value in entry.updates.items()}
+    if not fast:
+        return entry.named, updates
+    updates.pop("training", None)
+    if updates.get("model", {}).get("adapts"):
+        updates["model"]["adapts"] = layer_pattern(1, 2)
+    return (*entry.named, "fast"), {**updates, "task": {"size": 8}}
+
+
+def find_run(config: Mapping[str, Any]) -> RunFolder | None:
+    """The run of experiments.train with this configuration: a finished one, else one with a state to go on from."""
+    if not runs_root().is_dir():
+        return None
+    found = [
+        RunFolder(record.folder)
+        for record in read_runs()
+        if record.experiment == "train" and record.status not in ("RUNNING", "UNKNOWN")
+    ]
+    found = [run for run in found if same_config(run.config(), config)]
+    return next((run for run in found if finished(run)), next((run for run in found[::-1] if run.states()), None))
+
+
+def finished(run: RunFolder) -> bool:
+    """Whether a run was trained to its last step."""
+    states = run.states()
+    steps = int(run.config()["training"]["steps"])
+    return bool(states) and run.best.is_file() and int(read_header(states[-1])["step"]) >= steps
+
+
+def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two configurations lead to the same weights, wherever the data lie."""
+    pair = ({key: config.get(key) for key in KEPT} for config in (one, other))
+    return not differences(*pair).keys() - {"task.data_root"}
+
+
+def cpu_seconds(run: RunFolder) -> float | None:
+    """CPU time of the training steps over a chain of resumed runs; None where a run did not record it."""
+    lines = [line for link, _ in lineage.chain(run) for line in JsonLines(link.path / "timing.jsonl").read()]
+    spent = [line.get("train/cpu_seconds") for line in lines]
+    return None if not spent or None in spent else float(sum(spent))
