@@ -34,7 +34,7 @@ from metadensity.fine_tuning import FineTuned, FineTuning
 from metadensity.nn.pixelcnn import parameter_count
 
 SPLITS = ("train", "validation", "test")
-VALIDATION_LIMIT = 36  # episodes by which the settings of fine-tuning are chosen
+VALIDATION_LIMIT = 12  # episodes by which the settings of fine-tuning are chosen
 experiment = make_experiment(
     "reproduce", named_configs={"fast": {"fast": True, "limit": 2, "train_limit": 2, "weights": None}}
 )
@@ -121,7 +121,7 @@ def reproduce(
             "entry": name,
             "title": entry.title,
             "command": f"python -m experiments.reproduce {plan.name} with only=\"['{name}']\"",
-            **source.values(),
+            **source.values(plan.entries[entry.tunes or name].begins_with),
             "fine_tuning": chosen,
             "parameters": parameter_count(model),
             "units": UNITS,
@@ -138,7 +138,7 @@ def reproduce(
         for where in (folder / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
             done[name] = write_record(where, name, values, evaluation)
         if keep_weights and not entry.tunes:
-            source.ship(Path(keep_weights) / f"{plan.name}-{name}.safetensors")
+            source.ship(Path(keep_weights) / f"{plan.name}-{name}.safetensors", entry.begins_with)
         print("\n" + "\n".join(section.plain() for section in sections(plan, done)[:1]))
     found = sections(plan, done)
     print("\n" + "\n".join(section.plain() for section in found))

@@ -25,9 +25,9 @@ def _quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
 
 
 _LATE: Mapping[str, Any] = {"inner": "support", "adapts": layer_pattern(6, 12), "step_size": 10.0}
-_TUNINGS = tuple(FineTuning(steps=20, patience=5, learning_rate=rate) for rate in (1e-4, 3e-4, 1e-3))
+_TUNINGS = tuple(FineTuning(steps=20, patience=5, learning_rate=rate) for rate in (1e-4, 3e-4))
 _CONDITIONING_TUNINGS = tuple(
-    FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3, 3e-3)
+    FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3)
 )
 
 _TRAINED: dict[str, Entry] = {
@@ -84,5 +84,5 @@ ADAPTATION = Plan(
     },
     shots=(4,),
     baseline="attention",
-    limit=288,
+    limit=72,
 )

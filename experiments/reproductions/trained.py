@@ -35,11 +35,11 @@ class Trained:
         """The model, ready to evaluate."""
         return metadensity.load(self.file, device)
 
-    def values(self) -> dict[str, Any]:
-        """What a record says of the training."""
+    def values(self, begins_with: str | None) -> dict[str, Any]:
+        """What a record says of the training, which began with the weights of the entry ``begins_with``."""
         header, training = read_header(self.file), self.config["training"]
         return {
-            "config": self.config,
+            "config": {**self.config, "initial": begins_with},
             "seed": self.config["seed"],
             "weights_sha256": header["sha256"],
             "steps": training["steps"],
@@ -48,11 +48,11 @@ class Trained:
             "cpu_seconds": header["provenance"].get("cpu_seconds") if self.run is None else cpu_seconds(self.run),
         }
 
-    def ship(self, path: Path) -> None:
+    def ship(self, path: Path, begins_with: str | None) -> None:
         """Write the weights with what a record says of their training, so that the run is no longer needed."""
-        model = self.model("cpu")
+        model, values = self.model("cpu"), self.values(begins_with)
         known = {key: value for key, value in model.provenance.items() if key != "weights_sha256"}
-        metadensity.save(model, path, {**known, "config": self.config, "cpu_seconds": self.values()["cpu_seconds"]})
+        metadensity.save(model, path, {**known, **{key: values[key] for key in ("config", "cpu_seconds")}})
 
 
 def trained(

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import metadensity
-from experiments import reproduce
+from experiments import lineage, reproduce, train
 from experiments.reproductions import PLANS
 from experiments.reproductions.records import ROOT, read_records, write_record
 from experiments.reproductions.tables import between, gain, markdown, put_between
+from experiments.reproductions.trained import find_run, finished, recipe
+from experiments.run_folder import RunFolder
 from metadensity.comparison import IncomparableError
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -54,8 +56,30 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
 
 
-def test_a_stopped_training_is_gone_on_with_and_a_finished_one_taken() -> None:
-    """Asserted where the choice is made."""
+def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any, tmp_path: Path) -> None:
+    first = run(script, "omniglot", only=["conditional"])
+    entry = PLANS["omniglot"].entries["conditional"]
+    named, updates = recipe(entry, fast=True)
+    config = train.experiment.configuration(named, {**updates, "initial": None})
+    finished_run = find_run(config)
+    assert finished_run is not None
+    before = sorted(path.name for path in finished_run.path.parent.iterdir())
+    again = run(script, "omniglot", only=["conditional"])
+    assert again.result["rows"] == first.result["rows"]
+    after = set(path.name for path in finished_run.path.parent.iterdir()) - set(before)
+    assert len(after) == 1  # the reproduction's own run, and no training
+
+    for path in finished_run.path.parent.glob("*/checkpoints/state-00000004.safetensors"):
+        path.unlink()  # as if every training had been killed after its state of step 2
+    stopped = find_run(config)
+    assert stopped is not None
+    assert not finished(stopped)
+    resumed = run(script, "omniglot", only=["conditional"])
+    assert resumed.result["rows"] == first.result["rows"]
+    assert any(
+        lineage.read(folder.path).kind == "resumed" for folder in map(RunFolder, stopped.path.parent.glob("[0-9]*"))
+    )
+    assert find_run({**config, "seed": 1}) is None
 
 
 def test_unknown_entries_are_named(script: Any) -> None:
