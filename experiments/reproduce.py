@@ -43,7 +43,7 @@ experiment = make_experiment(
 @experiment.config
 def _defaults() -> None:
     only = list[str]()  # noqa: F841  names of entries; none: all
-    weights = "weights"  # noqa: F841  folder of trained models, PLAN-ENTRY.safetensors; None: do not look
+    weights = "weights"  # noqa: F841  folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
     keep_weights = None  # noqa: F841  a folder to copy the trained models to
     keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
     limit = None  # noqa: F841  at most so many test episodes; None: as the plan says
@@ -95,27 +95,24 @@ def reproduce(
     if unknown := set(only) - plan.entries.keys():
         raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.entries)}.")
     folder = folder_of(run)
-    limit = plan.limit if limit is None else limit
-    train_limit = plan.train_limit if train_limit is None else train_limit
+    limits = {
+        "train": plan.train_limit if train_limit is None else train_limit,
+        "test": plan.limit if limit is None else limit,
+        "validation": VALIDATION_LIMIT if limit is None else min(limit, VALIDATION_LIMIT),
+    }
     made: dict[str, Trained] = {}
     done: dict[str, Record] = {}
-    for name, entry in plan.entries.items():
-        if (only and name not in only) or not entry.listed:
-            continue
+    for name in only or [name for name, entry in plan.entries.items() if entry.listed]:
+        entry = plan.entries[name]
         source = trained(plan, entry.tunes or name, run, made, weights, fast, progress)
+        sets = {split: _batches(plan, source.config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}
         model, chosen = source.model(device), None
-        task = build_task(source.config["task"], "test")
         if entry.tunings:
-            most = VALIDATION_LIMIT if limit is None else min(limit, VALIDATION_LIMIT)
-            model, chosen = _tuned(model, entry, plan, source.config["task"], most, tasks_per_batch, device)
-        parts = {}
-        for part, most in ((build_task(source.config["task"], "train"), train_limit), (task, limit)):
-            split = part.split
-            episodes = choose_episodes(part, None, list(plan.shots), plan.queries, 1, most, 0, 0)
-            batches = Batches(episodes, part, list(plan.shots), tasks_per_batch)
-            stream = tqdm(batches, f"{name}, {split}", disable=not progress, unit="batch")
-            parts[split] = (metadensity.evaluate(model, stream), episodes.hash)
-        evaluation, sha256 = parts["test"]
+            model, chosen = _tuned(model, entry, sets["validation"])
+        seen, evaluation = (
+            metadensity.evaluate(model, tqdm(sets[split], f"{name}, {split}", disable=not progress, unit="batch"))
+            for split in ("train", "test")
+        )
         values = {
             "plan": plan.name,
             "entry": name,
@@ -125,21 +122,21 @@ def reproduce(
             "fine_tuning": chosen,
             "parameters": parameter_count(model),
             "units": UNITS,
-            "data_sha256": lineage.stream_hash(*(build_task(source.config["task"], split) for split in SPLITS)),
-            "pixels": pixels_of(task),
-            "split": task.split,
-            "episodes_sha256": sha256,
-            "train_episodes_sha256": parts["train"][1],
+            "data_sha256": lineage.stream_hash(*(sets[split].task for split in SPLITS)),
+            "pixels": pixels_of(sets["test"].task),
+            "split": sets["test"].task.split,
+            "episodes_sha256": sets["test"].chosen.hash,
+            "train_episodes_sha256": sets["train"].chosen.hash,
             "rows": _plain(records({name: evaluation})),
-            "train_rows": _plain(records({name: parts["train"][0]})),
+            "train_rows": _plain(records({name: seen})),
             "cost": cost_record(evaluation.cost),
             "machine": machine(),
         }
         for where in (folder / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
             done[name] = write_record(where, name, values, evaluation)
         if keep_weights and not entry.tunes:
-            source.ship(Path(keep_weights) / f"{plan.name}-{name}.safetensors", entry.begins_with)
-        print("\n" + "\n".join(section.plain() for section in sections(plan, done)[:1]))
+            source.ship(Path(keep_weights) / f"{plan.family}-{name}.safetensors", entry.begins_with)
+        print("\n" + sections(plan, {name: done[name]})[0].plain())
     found = sections(plan, done)
     print("\n" + "\n".join(section.plain() for section in found))
     write_atomically(folder / f"{plan.name}.md", "\n".join(section.markdown() for section in found).encode())
@@ -148,22 +145,17 @@ def reproduce(
     return {"folder": str(folder), "rows": {name: record.values["rows"] for name, record in done.items()}}
 
 
-def _tuned(
-    model: FewShotModel,
-    entry: Entry,
-    plan: Plan,
-    task: Mapping[str, Any],
-    limit: int,
-    tasks_per_batch: int,
-    device: str,
-) -> tuple[FineTuned, dict[str, Any]]:
+def _batches(plan: Plan, task: Mapping[str, Any], split: str, limit: int | None, tasks_per_batch: int) -> Batches:
+    """The fixed episodes of a split at all the plan's numbers of shots."""
+    built, shots = build_task(task, split), list(plan.shots)
+    return Batches(choose_episodes(built, None, shots, plan.queries, 1, limit, 0, 0), built, shots, tasks_per_batch)
+
+
+def _tuned(model: FewShotModel, entry: Entry, validation: Batches) -> tuple[FineTuned, dict[str, Any]]:
     """The model with the settings of fine-tuning that validation classes like best, and what they said of each."""
-    validation = build_task(task, "validation")
-    episodes = choose_episodes(validation, None, list(plan.shots), plan.queries, 1, limit, 0, 0)
-    batches = Batches(episodes, validation, list(plan.shots), tasks_per_batch)
 
     def score(settings: FineTuning) -> float:
-        rows = metadensity.evaluate(FineTuned(model, settings), batches).rows
+        rows = metadensity.evaluate(FineTuned(model, settings), validation).rows
         return sum(row.nats_per_image for row in rows) / len(rows)
 
     scores = [score(settings) for settings in entry.tunings]
@@ -172,7 +164,7 @@ def _tuned(
         {**dataclasses.asdict(settings), "validation_nats_per_image": found}
         for settings, found in zip(entry.tunings, scores, strict=True)
     ]
-    return FineTuned(model, best).to(device), {"chosen": dataclasses.asdict(best), "tried": tried}
+    return FineTuned(model, best), {"chosen": dataclasses.asdict(best), "tried": tried}
 
 
 def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

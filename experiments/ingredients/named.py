@@ -70,6 +70,19 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 500,
         }
     },
+    # small images, for trainings by the dozen
+    "minutes": {
+        "training": {
+            "steps": 800,
+            "queries": 1,
+            "shots": [1, 2, 4, 8],
+            "withheld": 0.25,
+            "learning_rate": 5e-3,
+            "weight_decay": 0.1,
+            "validate_every": 400,
+            "checkpoint_every": 400,
+        }
+    },
     # our own net on one core: an hour and a quarter
     "long": {
         "training": {

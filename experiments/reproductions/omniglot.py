@@ -49,6 +49,7 @@ _TRAINED: dict[str, Entry] = {
 
 OMNIGLOT = Plan(
     name="omniglot",
+    family="omniglot",
     title="Omniglot, 26x26, five test alphabets",
     entries={
         **_TRAINED,
@@ -61,6 +62,7 @@ OMNIGLOT = Plan(
 
 ADAPTATION = Plan(
     name="adaptation",
+    family="omniglot",
     title="Ways to adapt, Omniglot, 4 shots, 950 s of one core each",
     entries={
         **_TRAINED,

@@ -35,6 +35,7 @@ class Entry:
 class Plan:
     """A table that one command makes.
 
+    family: what the files of its trained models are called by; plans of one family share trainings.
     entries: by name, those that others build on first. shots: numbers of supports. queries: images that share a
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
     train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
@@ -42,6 +43,7 @@ class Plan:
     """
 
     name: str
+    family: str
     title: str
     entries: Mapping[str, Entry]
     shots: tuple[int, ...]

@@ -68,7 +68,7 @@ def trained(
     named, updates = recipe(entry, fast)
     config = train.experiment.configuration(named, {**updates, "initial": initial})
     config = {key: config[key] for key in KEPT}
-    shipped = Path(weights) / f"{plan.name}-{name}.safetensors" if weights else None
+    shipped = Path(weights) / f"{plan.family}-{name}.safetensors" if weights else None
     if shipped is not None and shipped.is_file():
         made[name] = Trained(shipped, config, None)
         return made[name]
@@ -121,5 +121,5 @@ def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def cpu_seconds(run: RunFolder) -> float | None:
     """CPU time of the training steps over a chain of resumed runs; None where a run did not record it."""
     lines = [line for link, _ in lineage.chain(run) for line in JsonLines(link.path / "timing.jsonl").read()]
-    spent = [line.get("train/cpu_seconds") for line in lines]
-    return None if not spent or None in spent else float(sum(spent))
+    spent = [line["train/cpu_seconds"] for line in lines if "train/cpu_seconds" in line]
+    return float(sum(spent)) if spent and len(spent) == len(lines) else None

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadensity import FewShotModel
+from metadensity import FewShotModel, evaluate
 from metadensity.adaptation import AdaptedAutoregressiveDensity, support_nll
-from metadensity.fine_tuning import CONDITIONING, FineTuning, best_steps, fine_tune
+from metadensity.fine_tuning import CONDITIONING, FineTuned, FineTuning, best_steps, fine_tune
 from metadensity.models import MODELS
 
 from .toys import Patterns
@@ -139,3 +139,15 @@ def test_settings_that_are_none() -> None:
         FineTuning(learning_rate=0.0)
     with pytest.raises(ValueError, match="support has shape"):
         fine_tune(build(), torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+def test_a_model_that_is_fine_tuned_where_it_is_used() -> None:
+    model, episode = build(), Patterns().episode(0, tasks=3, shots=3, queries=4)
+    settings = FineTuning(steps=5, learning_rate=1e-2)
+    expected = fine_tune(model, episode.support, settings).log_prob(episode.query)
+    found = evaluate(FineTuned(model, settings), [episode])
+    assert found.rows[0].nats_per_image == pytest.approx(-float(expected.mean()))
+    plain = evaluate(model, [episode])
+    assert found.rows[0].nats_per_image != pytest.approx(plain.rows[0].nats_per_image)
+    with pytest.raises(ValueError, match="nonsense"):
+        FineTuned(model, FineTuning(tunes="nonsense"))
