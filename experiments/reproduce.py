@@ -23,7 +23,9 @@ from experiments.episodes import Batches, choose_episodes, pixels_of
 from experiments.evaluate import UNITS
 from experiments.ingredients import build_task
 from experiments.reproductions import PLANS, Entry, Plan
+from experiments.reproductions.omniglot import QUARTER_HOUR
 from experiments.reproductions.records import Record, write_record
+from experiments.reproductions.speeds import section, step_seconds
 from experiments.reproductions.tables import sections
 from experiments.reproductions.trained import Trained, trained
 from experiments.run_folder import folder_of
@@ -72,6 +74,17 @@ def omniglot(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
 def adaptation(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
     """Ways to adapt on Omniglot at 4 shots, each trained for the same time."""
     return reproduce(PLANS["adaptation"], _run, **_settings(_config))
+
+
+@experiment.command
+def speeds(fast: bool, _run: Run) -> dict[str, Any]:
+    """How long a training step of each way to adapt takes: what the numbers of steps of ``adaptation`` come from."""
+    found = step_seconds(PLANS["adaptation"], fast)
+    table = section(PLANS["adaptation"], found, QUARTER_HOUR)
+    print("\n" + table.plain())
+    folder = folder_of(_run)
+    write_atomically(folder / "speeds.md", table.markdown().encode())
+    return {"folder": str(folder), "seconds": found}
 
 
 def reproduce(

@@ -33,8 +33,8 @@ def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
 
 
 def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
-    """nats/image and nats/dim, test (train); what the paper has, as recalled; what training cost."""
-    headings = ["model", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots), "steps", "core s", "parameters"]
+    """nats/image and nats/dim, test (train); what the paper has, as recalled."""
+    headings = ["model", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots), "steps", "parameters"]
     rows = []
     for name, record in records.items():
         cells = []
@@ -44,12 +44,11 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
             seen = f" ({train['nats_per_image']:.2f})" if train is not None else ""
             cells.append(f"{test['nats_per_image']:.2f}{seen}")
         values = record.values
-        cost = "" if values["cpu_seconds"] is None else f"{values['cpu_seconds']:,.0f}"
-        rows.append([plan.entries[name].title, *cells, f"{values['steps']:,}", cost, f"{values['parameters']:,}"])
+        rows.append([plan.entries[name].title, *cells, f"{values['steps']:,}", f"{values['parameters']:,}"])
         paper = plan.entries[name].paper
         if paper:
             dims = int(np.prod(values["pixels"]["event_shape"]))
-            rows.append(["the paper's, as recalled", *(_printed(paper.get(s), dims) for s in plan.shots), "", "", ""])
+            rows.append(["the paper's, as recalled", *(_printed(paper.get(s), dims) for s in plan.shots), "", ""])
     images = {record.row(plan.shots[0])["images"] for record in records.values()}  # type: ignore[index]
     notes = [f"nats/image, test (train) where known; {max(images):,} test images."]
     return Section(plan.title, headings, rows, [*notes, *plan.notes])

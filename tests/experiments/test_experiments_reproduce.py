@@ -79,6 +79,15 @@ def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any
     assert find_run({**config, "seed": 1}) is None
 
 
+def test_speeds_are_of_every_training(script: Any) -> None:
+    made = run(script, "speeds")
+    entries = PLANS["adaptation"].entries
+    trainings = {name for name, entry in entries.items() if entry.listed and entry.tunes is None}
+    assert made.result["seconds"].keys() == trainings
+    assert min(made.result["seconds"].values()) > 0
+    assert len((Path(made.result["folder"]) / "speeds.md").read_text().splitlines()) == len(trainings) + 4
+
+
 def test_unknown_entries_are_named(script: Any) -> None:
     with pytest.raises(ValueError, match="names \\['nonsense'\\]; omniglot has conditional, attention"):
         run(script, "omniglot", only=["nonsense"])
