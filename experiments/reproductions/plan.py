@@ -50,6 +50,6 @@ class Plan:
     baseline: str
     queries: int = 4
     limit: int | None = None
-    train_limit: int = 180
+    train_limit: int = 90
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
