@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.pictures import GAP, LINE, PAPER, grey
-from metadensity import FewShotModel
+from experiments.pictures import GAP, LINE, PAPER, as_shown
+from metadensity import Density, FewShotModel
 from metadensity.episode import Episode
+from metadensity.nn.support import PatchEncoder
+from metadensity.ordered import OrderedDensity
 
 
 @torch.no_grad()
+def looks(model: FewShotModel, support: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Where each pixel of one image a task looks in its supports.
+
+    support: ``(S, tasks, C, *space)``; value: ``(tasks, C, *space)``. Returns the weight on each patch of each support,
+    ``(tasks, S, *grid, *space)``, and the weight on the learned null entry, ``(tasks, *space)``; they sum to one.
+    None for models without attention, and for episodes without support.
+    """
+    device = next(model.parameters()).device
+    encoder = next((module for module in model.modules() if isinstance(module, PatchEncoder)), None)
+    density = _density(model, support.to(device))
+    if encoder is None or not isinstance(density, OrderedDensity) or not density.attends or not len(support):
+        return None
+    weights = density.attention_weights(value.to(device))
+    patches = weights[:, :-1].unflatten(1, (len(support), *encoder.grid))
+    return patches.cpu(), weights[:, -1].cpu()
+
+
 def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tensor] | None:
     """Where the first query of each task looks on average over its ink, or over all its pixels where it has none.
 
@@ -23,40 +40,49 @@ def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tenso
     the share ``(tasks,)`` of the learned null entry. None for models without attention, for other than 2-D images, and
     for episodes without support.
     """
-    density: Any = _density(model, episode)
-    network = getattr(density, "network", None)
-    if network is None or getattr(network, "attention", None) is None or len(model.event_shape) != 3:
+    found = looks(model, episode.support, episode.query[0]) if len(model.event_shape) == 3 else None
+    if found is None:
         return None
-    shots, tasks = episode.support.shape[:2]
-    if not shots or density.condition.memory is None:
-        return None
-    query = episode.query[0].to(next(model.parameters()).device)
-    weights = network.attention_weights(query, density.condition)[0]  # (tasks, J, H, W)
-    ink = query.float().mean(1)  # (tasks, H, W)
-    ink = torch.where(ink.sum((1, 2), keepdim=True) > 0, ink, torch.ones_like(ink))
-    share = (weights * ink[:, None]).sum((2, 3)) / ink.sum((1, 2))[:, None]  # (tasks, J)
-    grid = tuple(model.patches.grid)  # type: ignore[union-attr,arg-type]
-    patches = share[:, :-1].reshape(tasks * shots, 1, *grid)
+    patches, nowhere = found
+    weight = ink(episode.query[0], model.levels)
+    weight = torch.where(weight.sum((1, 2), keepdim=True) > 0, weight, torch.ones_like(weight))
+    weight = weight / weight.sum((1, 2), keepdim=True)
+    shares = (patches * weight[:, None, None, None]).sum((-2, -1))  # (tasks, S, *grid)
     size = model.event_shape[1:]
-    spread = F.interpolate(patches, size=size, mode="nearest")
-    spread = spread * (patches.sum((2, 3), keepdim=True) / spread.sum((2, 3), keepdim=True).clamp_min(1e-30))
-    return spread.view(tasks, shots, *size).transpose(0, 1).cpu(), share[:, -1].cpu()
+    spread = F.interpolate(shares, size=size, mode="nearest")
+    spread = spread * (shares.sum((2, 3), keepdim=True) / spread.sum((2, 3), keepdim=True).clamp_min(1e-30))
+    return spread.transpose(0, 1), (nowhere * weight).sum((1, 2))
+
+
+def ink(images: Tensor, levels: int) -> Tensor:
+    """How much each place of ``(tasks, C, H, W)`` stands out, ``(tasks, H, W)``.
+
+    Of two levels the ink; of more, the distance to the image's median level, channel by channel: that of the paper of
+    a drawing, be it white or black.
+    """
+    x = images.float()
+    paper = 0.0 if levels == 2 else x.flatten(2).median(-1).values[..., None, None]
+    return (x - paper).abs().mean(1)
 
 
 def attention_picture(model: FewShotModel, episode: Episode) -> NDArray[np.uint8] | None:
-    """One row a task: the query, a line, its supports with what is looked at in red. Returns ``(H', W', 3)`` or None.
+    """One row a task: the query, a line, its supports with what is looked at marked. Returns ``(H', W', 3)`` or None.
 
-    The strongest red of a row is its largest weight, so rows do not compare in strength.
+    Marked in red; in colour images, which red would hide, what is not looked at is dark instead. The strongest mark of
+    a row is its largest weight, so rows do not compare in strength.
     """
     found = attention_maps(model, episode)
     if found is None or model.event_shape[0] not in (1, 3):
         return None
     maps, _ = found
-    supports = grey(episode.support, model.levels).expand(-1, -1, 3, -1, -1).float()
+    supports = as_shown(episode.support, model.levels).expand(-1, -1, 3, -1, -1).float()
     strength = (maps / maps.amax((0, 2, 3), keepdim=True).clamp_min(1e-30))[:, :, None]
-    red = torch.tensor([220.0, 30.0, 30.0]).view(3, 1, 1)
-    supports = supports * (1 - 0.7 * strength) + 0.7 * strength * red
-    query = grey(episode.query[:1], model.levels).expand(-1, -1, 3, -1, -1).float()
+    if model.event_shape[0] == 3:
+        supports = supports * (0.2 + 0.8 * strength)
+    else:
+        red = torch.tensor([220.0, 30.0, 30.0]).view(3, 1, 1)
+        supports = supports * (1 - 0.7 * strength) + 0.7 * strength * red
+    query = as_shown(episode.query[:1], model.levels).expand(-1, -1, 3, -1, -1).float()
     rows = []
     for task in range(supports.shape[1]):
         cells = [F.pad(image, (GAP // 2,) * 4, value=PAPER) for image in (*query[:, task], *supports[:, task])]
@@ -65,10 +91,10 @@ def attention_picture(model: FewShotModel, episode: Episode) -> NDArray[np.uint8
     return torch.cat(rows, dim=1).permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
-def _density(model: FewShotModel, episode: Episode) -> Any:
+def _density(model: FewShotModel, support: Tensor) -> Density:
     training = model.training
     model.eval()
     try:
-        return model(episode.support.to(next(model.parameters()).device))
+        return model(support)
     finally:
         model.train(training)

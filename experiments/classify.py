@@ -17,6 +17,7 @@ from tqdm import tqdm
 from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
 from experiments.lineage import record_use
+from experiments.room import room
 from experiments.run_folder import RunFolder, folder_of
 from experiments.tables import markdown, plain
 from metadensity.classification import (
@@ -45,7 +46,7 @@ def _defaults() -> None:
     split = "test"  # noqa: F841
     ways = 5  # noqa: F841
     shots = 1  # noqa: F841
-    queries = 5  # noqa: F841  of each class
+    queries = None  # noqa: F841  of each class; None: 5, or what the classes allow
     episodes = 200  # noqa: F841
     within_group = False  # noqa: F841  all classes of an episode of one group (Omniglot: one alphabet)
     seed = 0  # noqa: F841  of the episodes
@@ -64,7 +65,7 @@ def classify(
     split: str,
     ways: int,
     shots: int,
-    queries: int,
+    queries: int | None,
     episodes: int,
     within_group: bool,
     seed: int,
@@ -94,8 +95,9 @@ def classify(
         if within_group:
             groups = len(eligible_groups(task, ways))
             where += f", within one of {groups} of its {len(set(task.class_group.tolist()))} groups"
+        asked = room(task, [shots], queries, usual_queries=5)[1]
         numbers = range(episodes)
-        drawn = stack_nway([draw_nway(task, index, ways, shots, queries, within_group) for index in numbers])
+        drawn = stack_nway([draw_nway(task, index, ways, shots, asked, within_group) for index in numbers])
     drawn.require_fit(model.event_shape, model.levels, where)
     if keep is not None:
         drawn.save(keep)
@@ -112,7 +114,7 @@ def classify(
     if nearest is not None:
         rows.insert(1, ["nearest neighbour", *_percent(nearest["accuracy"], nearest["interval"]), "", "", ""])
     title = (
-        f"{name} (run {subject.path.name}) on {where}: {drawn.ways}-way, {drawn.shots}-shot, {found.queries} queries "
+        f"{name} ({subject.title}) on {where}: {drawn.ways}-way, {drawn.shots}-shot, {found.queries} queries "
         f"in {found.episodes} episodes"
     )
     notes = _notes(name, nearest)

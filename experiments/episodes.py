@@ -16,6 +16,7 @@ from sacred.run import Run
 
 from experiments.command_line import main, make_experiment
 from experiments.ingredients import NAMED_CONFIGS, build_task, task
+from experiments.room import room
 from experiments.run_folder import folder_of, runs_root
 from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
 
@@ -29,8 +30,8 @@ experiment = make_experiment("episodes", [task], {**_TASKS, "fast": {"shots": [0
 @experiment.config
 def _defaults() -> None:
     split = "test"  # noqa: F841
-    shots = [0, 1, 2, 4, 8]  # noqa: F841  the set is good for every number up to the largest
-    queries = 4  # noqa: F841  queries that share a support
+    shots = None  # noqa: F841  the set is good for every number up to the largest; None: 8, or what the classes allow
+    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes, spread over the classes
     seed = 0  # noqa: F841  of the supports
@@ -40,8 +41,8 @@ def _defaults() -> None:
 def episodes(
     task: dict[str, Any],
     split: str,
-    shots: list[int],
-    queries: int,
+    shots: list[int] | None,
+    queries: int | None,
     draws: int,
     limit: int | None,
     seed: int,
@@ -54,6 +55,7 @@ def episodes(
             f"{source.name} draws its images without end, so there is no set of them to write. experiments.evaluate "
             "takes its episodes 0, 1, 2, ... and records that with a hash."
         )
+    shots, queries = room(source, shots, queries)
     built = EpisodeSet.build(source, shots, queries, draws, seed, limit)
     built.save(folder / FILE)
     images = int((built.query_ids >= 0).sum())
@@ -73,14 +75,16 @@ def episodes(
 def choose_episodes(
     task: TaskDistribution,
     path: str | None,
-    shots: list[int],
-    queries: int,
+    shots: list[int] | None,
+    queries: int | None,
     draws: int,
     limit: int | None,
     seed: int,
     drawn: int,
 ) -> Episodes:
     """The set in the file or run folder ``path``, or where that is None the one that these settings describe.
+
+    shots, queries: None takes the usual ones, as far as the classes have images for them (``experiments.room``).
 
     Tasks that draw their images without end have episodes 0 to ``drawn - 1``. Raises DataError for a file that is
     missing, damaged or of another task or split, ValueError for a setting out of range.
@@ -89,6 +93,7 @@ def choose_episodes(
         if not isinstance(task, ImageTasks):
             raise ValueError(f"episodes={path!r}, but {task.name} has no finite set of images; leave episodes=None.")
         return EpisodeSet.load(find_episodes(str(path)), task)
+    shots, queries = room(task, shots, queries)
     if isinstance(task, ImageTasks):
         return EpisodeSet.build(task, shots, queries, draws, seed, limit)
     return EpisodeRange.build(task, shots, queries, drawn if limit is None else min(drawn, limit))

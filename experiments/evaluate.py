@@ -17,6 +17,7 @@ from experiments.evaluation_report import evaluation_report, group_records, supp
 from experiments.ingredients import NAMED_CONFIGS, build_task
 from experiments.lineage import record_use
 from experiments.plots import save_figure, shot_curve
+from experiments.room import room
 from experiments.run_folder import RunFolder, folder_of
 from experiments.scores import FILE as SCORES
 from experiments.scores import save_scores
@@ -43,8 +44,8 @@ def _defaults() -> None:
     baseline_steps = None  # noqa: F841  None: as in the named configuration "baseline"
     split = "test"  # noqa: F841
     episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
-    shots = [0, 1, 2, 4, 8]  # noqa: F841
-    queries = 4  # noqa: F841  queries that share a support
+    shots = None  # noqa: F841  a list; None: 0, 1, 2, 4 and 8, as far as the classes have images for them
+    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes, spread over the classes
     drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
@@ -64,8 +65,8 @@ def evaluate(
     baseline_steps: int | None,
     split: str,
     episodes: str | None,
-    shots: list[int],
-    queries: int,
+    shots: list[int] | None,
+    queries: int | None,
     draws: int,
     limit: int | None,
     drawn: int,
@@ -82,6 +83,8 @@ def evaluate(
     config = subject.config()
     task = build_task(config["task"], split)
     chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, drawn)
+    if shots is None:
+        shots = [count for count in room(task, None, queries)[0] if count <= chosen.max_shots]
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
     record_use(_run, folder, "evaluated", [subject, *map(RunFolder.find, against)], chosen.hash)
@@ -112,7 +115,7 @@ def evaluate(
     first = next(iter(evaluations))
     row = evaluations[first].rows[0]
     title = (
-        f"{first} (run {subject.path.name}) on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
+        f"{first} ({subject.title}) on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
         f"classes in {row.groups} groups"
     )
     sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)

@@ -12,7 +12,15 @@ from metadensity.support_use import CONTROLS, SupportUse
 from tasks import TaskDistribution
 
 FEW_GROUPS = 20  # below this, say how few: Student's quantile is not yet that of many
-GROUPS = {"omniglot": "alphabet", "hershey": "font", "digits": "digit", "templates": "template"}
+GROUPS = {
+    "omniglot": "alphabet",
+    "hershey": "font",
+    "digits": "digit",
+    "templates": "template",
+    "emoji": "subgroup",
+    "folder": "kind",
+    "mirror": "folder",
+}
 
 
 def evaluation_report(

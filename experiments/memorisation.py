@@ -19,6 +19,7 @@ from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
 from experiments.lineage import record_use
 from experiments.pictures import GAP, PAPER, draw_samples, save_picture, support_beside_samples
+from experiments.room import room
 from experiments.run_folder import RunFolder, folder_of
 from experiments.tables import markdown, plain
 from metadensity.episode import Episode
@@ -26,6 +27,7 @@ from metadensity.files import write_atomically
 from metadensity.memorisation import Closeness, closeness, nearest
 from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
 
+SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
 HEADINGS = ("distance to", "samples", "held-out", "samples equal to one", "P(sample closer)", "95 % interval", "p")
 
 experiment = make_experiment(
@@ -37,7 +39,7 @@ experiment = make_experiment(
 def _defaults() -> None:
     run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
     split = "test"  # noqa: F841
-    shots = 4  # noqa: F841
+    shots = None  # noqa: F841  None: 4, or what the classes allow
     samples = 8  # noqa: F841  of each class
     classes = None  # noqa: F841  at most so many, spread evenly; None: all
     most_heldout = 40  # noqa: F841  images of each class to compare with, where it has as many
@@ -53,7 +55,7 @@ def _defaults() -> None:
 def memorisation(
     run: str,
     split: str,
-    shots: int,
+    shots: int | None,
     samples: int,
     classes: int | None,
     most_heldout: int,
@@ -68,10 +70,11 @@ def memorisation(
     """Compare samples with held-out images by their distance to the support; print, write JSON, Markdown and a PNG."""
     folder, subject = folder_of(_run), RunFolder.find(run)
     config, model = subject.config(), subject.model(device)
+    task = build_task(config["task"], split)
+    shots = room(task, None, 2, SHOTS)[0][-1] if shots is None else shots
     for name, count in (("shots", shots), ("samples", samples), ("most_heldout", most_heldout), ("shown", shown)):
         if count < 1:
             raise ValueError(f"{name}={count}; give at least 1.")
-    task = build_task(config["task"], split)
     unseen, heldout = shares(task, shots, most_heldout)
     batches, digest = one_episode_a_class(task, shots, unseen + heldout, classes, seed, tasks_per_batch)
     record_use(_run, folder, "memorisation", [subject], digest)
@@ -97,7 +100,7 @@ def memorisation(
         picture = save_picture(side_by_side(columns, levels), folder / "memorisation.png")
     rows = [_row(f"{shots} supports", tests["support"]), _row(f"{unseen} unseen images", tests["unseen"])]
     title = (
-        f"{config['model']['name']} (run {subject.path.name}) on {task.name}, {split}: {samples} samples and {heldout} "
+        f"{config['model']['name']} ({subject.title}) on {task.name}, {split}: {samples} samples and {heldout} "
         f"held-out images of each of {len(set(ids.tolist()))} classes, {shots} shots"
     )
     said = verdict(tests["support"], tests["unseen"])
@@ -147,6 +150,11 @@ def shares(task: TaskDistribution, shots: int, most_heldout: int) -> tuple[int, 
     if not isinstance(task, ImageTasks):
         return shots, most_heldout
     left = int(task.class_size.min()) - shots
+    if shots + left < 3:
+        raise ValueError(
+            f"{task.name}, {task.split}, has {shots + left} images of its smallest class; the comparison needs a "
+            "support and 2 others, so it cannot be made for this task."
+        )
     if left < 2:
         raise ValueError(
             f"shots={shots} leave {max(left, 0)} images of the smallest class of {task.name}, {task.split}; the "

@@ -36,7 +36,7 @@ def support_beside_samples(support: Tensor, samples: Tensor, levels: int) -> NDA
     channels = samples.shape[2]
     if channels not in (1, 3) or samples.ndim != 5:
         raise ValueError(f"samples of shape {tuple(samples.shape)} are no pictures; they need 1 or 3 channels in 2-D.")
-    blocks = [_row(grey(part, levels)) for part in (support, samples) if len(part)]
+    blocks = [_row(as_shown(part, levels)) for part in (support, samples) if len(part)]
     line = torch.full((*blocks[0].shape[:3], 1), LINE, dtype=torch.uint8)
     rows = torch.cat([blocks[0]] + [piece for block in blocks[1:] for piece in (line, block)], dim=-1)
     rows = torch.nn.functional.pad(rows, (0, 0, GAP // 2, GAP // 2), value=PAPER)  # (tasks, C, height, width)
@@ -53,10 +53,20 @@ def save_picture(picture: NDArray[np.uint8], path: str | Path, zoom: int = 3) ->
     return path
 
 
-def grey(pixels: Tensor, levels: int) -> Tensor:
-    """Pixels as they are shown, in 0 to 255: ink on paper for two levels."""
-    grey = (pixels.float() * (255 / (levels - 1))).round().to(torch.uint8)
-    return 255 - grey if levels == 2 else grey
+def as_shown(pixels: Tensor, levels: int) -> Tensor:
+    """Pixels ``(..., C, H, W)`` as they are shown, uint8 0 to 255: ink on paper for two levels of one channel.
+
+    Level 0 is black and the last one white, or none and all of a colour: no picture is stretched to its own range.
+    """
+    light = (pixels.float() * (255 / (levels - 1))).round().to(torch.uint8)
+    return 255 - light if levels == 2 and pixels.shape[-3] == 1 else light
+
+
+def image_array(pixels: Tensor, levels: int) -> NDArray[np.uint8]:
+    """One image ``(C, H, W)`` as ``(H, W, 3)``, for matplotlib's imshow. Raises ValueError for no 1 or 3 channels."""
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+        raise ValueError(f"pixels of shape {tuple(pixels.shape)} are no picture; give (1 or 3, height, width).")
+    return as_shown(pixels, levels).expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def _row(images: Tensor) -> Tensor:

@@ -141,8 +141,9 @@ class Page:
         if not path.is_file():
             return note(f"{self.record.config.get('model.name')} has no attention over its supports.")
         text = (
-            "A validation image, a line, its supports; red where the image looks while it is scored, on average over "
-            "its ink. The strongest red of a row is its largest weight."
+            "A validation image, a line, its supports; red (in colour: bright, the rest dark) where the image looks "
+            "while it is scored, on average over its ink, which in grey or colour is what differs from its median "
+            "level. The strongest mark of a row is its largest weight."
         )
         return HTML(picture(path, "Attention of a query over its supports") + paragraph(text))
 

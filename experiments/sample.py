@@ -1,7 +1,9 @@
 """Draw from a trained run, support beside samples: ``python -m experiments.sample with run=latest``.
 
-Or complete images of the classes: ``with run=latest observed=top``. Each image has a seed of its own, and they are
-drawn some at a time: interrupted, the run writes those that are finished.
+Or complete images of the classes: ``with run=latest observed=top``. What comes first in the order in which the model
+draws is completed exactly: ``top`` for most, ``small`` (every second pixel, so the image is enlarged) for multiscale;
+anything else takes ``approximate=True``, and is. Each image has a seed of its own, and they are drawn some at a time:
+interrupted, the run writes those that are finished.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
 from experiments.lineage import record_use
 from experiments.pictures import save_picture, support_beside_samples
+from experiments.room import room
 from experiments.run_folder import RunFolder, folder_of
 from metadensity import Density, Episode
-from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.density import IndependentDensity
 from metadensity.files import content_hash, write_tensors
+from metadensity.ordered import OrderedDensity
 
-OBSERVED = ("top", "left")
+SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
+OBSERVED = ("top", "left", "small")
 
 experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shots": 1, "samples": 2}})
 
@@ -36,12 +40,12 @@ def _defaults() -> None:
     run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
     split = "test"  # noqa: F841
     tasks = 10  # noqa: F841  how many classes
-    shots = 4  # noqa: F841
+    shots = None  # noqa: F841  None: 4, or what the classes allow
     samples = 8  # noqa: F841  of each class
     index = 0  # noqa: F841  which episode
     temperature = 1.0  # noqa: F841  what logits are divided by; 1 draws from the density itself
-    observed = None  # noqa: F841  "top": complete each class's query image from its upper half; "left": from its left one
-    approximate = False  # noqa: F841  allow "left": each pixel is drawn given those before it in raster order alone
+    observed = None  # noqa: F841  complete each class's query image from its "top" or "left" half, or a "small" image
+    approximate = False  # noqa: F841  allow what is not exact: each pixel is drawn given those before it alone
     images_at_once = 64  # noqa: F841  what is drawn together, and lost together where a run is interrupted
     device = "cpu"  # noqa: F841
     seed = 0  # noqa: F841  of the samples
@@ -53,7 +57,7 @@ def sample(
     run: str,
     split: str,
     tasks: int,
-    shots: int,
+    shots: int | None,
     samples: int,
     index: int,
     temperature: float,
@@ -71,13 +75,14 @@ def sample(
     """
     folder, subject = folder_of(_run), RunFolder.find(run)
     source = build_task(subject.config()["task"], split)
+    shots = room(source, None, 1, SHOTS)[0][-1] if shots is None else shots
     episode = source.episode(index, tasks=tasks, shots=shots, queries=1)
     model = subject.model(device)
     digest = content_hash({"support": episode.support, "query": episode.query})
     record_use(_run, folder, "sampled", [subject], digest)
     provenance = {"run": str(subject.path), "weights_sha256": model.provenance["weights_sha256"], "seed": seed}
     how = {"temperature": temperature, "observed": observed, "approximate": approximate}
-    known = None if observed is None else observe(episode.query, half(observed, episode))
+    known = None if observed is None else observe(episode.query, part_of(observed, episode))
     began = time.perf_counter()
     with torch.no_grad():
         density = model(episode.support.to(device))
@@ -102,22 +107,30 @@ def sample(
     }
 
 
-def half(observed: str, episode: Episode) -> Tensor:
-    """Where an image is observed, bool ``(C, *space)``: the first half of its first or of its last dimension.
+def part_of(observed: str, episode: Episode) -> Tensor:
+    """Where an image is observed, bool ``(C, *space)``.
 
+    "top", "left": the first half of its first or of its last dimension; "small": every second pixel of each.
     Raises ValueError for another name.
     """
     if observed not in OBSERVED:
-        raise ValueError(f"observed={observed!r}; choose 'top' (exact), 'left' (approximate), or None for samples.")
+        raise ValueError(
+            f"observed={observed!r}; choose 'top' (exact but for multiscale), 'small' (every second pixel; exact for "
+            "multiscale), 'left' (approximate), or None for samples."
+        )
     mask = torch.zeros(episode.event_shape, dtype=torch.bool)
-    dim = 1 if observed == "top" else -1
-    mask.narrow(dim, 0, mask.shape[dim] // 2).fill_(True)
+    if observed == "small":
+        every_second: Any = (..., *(slice(None, None, 2) for _ in mask.shape[1:]))
+        mask[every_second] = True
+    else:
+        dim = 1 if observed == "top" else -1
+        mask.narrow(dim, 0, mask.shape[dim] // 2).fill_(True)
     return mask
 
 
 def _parts(density: Density, samples: int, seed: int, known: Tensor | None, **options: Any) -> Iterator[Part]:
-    """Some samples at a time; all at once from a density that does not draw in raster order, pixel by pixel."""
-    alone = isinstance(density, AutoregressiveDensity | IndependentDensity)
+    """Some samples at a time; all at once from a density that draws its pixels in no order."""
+    alone = isinstance(density, OrderedDensity | IndependentDensity)
     if alone or known is not None or options["temperature"] != 1:
         yield from complete_in_parts(density, seeds_of(seed, samples, density.tasks), known, **options)
     else:

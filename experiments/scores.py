@@ -27,7 +27,9 @@ def save_scores(path: Path, evaluations: Mapping[str, Evaluation], identity: dic
         for shots, scores in evaluation.scores.items():
             arrays[f"{number}/{shots}/nats"] = scores.nats
             arrays |= {f"{shots}/{name}": getattr(scores, name) for name in SHARED}
-    write_arrays(path, arrays, {"kind": "scores", "version": 1, "models": list(evaluations), "identity": identity})
+    write_arrays(
+        path, arrays, {"kind": "scores", "version": 1, "models": list(evaluations), "identity": identity}, True
+    )
 
 
 def load_scores(path: Path) -> tuple[dict[str, dict[int, Scores]], dict[str, Any]]:

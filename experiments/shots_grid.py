@@ -44,7 +44,7 @@ def _defaults() -> None:
     runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
     split = "test"  # noqa: F841
     episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
-    queries = 4  # noqa: F841  queries that share a support
+    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes, spread over the classes
     drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
@@ -66,7 +66,7 @@ def shots_grid(
     runs: list[str | int],
     split: str,
     episodes: str | None,
-    queries: int,
+    queries: int | None,
     draws: int,
     limit: int | None,
     drawn: int,

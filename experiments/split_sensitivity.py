@@ -45,7 +45,7 @@ def _defaults() -> None:
     runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
     split = "test"  # noqa: F841
     shots = [0, 1, 2, 4, 8]  # noqa: F841  in the test
-    queries = 4  # noqa: F841  queries that share a support
+    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes of a split, spread over the classes
     duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.leaks.DUPLICATES
@@ -66,7 +66,7 @@ def split_sensitivity(
     runs: list[str | int],
     split: str,
     shots: list[int],
-    queries: int,
+    queries: int | None,
     draws: int,
     limit: int | None,
     duplicates: str,

@@ -52,10 +52,15 @@ class AutoregressiveDensity(OrderedDensity):
         """Where pixels are drawn."""
         return self.network.input.positions.device
 
+    @property
+    def attends(self) -> bool:
+        """See ``OrderedDensity.attends``."""
+        return self.condition.memory is not None
+
     def attention_weights(self, value: Tensor) -> Tensor:
         """See ``OrderedDensity.attention_weights``."""
         self.check_value(value)
-        if self.condition.memory is None:
+        if not self.attends:
             raise ValueError("This density looks at no supports while it scores; take a model with attention.")
         weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
         return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])

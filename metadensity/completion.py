@@ -1,9 +1,9 @@
 """Drawing image by image: a seed for each, from what is known of it, in parts of which none is lost.
 
 What comes first in the order in which a density draws is completed exactly: where no observed pixel depends on an
-unobserved one, the rest is drawn from p(rest | observed, support). For most networks that order is the raster's, and the
-upper half comes first. A multiscale density draws a small image, every so many-th pixel, and then those between: for it
-a smaller image comes first, which it enlarges exactly, and the upper half does not. Any other mask is completed
+unobserved one, the rest is drawn from p(rest | observed, support). For most networks that order is the raster's, and
+the upper half comes first. A multiscale density draws a small image, every so many-th pixel, and then those between:
+for it a smaller image comes first, which it enlarges exactly, and the upper half does not. Any other mask is completed
 approximately, and only where asked for: each unobserved pixel is drawn given the pixels before it, observed or drawn,
 and not given those observed after it, which such a model could only take account of by weighing many completions.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -80,22 +81,40 @@ class Density(Distribution):
 class IndependentDensity(Density):
     """Pixels independent of one another, each with its own categorical distribution.
 
-    logits: ``(tasks, levels, C, *space)``, normalised here.
+    logits: ``(tasks, levels, C, *space)``, normalised here; or ``(1, levels, C, *space)``, the same for all ``tasks``.
+    log_probs: what they are normalised to. A table of 256 levels is large: no copy of it is made for each image.
     """
 
-    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        tasks, levels, *event_shape = logits.shape
+    log_probs: Tensor
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None, tasks: int | None = None) -> None:
+        given, levels, *event_shape = logits.shape
         self.log_probs = logits.log_softmax(1)
-        super().__init__(tasks, event_shape, levels, validate_args)
+        super().__init__(given if tasks is None else tasks, event_shape, levels, validate_args)
 
     def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        table = self.log_probs.movedim(1, -1)
-        return table.expand(*value.shape, -1).gather(-1, value.long().unsqueeze(-1)).squeeze(-1)
+        return look_up(self.log_probs, value)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         uniforms = torch.rand(self._extended(sample_shape), generator=generator, device=self.log_probs.device)
         return invert_cdf(self.log_probs.movedim(1, -1), uniforms)
+
+
+def look_up(table: Tensor, value: Tensor) -> Tensor:
+    """The entries of a table of all levels at those of images, the shape of ``value``.
+
+    table: ``(tasks, levels, C, *space)``, or with 1 for tasks where all share it.
+    value: integers ``(*sample, tasks, C, *space)``.
+    """
+    tasks, levels, *event_shape = table.shape
+    places = math.prod(event_shape)
+    index = value.long() * places + torch.arange(places, device=value.device).view(event_shape)
+    if tasks > 1:
+        first = torch.arange(tasks, device=value.device) * (levels * places)
+        index = index + first.view(tasks, *[1] * len(event_shape))
+    # Not gather: its gradient is of the size of the table for each image.
+    return table.reshape(-1).index_select(0, index.reshape(-1)).view(value.shape)
 
 
 def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:

@@ -35,6 +35,11 @@ class OrderedDensity(Density):
     def device(self) -> torch.device:
         """Where pixels are drawn."""
 
+    @property
+    @abstractmethod
+    def attends(self) -> bool:
+        """Whether it looks at its supports while it scores, so that there are ``attention_weights``."""
+
     @abstractmethod
     def attention_weights(self, value: Tensor) -> Tensor:
         """Where each place looks in the supports while it is scored: ``(*sample, tasks, J, *space)``.

@@ -104,15 +104,18 @@ def sha256_of_arrays(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def write_arrays(path: Path, arrays: Arrays, head: dict[str, Any]) -> None:
-    """Write arrays with a JSON head and a checksum over both: to a temporary name, synced, then renamed."""
+def write_arrays(path: Path, arrays: Arrays, head: dict[str, Any], compressed: bool = False) -> None:
+    """Write arrays with a JSON head and a checksum over both: to a temporary name, synced, then renamed.
+
+    compressed: smaller, and slower to write and read.
+    """
     stored: Arrays = {**arrays, "head": np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             checksum = np.frombuffer(bytes.fromhex(sha256_of_arrays(stored)), dtype=np.uint8)
-            np.savez(file, allow_pickle=False, sha256=checksum, **stored)
+            (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, sha256=checksum, **stored)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -72,9 +72,7 @@ ADAPTATION = Plan(
             "Attention Meta, late layers down the NLL",
             **_quarter_hour("attention_meta", "dot", steps=540, **_LATE),
         ),
-        "attention_half": Entry(
-            "Attention PixelCNN, half the time", **_quarter_hour("attention", "dot", steps=1750), listed=False
-        ),
+        "attention_half": Entry("Attention PixelCNN, half the time", **_quarter_hour("attention", "dot", steps=1750)),
         "attention_first": Entry(
             "Attention first, then late layers down the NLL",
             **_quarter_hour("attention_meta", "dot", steps=270, **_LATE),

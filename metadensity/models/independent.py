@@ -20,4 +20,4 @@ class IndependentPixels(FewShotModel):
 
     def condition(self, support: Tensor) -> IndependentDensity:
         """The same for every support."""
-        return IndependentDensity(self.logits.expand(support.shape[1], *self.logits.shape))
+        return IndependentDensity(self.logits[None], tasks=support.shape[1])

@@ -79,6 +79,11 @@ class MultiscaleDensity(OrderedDensity):
         """Where pixels are drawn."""
         return self.base.device
 
+    @property
+    def attends(self) -> bool:
+        """See ``OrderedDensity.attends``."""
+        return self.base.attends
+
     def attention_weights(self, value: Tensor) -> Tensor:
         """Each place in the network that generates it, base or upscaler; see ``OrderedDensity.attention_weights``."""
         self.check_value(value)

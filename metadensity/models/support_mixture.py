@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.density import Density, invert_cdf
+from metadensity.density import Density, invert_cdf, look_up
 from metadensity.models.base import FewShotModel
 
 
@@ -27,43 +27,43 @@ class SupportMixture(FewShotModel):
 
     def condition(self, support: Tensor) -> MixtureDensity:
         """One component a support image, and the prior."""
-        shots, tasks = support.shape[:2]
-        prior = self.logits.softmax(0)
-        levels = torch.arange(self.levels, device=support.device).view(-1, *[1] * len(self.event_shape))
-        kept = (support.unsqueeze(2) == levels).to(prior.dtype)  # F.one_hot looks at the values, which vmap refuses
-        noise = self.noise_logit.sigmoid()
-        components = torch.cat([(1 - noise) * kept + noise * prior, prior.expand(1, tasks, *prior.shape)])
-        weights = torch.cat([torch.zeros_like(self.prior_logit).expand(shots), self.prior_logit[None]]).log_softmax(0)
-        return MixtureDensity(components.log(), weights)
+        weights = torch.cat([torch.zeros_like(self.prior_logit).expand(len(support)), self.prior_logit[None]])
+        return MixtureDensity(support, self.logits.log_softmax(0), self.noise_logit, weights.log_softmax(0))
 
 
 class MixtureDensity(Density):
-    """A mixture of densities with independent pixels.
+    """A mixture of densities with independent pixels: one for each image of a support, and their common prior.
 
-    log_probs: ``(components, tasks, levels, C, *space)``; log_weights: ``(components,)``, both normalised.
+    images: ``(S, tasks, C, *space)``; prior: ``(levels, C, *space)`` log-probabilities; noise_logit: log-odds of a
+    pixel to be redrawn; log_weights: ``(S + 1,)``, normalised, the prior's last.
+    Nothing here holds a table of all levels for each task, which 256 of them make large.
     """
 
-    def __init__(self, log_probs: Tensor, log_weights: Tensor, validate_args: bool | None = None) -> None:
-        _, tasks, levels, *event_shape = log_probs.shape
-        self.log_probs, self.log_weights = log_probs, log_weights
-        super().__init__(tasks, event_shape, levels, validate_args)
+    def __init__(self, images: Tensor, prior: Tensor, noise_logit: Tensor, log_weights: Tensor) -> None:
+        self.images, self.prior, self.noise_logit, self.log_weights = images, prior, noise_logit, log_weights
+        super().__init__(images.shape[1], images.shape[2:], len(prior))
 
     def _pixel_log_prob(self, value: Tensor) -> Tensor:
         """The conditionals of the mixture: differences of its running totals in raster order, channels fastest."""
         dims = len(self.event_shape) - 1
-        index = value.long().unsqueeze(-1)
-        terms = torch.stack(
-            [table.movedim(1, -1).expand(*value.shape, -1).gather(-1, index)[..., 0] for table in self.log_probs]
-        )
-        terms = terms.movedim(-dims - 1, -1)  # (components, *sample, tasks, *space, C)
+        noise, by_prior = self.noise_logit.sigmoid(), look_up(self.prior[None], value)
+        redrawn = noise * by_prior.exp()
+        kept = [(redrawn + (1 - noise) * (value == image)).log() for image in self.images]
+        terms = torch.stack([*kept, by_prior]).movedim(-dims - 1, -1)  # (components, *sample, tasks, *space, C)
         running = terms.flatten(-dims - 1).cumsum(-1) + self.log_weights.view(-1, *[1] * (value.ndim - dims))
         total = F.pad(running.logsumexp(0), (1, 0))
         return total.diff(dim=-1).view(terms.shape[1:]).movedim(-1, -dims - 1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        shape, device = self._extended(sample_shape), self.log_probs.device
+        shape, device = self._extended(sample_shape), self.prior.device
+        uniforms = torch.rand(shape, generator=generator, device=device)
+        drawn = invert_cdf(self.prior.movedim(0, -1), uniforms)
+        if not len(self.images):
+            return drawn
         choices = torch.rand(*sample_shape, self.tasks, generator=generator, device=device)
         component = invert_cdf(self.log_weights, choices)  # (*sample, tasks)
-        table = self.log_probs[component, torch.arange(self.tasks, device=device)].movedim(len(sample_shape) + 1, -1)
-        return invert_cdf(table, torch.rand(shape, generator=generator, device=device))
+        image = self.images.long()[component.clamp(max=len(self.images) - 1), torch.arange(self.tasks, device=device)]
+        kept = torch.rand(shape, generator=generator, device=device) >= self.noise_logit.sigmoid()
+        of_image = (component < len(self.images))[(...,) + (None,) * len(self.event_shape)]
+        return torch.where(kept & of_image, image, drawn)

@@ -162,7 +162,7 @@ def test_who_interrupts_keeps_the_parts(capsys: pytest.CaptureFixture[str]) -> N
 CORNERS = [[1, 0, 1], [0, 0, 0], [1, 0, 1]]
 
 
-@pytest.mark.parametrize("mask", [CORNERS, [[1, 0, 1], [0, 0, 0], [1, 1, 1]], [[1, 1, 1], [0, 0, 1], [1, 1, 1]]])
+@pytest.mark.parametrize("mask", [CORNERS, [[1, 0, 1], [0, 0, 0], [1, 1, 1]], [[1, 1, 1], [0, 0, 0], [1, 1, 1]]])
 def test_a_smaller_image_is_enlarged_exactly(mask: list[list[int]]) -> None:
     """Its own pixels, and some of a group: they do not depend on one another."""
     chance = fit(density(MultiscalePixelCNN), torch.tensor([mask]).bool(), approximate=False)
