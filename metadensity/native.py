@@ -1,8 +1,8 @@
-"""The line of the cached sampler as a small native kernel, built by the C++ compiler of the machine when first needed.
+"""Small native kernels, built by the C++ compiler of the machine when first needed; here that of the cached sampler.
 
-It takes a second or two to build and is kept in the user's cache folder, under a hash of its source and of what the
-processor can do. Without a compiler, or with METADENSITY_NATIVE=0 in the environment, samplers run the same steps in
-torch; both draw the same pixels.
+One takes a few seconds to build and is kept in the user's cache folder, under a hash of its source and of what the
+processor can do. Without a compiler, or with METADENSITY_NATIVE=0 in the environment, the same is computed in torch:
+samplers draw the same pixels, layers (``nn/native_layer.py``) give the same but for rounding.
 """
 
 from __future__ import annotations
@@ -50,14 +50,8 @@ class _Line(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it is switched off or cannot be built (which is logged, once)."""
-    if os.environ.get("METADENSITY_NATIVE") == "0":
-        return None
-    try:
-        found = ctypes.CDLL(str(build(_folder())))
-    except (OSError, subprocess.SubprocessError) as problem:
-        output = getattr(problem, "stderr", None) or b""
-        _log.info("Samplers run in torch alone, more slowly: %s %s", problem, output.decode(errors="replace"))
+    """The compiled kernel of samplers, or None where it is switched off or cannot be built (which is logged, once)."""
+    if (found := load(SOURCE, "Samplers")) is None:
         return None
     for dtype in ("float", "double"):
         getattr(found, f"line_{dtype}").argtypes = [ctypes.POINTER(_Line), ctypes.c_int64, ctypes.c_int64]
@@ -67,24 +61,37 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def build(folder: Path) -> Path:
-    """Compile the kernel into ``folder`` unless it lies there; returns its path.
+def load(source: Path, users: str) -> ctypes.CDLL | None:
+    """The kernel of ``source``, or None where it is switched off or cannot be built: the log says so of ``users``."""
+    if os.environ.get("METADENSITY_NATIVE") == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(build(_folder(), source)))
+    except (OSError, subprocess.SubprocessError) as problem:
+        output = getattr(problem, "stderr", None) or b""
+        _log.info("%s run in torch alone, more slowly: %s %s", users, problem, output.decode(errors="replace"))
+        return None
+
+
+def build(folder: Path, source: Path = SOURCE) -> Path:
+    """Compile the kernel of ``source`` into ``folder`` unless it lies there; returns its path.
 
     Raises OSError where there is no compiler or the folder cannot be written, SubprocessError where compiling fails.
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     if compiler is None:
         raise FileNotFoundError("there is no C++ compiler (c++, g++, clang++, or the one named by CXX).")
-    command = [*compiler.split(), *FLAGS, str(SOURCE)]
+    command = [*compiler.split(), *FLAGS, str(source)]
     described = "\n".join([*command[:-1], platform.machine(), _processor()])
-    digest = hashlib.sha256(described.encode() + SOURCE.read_bytes()).hexdigest()
-    target = folder / f"line-{digest[:16]}.so"
+    text = b"".join(path.read_bytes() for path in [source, *sorted(source.parent.glob("native_*.h"))])
+    digest = hashlib.sha256(described.encode() + text).hexdigest()
+    target = folder / f"{source.stem.removeprefix('native_')}-{digest[:16]}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(suffix=".part", dir=folder)
         os.close(handle)
         try:  # to a temporary name, then renamed: builds at the same time do not meet, and none is left half done
-            subprocess.run([*command, "-o", temporary], check=True, capture_output=True, timeout=120)
+            subprocess.run([*command, "-o", temporary], check=True, capture_output=True, timeout=300)
             os.replace(temporary, target)
         finally:
             Path(temporary).unlink(missing_ok=True)

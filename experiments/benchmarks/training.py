@@ -1,13 +1,15 @@
 """A training step (episode, forward, backward, optimiser) against the plain one and the plain PixelCNN's.
 
-Each side is the trainer's own update. In every round each side makes one step of the same episodes; the loss curves
+Each side is the trainer's own update. The plain one is computed by torch's operations alone, without native kernels
+and with the gate as it is written. In every round each side makes one step of the same episodes; the loss curves
 are asserted to agree. Also: which share of the matrix products' peak, measured in the same run, the step reaches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -20,13 +22,13 @@ from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, matmul_peak, row
 from metadensity import Episode, FewShotModel
 from metadensity.models import MODELS, UnconditionalPixelCNN
-from metadensity.nn import causal
-from metadensity.nn.gate import gate, gate_plain
+from metadensity.nn import causal, native_additive
+from metadensity.nn.gate import gate_plain
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks import TASKS
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False}
-"""The same network in float32, contiguous, eager."""
+"""The same network in float32, contiguous, eager, under ``torch_alone``."""
 FAST: dict[str, Any] = {"precision": "float32", "channels_last": True}
 """The settings of TrainingConfig that make it fast."""
 SHARED: dict[str, Any] = {"tasks": 16, "queries": 2, "shots": (4,), "steps": 1000, "warmup": 0, "learning_rate": 1e-3}
@@ -98,15 +100,23 @@ def _rows_of(work: Work, shared: dict[str, Any], repeats: int, peaks: dict[torch
     return found
 
 
+@contextmanager
+def torch_alone() -> Iterator[None]:
+    """No native kernels, and the gate as it is written, an operation at a time."""
+    without = patch.object(native_additive, "possible", lambda *_: False)
+    with patch.object(causal, "native_layer", lambda *_: None), patch.object(causal, "gate", gate_plain), without:
+        yield
+
+
 class Steps:
-    """Training, a step a call; keeps the losses. plain: with the gate as it is written, an operation at a time."""
+    """Training, a step a call; keeps the losses. plain: under ``torch_alone``."""
 
     def __init__(self, trainer: MetaTrainer, plain: bool = False) -> None:
         self.trainer, self.losses = trainer, list[float]()
-        self.gate = gate_plain if plain else gate
+        self.within: Callable[[], Any] = torch_alone if plain else nullcontext
 
     def __call__(self) -> None:
-        with patch.object(causal, "gate", self.gate):
+        with self.within():
             self.losses.append(self.trainer._update(None)[0])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metadensity.nn import native_additive
 from metadensity.nn.blockwise import as_more_tasks, through_softmax
 
 HELD = 1 << 24  # scores, 64 MiB of float32
@@ -72,10 +73,11 @@ class _AdditiveScores(torch.autograd.Function):
 def additive_attention(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
     """What queries read, the faster way that memory allows; see ``additive_read_plain``.
 
-    Up to HELD scores are held where a gradient may be asked for, which then needs a pass less; beyond that none are.
+    Up to HELD scores are held where a gradient may be asked for, which then needs a pass less; beyond that none are,
+    nor where the native kernel computes.
     """
     few = query[..., 0].numel() * keys.shape[1] <= HELD
-    if few and torch.is_grad_enabled():
+    if few and torch.is_grad_enabled() and not native_additive.possible(query, keys, values, score):
         return additive_scores(query, keys, score).softmax(-1) @ values
     return additive_read(query, keys, values, score)
 
@@ -104,6 +106,8 @@ class _AdditiveRead(torch.autograd.Function):
 
     @staticmethod
     def forward(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
+        if native_additive.possible(query, keys, values, score):
+            return native_additive.read(query, keys, values, score)
         read = query.new_empty(*query.shape[:2], values.shape[2])
         for task, rows in _blocks(query, keys):
             block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])
@@ -127,6 +131,8 @@ class _AdditiveRead(torch.autograd.Function):
             slope = through_softmax(weights, gradient @ values.mT).unsqueeze(3)
             inner = slope * (1 - block.square()) * score[:, None, None]
             return inner.sum(2), inner.sum(1), weights.mT @ gradient, (slope * block).sum((1, 2))
+        if native_additive.possible(query, keys, values, score):
+            return native_additive.gradients(gradient, query, keys, values, score)
         for_query, for_keys = torch.empty_like(query), torch.zeros_like(keys)
         for_values, for_score = torch.zeros_like(values), score.new_zeros(score.shape)
         for task, rows in _blocks(query, keys):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.gate import gate
+from metadensity.nn.native_layer import native_layer
 
 CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -128,9 +129,17 @@ class GatedLayer(nn.Module):
         return [context(vector)[(...,) + (None,) * dims] for context in self.contexts]
 
     def forward(
-        self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None
+        self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None, total: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output."""
+        """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output plus ``total``."""
+        if len(stacks) == 2:
+            v, h = stacks
+            weight = None if self.read is None else self.read.weight
+            link: Any = self.links[0]
+            convs = [self.conv(k) for k in range(2)]
+            found = native_layer(v, h, biases, read, total, convs, link.weight, weight, self.out)
+            if found is not None:
+                return [found[0], found[1]], found[2]
         new: list[Tensor] = []
         z = self.convs[0](stacks[0])
         for k in range(len(self.convs)):
@@ -144,4 +153,4 @@ class GatedLayer(nn.Module):
             z = z + self.read(read)
         residual, skip = self.outputs(z)
         new.append(stacks[-1] + residual if self.residual else residual)
-        return new, skip
+        return new, skip if total is None else total + skip

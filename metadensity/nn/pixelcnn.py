@@ -93,12 +93,12 @@ class PixelCNN(nn.Module):
         pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
         """
         stacks = [self.input(pixels)] * self.dims
-        read, total = None, None
+        read: Tensor | None = None
+        total: Tensor | None = None
         for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
             if i == self.middle and self.attention is not None and condition.memory is not None:
                 read = self.attention(condition.memory, stacks[-1])
-            stacks, skip = layer(stacks, biases, read)
-            total = skip if total is None else total + skip
+            stacks, total = layer(stacks, biases, read, total)
         assert total is not None
         return cast(Tensor, self.penult(F.relu(total)))
 
