@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import metadensity
-from experiments import lineage, reproduce, train
+from experiments import evaluate, lineage, reproduce, train
+from experiments.ingredients import build_model
 from experiments.reproductions import PLANS
 from experiments.reproductions.records import ROOT, read_records, write_record
 from experiments.reproductions.tables import between, gain, markdown, put_between
 from experiments.reproductions.trained import find_run, finished, recipe
+from experiments.run_folder import RunFolder
 from metadensity.comparison import IncomparableError
 from metadensity.files import DamagedFileError
 
@@ -50,8 +52,12 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
     rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}
     assert rows == {row["shots"]: row["nats_per_image"] for row in records[entry].values["rows"]}
-    shipped = metadensity.load(tmp_path / "weights" / f"{plan.family}-{entry}.safetensors")
+    file = tmp_path / "weights" / f"{plan.family}-{entry}.safetensors"
+    shipped = metadensity.load(file)
     assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
+    evaluated = script(evaluate.experiment, "fast", run=str(file), baselines=False)  # a file stands where a run does
+    assert evaluated.result["weights_sha256"] == shipped.provenance["weights_sha256"]
+    assert evaluated.result["task"]["name"] == "omniglot"
 
 
 def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any, tmp_path: Path) -> None:
@@ -86,6 +92,13 @@ def test_speeds_are_of_every_training(script: Any) -> None:
     assert made.result["seconds"].keys() == trainings
     assert min(made.result["seconds"].values()) > 0
     assert len((Path(made.result["folder"]) / "speeds.md").read_text().splitlines()) == len(trainings) + 4
+
+
+def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(tmp_path: Path) -> None:
+    model = build_model({"name": "independent"}, (1, 4, 4), 2, 0)
+    metadensity.save(model, tmp_path / "model.safetensors")
+    with pytest.raises(DamagedFileError, match="does not say which task"):
+        RunFolder.find(str(tmp_path / "model.safetensors"))
 
 
 def test_unknown_entries_are_named(script: Any) -> None:
