@@ -162,7 +162,7 @@ def test_sliders_choose_shots_temperature_and_seed(monkeypatch: pytest.MonkeyPat
     fake.FloatSlider = lambda value, min, max, step, **_: (value, min, max)
     fake.interact = lambda function, **sliders: asked.update(sliders, function=function)
     monkeypatch.setitem(sys.modules, "ipywidgets", fake)
-    exec(slider_cell(), {"show": "the function"})
+    exec(slider_cell(), {"show": "the function", "few": 4, "most": 8})
     assert asked == {"function": "the function", "shots": (4, 0, 8), "temperature": (1.0, 0.3, 1.5), "seed": (0, 0, 99)}
 
 

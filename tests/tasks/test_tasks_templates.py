@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 
 from metadensity import Episode
 from metadensity.evaluation import clustered_mean
-from metadensity.models.support_mixture import MixtureDensity
 from tasks import TASKS, TemplateTasks
 from tasks._template_density import TemplateDensity
 from tests.contracts.checks_density import all_images, goodness_of_fit, table
@@ -90,17 +90,21 @@ def test_pixel_terms_are_the_conditionals(options: dict[str, Any]) -> None:
     torch.testing.assert_close(density.pixel_log_prob(value), expected, rtol=0, atol=1e-12)
 
 
-def test_the_generic_mixture_agrees() -> None:
-    """One matrix product against the library's mixture, which looks pixels up component by component."""
+def test_torchs_mixture_agrees() -> None:
+    """One matrix product against torch's own mixture of Bernoulli pixels, of the whole image and of every prefix."""
     task = make(classes=5, flip=0.2)
     episode = task.episode(3, tasks=2, shots=1, queries=4)
     density = task.optimum(episode)
-    ink = (density.components * (1 - 2 * task.flip) + task.flip).view(-1, 1, *task.event_shape)
+    ink = density.components * (1 - 2 * task.flip) + task.flip
+    pixels = episode.query.double().flatten(2)  # one channel: in raster order
+    prefixes = density.pixel_log_prob(episode.query).flatten(2).cumsum(-1)
     for number in range(2):
-        twin = MixtureDensity(torch.stack([1 - ink, ink], 2).log(), density.log_weights[number])
-        query = episode.query[:, number : number + 1]
-        torch.testing.assert_close(density.log_prob(episode.query)[:, number], twin.log_prob(query)[:, 0])
-        torch.testing.assert_close(density.pixel_log_prob(episode.query)[:, number], twin.pixel_log_prob(query)[:, 0])
+        weights = Categorical(logits=density.log_weights[number])
+        for length in range(1, ink.shape[1] + 1):
+            twin = MixtureSameFamily(weights, Independent(Bernoulli(ink[:, :length]), 1))
+            expected = twin.log_prob(pixels[:, number, :length])
+            torch.testing.assert_close(prefixes[:, number, length - 1], expected)
+        torch.testing.assert_close(density.log_prob(episode.query)[:, number], expected)
 
 
 def test_pixel_terms_sum_to_log_prob_over_many_chunks() -> None:
