@@ -24,9 +24,9 @@ from experiments.evaluate import UNITS
 from experiments.ingredients import build_task
 from experiments.reproductions import PLANS, Entry, Plan
 from experiments.reproductions.omniglot import QUARTER_HOUR
-from experiments.reproductions.records import Record, write_record
+from experiments.reproductions.records import ROOT, Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
-from experiments.reproductions.tables import sections
+from experiments.reproductions.tables import markdown, put_between, sections
 from experiments.reproductions.trained import Trained, trained
 from experiments.run_folder import folder_of
 from experiments.tables import cost_record, records
@@ -50,6 +50,7 @@ def _defaults() -> None:
     keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
     limit = None  # noqa: F841  at most so many test episodes; None: as the plan says
     train_limit = None  # noqa: F841  the same of training classes
+    document = "README.md"  # noqa: F841  of the command readme
     tasks_per_batch = 16  # noqa: F841
     fast = False  # noqa: F841  tiny nets and four steps: to see that it works
     device = "cpu"  # noqa: F841
@@ -85,6 +86,13 @@ def speeds(fast: bool, _run: Run) -> dict[str, Any]:
     folder = folder_of(_run)
     write_atomically(folder / "speeds.md", table.markdown().encode())
     return {"folder": str(folder), "seconds": found}
+
+
+@experiment.command
+def readme(document: str) -> None:
+    """Write the tables of the repository's records into the README, or another document with their marks."""
+    for plan in PLANS.values():
+        put_between(Path(document), plan.name, markdown(plan, read_records(ROOT / plan.name, plan)))
 
 
 def reproduce(
@@ -187,7 +195,7 @@ def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "seed"}
+    return {key: value for key, value in config.items() if key not in ("seed", "document")}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
 
 def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
     """nats/image and nats/dim, test (train); what the paper has, as recalled."""
-    headings = ["model", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots), "steps", "parameters"]
+    headings = ["model", *_columns(plan), "steps", "parameters"]
     rows = []
     for name, record in records.items():
         cells = []
@@ -54,6 +54,11 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
     return Section(plan.title, headings, rows, [*notes, *plan.notes])
 
 
+def _columns(plan: Plan) -> list[str]:
+    """Headings of the numbers of shots."""
+    return [f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots]
+
+
 def _printed(value: tuple[float, float | None] | None, dims: int) -> str:
     """nats/dim of three digits as nats/image."""
     if value is None:
@@ -64,7 +69,7 @@ def _printed(value: tuple[float, float | None] | None, dims: int) -> str:
 
 def _differences(plan: Plan, records: Mapping[str, Record]) -> Section:
     reference = records[plan.baseline]
-    headings = ["model", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots)]
+    headings = ["model", *_columns(plan)]
     rows = []
     for name, record in records.items():
         if name != plan.baseline:
@@ -78,7 +83,7 @@ def _gains(plan: Plan, records: Mapping[str, Record]) -> Section:
     """The gain of a model over the baseline in per cent of the baseline, with the interval of a ratio of means."""
     assert plan.gain is not None
     model, baseline = plan.gain
-    headings = ["gain in %", *(f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots)]
+    headings = ["gain in %", *_columns(plan)]
     ours, theirs = [], []
     for shots in plan.shots:
         one, other = records[baseline].scores[shots], records[model].scores[shots]

@@ -133,6 +133,15 @@ def test_the_readme_shows_the_records(name: str) -> None:
             assert metadensity.load(shipped).provenance["weights_sha256"] == record.values["weights_sha256"]
 
 
+def test_a_command_writes_the_tables_into_the_readme(script: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README.replace(" 50.88 ", " 1.00 "))
+    assert copy.read_text() != README
+    run(script, "readme", document=str(copy))
+    for name in PLANS:
+        assert between(copy.read_text(), name) == between(README, name)
+
+
 def test_records_that_were_altered_or_are_of_other_episodes_are_refused(tmp_path: Path) -> None:
     plan = PLANS["omniglot"]
     records = read_records(ROOT / "omniglot", plan)
