@@ -99,9 +99,10 @@ def find_run(config: Mapping[str, Any]) -> RunFolder | None:
     found = [
         RunFolder(record.folder)
         for record in read_runs()
-        if record.experiment == "train" and record.status not in ("RUNNING", "UNKNOWN")
+        if record.experiment == "train"
+        and record.status not in ("RUNNING", "UNKNOWN")
+        and same_config(record.config, config)
     ]
-    found = [run for run in found if same_config(run.config(), config)]
     return next((run for run in found if finished(run)), next((run for run in found[::-1] if run.states()), None))
 
 
@@ -113,9 +114,9 @@ def finished(run: RunFolder) -> bool:
 
 
 def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations lead to the same weights, wherever the data lie."""
-    pair = ({key: config.get(key) for key in KEPT} for config in (one, other))
-    return not differences(*pair).keys() - {"task.data_root"}
+    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie."""
+    changed = differences(one, other).keys() - {"task.data_root"}
+    return not any(name.partition(".")[0] in KEPT for name in changed)
 
 
 def cpu_seconds(run: RunFolder) -> float | None:
