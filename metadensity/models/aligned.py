@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
@@ -70,7 +71,8 @@ class AlignedPixelCNN(FewShotModel):
         """Encode the support into f(s), the map, and keys and values."""
         patches = self.patches(support) if self.patches is not None else None
         given = self.network.condition(support.shape[1], self.encoder(support), patches)
-        gates = cast(Tensor, self.to_gates(self.map(support))).split(2 * self.network.planes, dim=1)
-        places = iter(gates)
-        biases = [[bias + next(places) for bias in layer] for layer in given.biases]
+        features = self.map(support).movedim(1, -1)
+        weights = iter(self.to_gates.weight.flatten(1).split(2 * self.network.planes))
+        # Gate by gate: the biases of all of them in one block would be hundreds of channels to write and to take apart.
+        biases = [[F.linear(features, next(weights)).movedim(-1, 1) + bias for bias in layer] for layer in given.biases]
         return AutoregressiveDensity(self.network, Condition(given.tasks, biases, given.memory))
