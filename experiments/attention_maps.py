@@ -14,6 +14,8 @@ from metadensity.episode import Episode
 from metadensity.nn.support import PatchEncoder
 from metadensity.ordered import OrderedDensity
 
+RED = torch.tensor([220.0, 30.0, 30.0])
+
 
 @torch.no_grad()
 def looks(model: FewShotModel, support: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -75,19 +77,69 @@ def attention_picture(model: FewShotModel, episode: Episode) -> NDArray[np.uint8
     if found is None or model.event_shape[0] not in (1, 3):
         return None
     maps, _ = found
-    supports = as_shown(episode.support, model.levels).expand(-1, -1, 3, -1, -1).float()
+    query = _in_colour(episode.query[:1], model.levels)
+    return _rows([(query, _marked(episode.support, maps, model.levels))])
+
+
+def pixel_picture(model: FewShotModel, episode: Episode, pixels: int) -> NDArray[np.uint8] | None:
+    """Where single pixels look. Returns ``(H', W', 3)``, or None where there is no attention to show.
+
+    One row a task. For each of so many pixels, spread over the ink of the query in the order of drawing: the query as
+    it stands when that pixel (red) comes, what is still to come being pale, then the supports, marked as in
+    ``attention_picture``. Raises ValueError unless ``pixels`` is at least 1.
+    """
+    if pixels < 1:
+        raise ValueError(f"pixels={pixels}; show at least 1.")
+    if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):
+        return None
+    found = looks(model, episode.support, episode.query[0])
+    if found is None:
+        return None
+    query = episode.query[0]
+    size = query.shape[2:]
+    blocks = []
+    for places in zip(*(_spread(mask, pixels) for mask in ink(query, model.levels)), strict=True):
+        maps = torch.stack([found[0][(task, ..., *divmod(place, size[1]))] for task, place in enumerate(places)], 1)
+        maps = F.interpolate(maps, size=size, mode="nearest")
+        drawn = _in_colour(query[None], model.levels)
+        coming = torch.arange(size.numel()) > torch.tensor(places)[:, None]
+        drawn = torch.where(coming.view(-1, 1, *size), 0.25 * drawn + 0.75 * PAPER, drawn)
+        for task, place in enumerate(places):
+            drawn[(0, task, slice(None), *divmod(place, size[1]))] = RED
+        blocks.append((drawn, _marked(episode.support, maps, model.levels)))
+    return _rows(blocks)
+
+
+def _spread(mask: Tensor, count: int) -> list[int]:
+    """So many places of the strongest ink of an image ``(H, W)``, evenly in the order of drawing."""
+    inked = (mask >= mask.max() / 2).flatten().nonzero().flatten().tolist()
+    return [inked[(2 * k + 1) * len(inked) // (2 * count)] for k in range(count)]
+
+
+def _in_colour(images: Tensor, levels: int) -> Tensor:
+    return as_shown(images, levels).expand(-1, -1, 3, -1, -1).float()
+
+
+def _marked(support: Tensor, maps: Tensor, levels: int) -> Tensor:
+    """Supports ``(S, tasks, 3, H, W)`` with what is looked at marked; a task's strongest mark is its largest weight."""
+    supports = _in_colour(support, levels)
     strength = (maps / maps.amax((0, 2, 3), keepdim=True).clamp_min(1e-30))[:, :, None]
-    if model.event_shape[0] == 3:
-        supports = supports * (0.2 + 0.8 * strength)
-    else:
-        red = torch.tensor([220.0, 30.0, 30.0]).view(3, 1, 1)
-        supports = supports * (1 - 0.7 * strength) + 0.7 * strength * red
-    query = as_shown(episode.query[:1], model.levels).expand(-1, -1, 3, -1, -1).float()
+    if support.shape[2] == 3:
+        return supports * (0.2 + 0.8 * strength)
+    return supports * (1 - 0.7 * strength) + 0.7 * strength * RED.view(3, 1, 1)
+
+
+def _rows(blocks: list[tuple[Tensor, Tensor]]) -> NDArray[np.uint8]:
+    """One row a task; in it each block's query ``(1, tasks, 3, H, W)``, a line, and its supports."""
     rows = []
-    for task in range(supports.shape[1]):
-        cells = [F.pad(image, (GAP // 2,) * 4, value=PAPER) for image in (*query[:, task], *supports[:, task])]
-        line = torch.full((3, cells[0].shape[1], 1), float(LINE))
-        rows.append(torch.cat([cells[0], line, *cells[1:]], dim=2))
+    for task in range(blocks[0][0].shape[1]):
+        pieces: list[Tensor] = []
+        for query, supports in blocks:
+            cells = [F.pad(image, (GAP // 2,) * 4, value=PAPER) for image in (*query[:, task], *supports[:, task])]
+            line = torch.full((3, cells[0].shape[1], 1), float(LINE))
+            space = torch.full((3, cells[0].shape[1], 3 * GAP), float(PAPER))
+            pieces += [*([space] if pieces else []), cells[0], line, *cells[1:]]
+        rows.append(torch.cat(pieces, dim=2))
     return torch.cat(rows, dim=1).permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 

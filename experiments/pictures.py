@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,18 @@ def draw_samples(model: FewShotModel, episode: Episode, samples: int, seed: int)
     return drawn.cpu()
 
 
-def support_beside_samples(support: Tensor, samples: Tensor, levels: int) -> NDArray[np.uint8]:
+def support_beside_samples(
+    support: Tensor, samples: Tensor, levels: int, others: Sequence[Tensor] = ()
+) -> NDArray[np.uint8]:
     """One row a task: supports ``(S, tasks, C, H, W)``, a line, samples ``(N, tasks, C, H, W)``. Returns (H', W', 3).
 
-    Two levels are drawn as ink on paper, more levels as grey or RGB. Raises ValueError for other than 1 or 3 channels.
+    others: samples of further models, each after a line of its own. Two levels are drawn as ink on paper, more levels
+    as grey or RGB. Raises ValueError for other than 1 or 3 channels.
     """
     channels = samples.shape[2]
     if channels not in (1, 3) or samples.ndim != 5:
         raise ValueError(f"samples of shape {tuple(samples.shape)} are no pictures; they need 1 or 3 channels in 2-D.")
-    blocks = [_row(as_shown(part, levels)) for part in (support, samples) if len(part)]
+    blocks = [_row(as_shown(part, levels)) for part in (support, samples, *others) if len(part)]
     line = torch.full((*blocks[0].shape[:3], 1), LINE, dtype=torch.uint8)
     rows = torch.cat([blocks[0]] + [piece for block in blocks[1:] for piece in (line, block)], dim=-1)
     rows = torch.nn.functional.pad(rows, (0, 0, GAP // 2, GAP // 2), value=PAPER)  # (tasks, C, height, width)

@@ -4,12 +4,15 @@ Or complete images of the classes: ``with run=latest observed=top``. What comes 
 draws is completed exactly: ``top`` for most, ``small`` (every second pixel, so the image is enlarged) for multiscale;
 anything else takes ``approximate=True``, and is. Each image has a seed of its own, and they are drawn some at a time:
 interrupted, the run writes those that are finished.
+
+``against="['runs/7']"`` draws from further runs as well, given the same supports with the same seeds; ``pixels=3``
+shows where so many pixels of each query look in the supports.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ import torch
 from sacred.run import Run
 from torch import Tensor
 
+from experiments.attention_maps import pixel_picture
 from experiments.command_line import main, make_experiment
+from experiments.evaluate import require_same_pixels
 from experiments.ingredients import build_task
 from experiments.lineage import record_use
 from experiments.pictures import save_picture, support_beside_samples
@@ -38,11 +43,13 @@ experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shot
 @experiment.config
 def _defaults() -> None:
     run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
+    against = list[str]()  # noqa: F841  further runs, whose samples stand beside the first one's
     split = "test"  # noqa: F841
     tasks = 10  # noqa: F841  how many classes
     shots = None  # noqa: F841  None: 4, or what the classes allow
     samples = 8  # noqa: F841  of each class
     index = 0  # noqa: F841  which episode
+    pixels = 0  # noqa: F841  of each query: so many, and where they look in the supports, as a second picture
     temperature = 1.0  # noqa: F841  what logits are divided by; 1 draws from the density itself
     observed = None  # noqa: F841  complete each class's query image from its "top" or "left" half, or a "small" image
     approximate = False  # noqa: F841  allow what is not exact: each pixel is drawn given those before it alone
@@ -55,11 +62,13 @@ def _defaults() -> None:
 @experiment.main
 def sample(
     run: str,
+    against: list[str],
     split: str,
     tasks: int,
     shots: int | None,
     samples: int,
     index: int,
+    pixels: int,
     temperature: float,
     observed: str | None,
     approximate: bool,
@@ -74,34 +83,50 @@ def sample(
     Of an interrupted run the samples that are finished are written, and the interruption goes on.
     """
     folder, subject = folder_of(_run), RunFolder.find(run)
+    others = [RunFolder.find(other) for other in against]
+    for other in others:
+        require_same_pixels(subject.config(), other.config())
     source = build_task(subject.config()["task"], split)
     shots = room(source, None, 1, SHOTS)[0][-1] if shots is None else shots
     episode = source.episode(index, tasks=tasks, shots=shots, queries=1)
-    model = subject.model(device)
+    models = [found.model(device) for found in (subject, *others)]
     digest = content_hash({"support": episode.support, "query": episode.query})
-    record_use(_run, folder, "sampled", [subject], digest)
-    provenance = {"run": str(subject.path), "weights_sha256": model.provenance["weights_sha256"], "seed": seed}
+    record_use(_run, folder, "sampled", [subject, *others], digest)
+    provenance = {
+        "run": str(subject.path),
+        "weights_sha256": models[0].provenance["weights_sha256"],
+        "against": [str(other.path) for other in others],
+        "seed": seed,
+    }
     how = {"temperature": temperature, "observed": observed, "approximate": approximate}
     known = None if observed is None else observe(episode.query, part_of(observed, episode))
     began = time.perf_counter()
-    with torch.no_grad():
-        density = model(episode.support.to(device))
     options = {"approximate": approximate, "temperature": temperature, "images_at_once": images_at_once}
-    finished: list[Tensor] = []
+    finished: list[list[Tensor]] = []
     try:
-        for part in _parts(density, samples, seed, known, progress=progress, **options):
-            finished.append(part.images.cpu())
+        for model in models:
+            with torch.no_grad():
+                density = model(episode.support.to(device))
+            finished.append([])
+            for part in _parts(density, samples, seed, known, progress=progress, **options):
+                finished[-1].append(part.images.cpu())
     finally:
-        if finished:
-            written = _write(folder, episode, torch.cat(finished), known is not None, source.levels, provenance | how)
+        drawn = [torch.cat(parts) for parts in finished if parts]
+        if drawn:
+            written = _write(folder, episode, drawn, known is not None, source.levels, provenance | how)
     seconds = time.perf_counter() - began
-    print(f"{tasks * samples} samples in {seconds:.1f} s, support beside them: {written}")
+    print(f"{tasks * samples * len(models)} samples in {seconds:.1f} s, support beside them: {written}")
+    attended = None
+    if pixels and (shown := pixel_picture(models[0], episode, pixels)) is not None:
+        attended = str(save_picture(shown, folder / "attention.png"))
+        print(f"Where {pixels} pixels of each query look: {attended}")
     return {
         **provenance,
         **how,
         "picture": str(written),
         "tensors": str(folder / "samples.safetensors"),
-        "samples": tasks * samples,
+        "attention": attended,
+        "samples": tasks * samples * len(models),
         "seconds": seconds,
         "folder": str(folder),
     }
@@ -138,13 +163,15 @@ def _parts(density: Density, samples: int, seed: int, known: Tensor | None, **op
 
 
 def _write(
-    folder: Path, episode: Episode, drawn: Tensor, completed: bool, levels: int, provenance: dict[str, Any]
+    folder: Path, episode: Episode, drawn: Sequence[Tensor], completed: bool, levels: int, provenance: dict[str, Any]
 ) -> Path:
     """The picture and the tensors; beside completions the whole query comes first, right of the line."""
-    shown = torch.cat([episode.query.long(), drawn]) if completed else drawn
-    tensors = {"support": episode.support, "samples": drawn} | ({"query": episode.query} if completed else {})
+    first, *others = drawn
+    shown = torch.cat([episode.query.long(), first]) if completed else first
+    tensors = {"support": episode.support, "samples": first} | ({"query": episode.query} if completed else {})
+    tensors |= {f"against_{number}": other for number, other in enumerate(others)}
     write_tensors(folder / "samples.safetensors", tensors, provenance)
-    return save_picture(support_beside_samples(episode.support, shown, levels), folder / "samples.png")
+    return save_picture(support_beside_samples(episode.support, shown, levels, others), folder / "samples.png")
 
 
 if __name__ == "__main__":

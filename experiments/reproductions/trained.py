@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from sacred.run import Run
 
 import metadensity
 from experiments import lineage, train
-from experiments.configs import differences
+from experiments.configs import differences, flatten
 from experiments.reproductions.plan import Entry, Plan
 from experiments.run_folder import RunFolder, runs_root
 from experiments.run_table import read_runs
@@ -70,6 +71,7 @@ def trained(
     config = {key: config[key] for key in KEPT}
     shipped = Path(weights) / f"{plan.family}-{name}.safetensors" if weights else None
     if shipped is not None and shipped.is_file():
+        require_recipe(shipped, config)
         made[name] = Trained(shipped, config, None)
         return made[name]
     folder = find_run(config)
@@ -90,6 +92,16 @@ def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     if updates.get("model", {}).get("adapts"):
         updates["model"]["adapts"] = layer_pattern(1, 2)
     return (*entry.named, "fast"), {**updates, "task": {"size": 8}}
+
+
+def require_recipe(weights: Path, config: Mapping[str, Any]) -> None:
+    """Raise ValueError where a file of weights says that it was trained in another way than ``config``."""
+    said = read_header(weights)["provenance"].get("config")
+    if said is not None and not same_config({**said, "initial": None}, {**config, "initial": None}):
+        raise ValueError(
+            f"{weights} was trained with another configuration than the plan has now. Move it away to train anew, or "
+            "give weights=None."
+        )
 
 
 def find_run(config: Mapping[str, Any]) -> RunFolder | None:
@@ -113,9 +125,18 @@ def finished(run: RunFolder) -> bool:
     return bool(states) and run.best.is_file() and int(read_header(states[-1])["step"]) >= steps
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flatten(train.experiment.configuration((), {}))
+
+
 def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie."""
-    changed = differences(one, other).keys() - {"task.data_root"}
+    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie.
+
+    A setting that only one of them knows, as the other is of an earlier version, has its default there.
+    """
+    whole = ({**_defaults(), **flatten(config)} for config in (one, other))
+    changed = differences(*whole).keys() - {"task.data_root"}
     return not any(name.partition(".")[0] in KEPT for name in changed)
 
 

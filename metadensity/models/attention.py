@@ -22,6 +22,7 @@ class AttentionPixelCNN(FewShotModel):
     The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
     context: size of f(s); None means twice the planes.
     attention: "additive", as published, or "dot", scaled dot products.
+    patch_stride: places between patches of the support; 4, as published, or 2 or 1, for what has to be found exactly.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
 
@@ -35,18 +36,21 @@ class AttentionPixelCNN(FewShotModel):
         kernel_size: int = 3,
         context: int | None = None,
         attention: str = "additive",
+        patch_stride: int = 4,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         head: Any = {"likelihood": likelihood, "components": components}
-        super().__init__(event_shape, levels, **sizes, context=context, attention=attention, **head)
+        super().__init__(
+            event_shape, levels, **sizes, context=context, attention=attention, patch_stride=patch_stride, **head
+        )
         require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
         require_likelihood(likelihood)
         require_attention(attention)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
-        self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes)
+        self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, patch_stride)
         self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:

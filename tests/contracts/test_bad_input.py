@@ -138,6 +138,12 @@ def test_sizes_that_are_none(name: str, argument: str, size: Any) -> None:
         MODELS[name]((1, 3, 3), 2, **{**SMALL, argument: size})
 
 
+@pytest.mark.parametrize("stride", [0, 3, 8, "4", None], ids=repr)
+def test_stride_of_patches_that_is_none(stride: Any) -> None:
+    with pytest.raises(ValueError, match=says(f"patch_stride={stride!r}", "4", "2 or 1")):
+        MODELS["attention"]((1, 3, 3), 2, **SMALL, patch_stride=stride)
+
+
 @pytest.mark.parametrize("attention", ["cosine", "", None], ids=repr)
 def test_attention_that_is_none(attention: Any) -> None:
     with pytest.raises(ValueError, match=says(f"attention={attention!r}", "'additive'", "'dot'")):

@@ -16,7 +16,7 @@ from experiments.ingredients import build_model
 from experiments.reproductions import PLANS
 from experiments.reproductions.records import ROOT, read_records, write_record
 from experiments.reproductions.tables import between, gain, markdown, put_between
-from experiments.reproductions.trained import find_run, finished, recipe
+from experiments.reproductions.trained import find_run, finished, recipe, same_config
 from experiments.run_folder import RunFolder
 from metadensity.comparison import IncomparableError
 from metadensity.files import DamagedFileError
@@ -52,6 +52,8 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
     rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}
     assert rows == {row["shots"]: row["nats_per_image"] for row in records[entry].values["rows"]}
+    with pytest.raises(ValueError, match=r"was trained with another configuration.* give weights=None"):
+        run(script, name, only=[entry], weights=str(tmp_path / "weights"), fast=False)
     file = tmp_path / "weights" / f"{plan.family}-{entry}.safetensors"
     shipped = metadensity.load(file)
     assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
@@ -170,3 +172,12 @@ def test_a_document_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
     assert path.read_text().endswith("\nafter\n")
     with pytest.raises(ValueError, match="no <!-- records: mirror"):
         put_between(path, "mirror", "x")
+
+
+def test_a_setting_of_a_later_version_has_its_default_before() -> None:
+    config = train.experiment.configuration(("attention",), {})
+    model = {key: value for key, value in config["model"].items() if key != "patch_stride"}
+    assert same_config(config, {**config, "model": model})
+    assert same_config({**config, "model": model}, config)
+    assert not same_config({**config, "model": {**config["model"], "patch_stride": 2}}, {**config, "model": model})
+    assert not same_config({**config, "model": {**config["model"], "attention": None}}, config)

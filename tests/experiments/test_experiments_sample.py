@@ -36,6 +36,28 @@ def test_an_image_does_not_depend_on_how_many_are_drawn(trained: str, script: An
     assert len(drawn[1].flatten(0, 1).unique(dim=0)) == 10
 
 
+def test_models_are_drawn_from_side_by_side(trained: str, script: Any) -> None:
+    settings = {"task": {"size": 12}, "model": {"planes": 6}}
+    other = str(script(train.experiment, "hershey", "conditional", "fast", **settings).result["folder"])
+    both = script(sample.experiment, "fast", run=trained, against=[other], seed=1, pixels=2).result
+    alone = [script(sample.experiment, "fast", run=run, seed=1).result for run in (trained, other)]
+    drawn = tensors(both)[0]
+    assert torch.equal(drawn["samples"], tensors(alone[0])[0]["samples"])
+    assert torch.equal(drawn["against_0"], tensors(alone[1])[0]["samples"])
+    widths = [_size(result["picture"])[0] for result in (both, *alone)]
+    assert widths[0] > widths[1] == widths[2]
+    assert _size(both["attention"])[1] == 2 * 3 * 14
+    assert alone[1]["attention"] is None
+    larger = str(script(train.experiment, "hershey", "attention", "fast", task={"size": 8}).result["folder"])
+    with pytest.raises(ValueError, match="different pixels"):
+        script(sample.experiment, "fast", run=trained, against=[larger])
+
+
+def _size(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 def test_images_are_completed(trained: str, script: Any) -> None:
     result = script(sample.experiment, "fast", run=trained, observed="top").result
     held, header = tensors(result)

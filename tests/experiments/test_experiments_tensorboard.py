@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INF
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from experiments import train
-from experiments.attention_maps import attention_maps, attention_picture
+from experiments.attention_maps import attention_maps, attention_picture, looks, pixel_picture
 from experiments.folder_observer import FolderObserver
 from experiments.run_folder import RunFolder
 from metadensity import Episode
@@ -103,6 +103,31 @@ def test_attention_maps_are_the_weights_spread_over_the_pixels() -> None:
     assert picture is not None
     assert picture.shape == (2 * 10, 4 * 10 + 1, 3)
     assert (picture[..., 0] > picture[..., 1]).any(), "nothing is marked in red"
+
+
+def test_where_chosen_pixels_look() -> None:
+    model, given = small(), episode()
+    picture = pixel_picture(model, given, pixels=2)
+    assert picture is not None
+    block = 4 * 10 + 1  # the query, a line, three supports
+    assert picture.shape == (2 * 10, 2 * block + 6, 3)
+    patches, _ = looks(model, given.support, given.query[0]) or pytest.fail("no attention")
+    for task in range(2):
+        inked = given.query[0, task, 0].flatten().nonzero().flatten().tolist()
+        for k in range(2):
+            place = divmod(inked[(2 * k + 1) * len(inked) // 4], 8)
+            row = picture[10 * task : 10 * (task + 1), (block + 6) * k : (block + 6) * k + block]
+            query, supports = row[1:9, 1:9], [row[1:9, 10 * (s + 1) + 2 :][:, :8] for s in range(3)]
+            assert query[place].tolist() == [220, 30, 30]
+            later = query.reshape(64, 3)[place[0] * 8 + place[1] + 1 :]
+            assert (later >= 191).all(), "what is still to come is pale"
+            shares = patches[(task, ..., *place)]
+            strongest = [int(share.max() == shares.max()) for share in shares]
+            marked = [int((support[..., 0].astype(int) - support[..., 1] > 120).any()) for support in supports]
+            assert marked[strongest.index(1)] == 1
+    with pytest.raises(ValueError, match="pixels=0; show at least 1"):
+        pixel_picture(model, given, pixels=0)
+    assert pixel_picture(small(ConditionalPixelCNN), given, pixels=1) is None
 
 
 def test_where_there_is_nothing_to_attend_to() -> None:

@@ -172,6 +172,20 @@ def test_a_patch_sees_ten_places() -> None:
     assert extents.tolist() == [10, 10]
 
 
+@pytest.mark.parametrize("stride", [2, 1])
+@pytest.mark.parametrize("space", [(26,), (13, 9), (26, 26), (5, 3, 4)], ids=str)
+def test_denser_patches_are_those_in_between(space: tuple[int, ...], stride: int) -> None:
+    """With the same weights, patches 2 or 1 places apart hold those 4 places apart."""
+    torch.manual_seed(0)
+    published, denser = (PatchEncoder((1, *space), 2, planes=3, keys=4, values=5, stride=each) for each in (4, stride))
+    denser.load_state_dict(published.state_dict())
+    support = torch.randint(2, (2, 3, 1, *space), dtype=torch.uint8)
+    every = (slice(None, None, 4 // stride),) * len(space)
+    for few, many in zip(published(support), denser(support), strict=True):
+        placed = many.mT.unflatten(2, (2, *denser.grid))[(..., *every)].flatten(2).mT
+        torch.testing.assert_close(placed, few)
+
+
 def test_sizes_of_the_published_model() -> None:
     """286K parameters on Omniglot at 26x26 with 12 layers of 24 planes, as recalled; ours within 10 %."""
     counts = {
