@@ -27,7 +27,7 @@ from experiments.reproductions.omniglot import QUARTER_HOUR
 from experiments.reproductions.records import ROOT, Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
 from experiments.reproductions.tables import markdown, put_between, sections
-from experiments.reproductions.trained import Trained, trained
+from experiments.reproductions.trained import Trained, trained, weights_name
 from experiments.run_folder import folder_of
 from experiments.tables import cost_record, records
 from metadensity import FewShotModel
@@ -158,7 +158,7 @@ def reproduce(
         for where in (folder / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
             done[name] = write_record(where, name, values, found["test"])
         if keep_weights and not entry.tunes:
-            source.ship(Path(keep_weights) / f"{plan.family}-{name}.safetensors", entry.begins_with)
+            source.ship(Path(keep_weights) / weights_name(plan.families[0], name), entry.begins_with)
         print("\n" + sections(plan, {name: done[name]})[0].plain())
     tables = sections(plan, done)
     print("\n" + "\n".join(table.plain() for table in tables))

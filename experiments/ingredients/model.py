@@ -23,10 +23,13 @@ def _defaults() -> None:
     kernel_size = 3  # noqa: F841
     context = None  # noqa: F841  size of f(s); None: twice the planes
     attention = "additive"  # noqa: F841  as published, or "dot"
+    patch_stride = 4  # noqa: F841  places between patches of the support: 4, as published, 2 or 1
+    waves = 0  # noqa: F841  cosines and sines of each coordinate as further channels
     likelihood = "categorical"  # noqa: F841  or "logistic", the mixture of PixelCNN++
     components = 10  # noqa: F841  of that mixture
     if name == "aligned":
         map_features = 24  # noqa: F841  of the map of the support
+        map_every = 3  # noqa: F841  layers from one that it reaches to the next
     if name == "multiscale":
         base = 8  # noqa: F841  longest side of the smallest image
         upscaler_layers = 18  # noqa: F841  of each doubling

@@ -31,17 +31,7 @@ _CONDITIONING_TUNINGS = tuple(
     FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3)
 )
 
-_TRAINED: dict[str, Entry] = {
-    "conditional": Entry(
-        "Conditional PixelCNN",
-        **_quarter_hour("conditional", steps=3800),
-        paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
-    ),
-    "attention": Entry(
-        "Attention PixelCNN",
-        **_quarter_hour("attention", "dot", steps=3500),
-        paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
-    ),
+_META_NETS: dict[str, Entry] = {
     "meta": Entry("Meta PixelCNN", **_quarter_hour("meta", steps=860), paper=_META),
     "attention_meta": Entry(
         "Attention Meta PixelCNN", **_quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
@@ -50,11 +40,21 @@ _TRAINED: dict[str, Entry] = {
 
 OMNIGLOT = Plan(
     name="omniglot",
-    family="omniglot",
+    families=("omniglot",),
     title="Omniglot, 26x26, five test alphabets",
     entries={
-        **_TRAINED,
-        "aligned": Entry("Aligned PixelCNN (ours)", **_quarter_hour("aligned", steps=2080)),
+        "conditional": Entry(
+            "Conditional PixelCNN",
+            ("omniglot", "conditional", "long"),
+            paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
+        ),
+        "attention": Entry(
+            "Attention PixelCNN",
+            ("omniglot", "attention", "dot", "long"),
+            paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
+        ),
+        **_META_NETS,
+        "aligned": Entry("Aligned PixelCNN (ours)", ("omniglot", "aligned", "long")),
     },
     shots=SHOTS,
     baseline="conditional",
@@ -63,10 +63,20 @@ OMNIGLOT = Plan(
 
 ADAPTATION = Plan(
     name="adaptation",
-    family="omniglot",
+    families=("quarter_hour", "omniglot"),
     title="Ways to adapt, Omniglot, 4 shots, a quarter of an hour of one core each",
     entries={
-        **_TRAINED,
+        "conditional": Entry(
+            "Conditional PixelCNN",
+            **_quarter_hour("conditional", steps=3800),
+            paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
+        ),
+        "attention": Entry(
+            "Attention PixelCNN",
+            **_quarter_hour("attention", "dot", steps=3500),
+            paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
+        ),
+        **_META_NETS,
         "maml": Entry("MAML, alpha = 1", **_quarter_hour("maml", steps=480, step_size=1.0)),
         "attention_meta_late": Entry(
             "Attention Meta, late layers down the NLL",

@@ -35,15 +35,17 @@ class Entry:
 class Plan:
     """A table that one command makes.
 
-    family: what the files of its trained models are called by; plans of one family share trainings.
+    families: what the files of its trained models are called by, the first where it writes them; weights of the same
+        recipe are taken from any of them.
     entries: by name, those that others build on first. shots: numbers of supports. queries: images that share a
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
     train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
     others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
+    per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
     """
 
     name: str
-    family: str
+    families: tuple[str, ...]
     title: str
     entries: Mapping[str, Entry]
     shots: tuple[int, ...]
@@ -53,3 +55,4 @@ class Plan:
     train_limit: int = 90
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
+    per_dim: bool = False

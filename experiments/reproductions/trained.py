@@ -69,9 +69,8 @@ def trained(
     named, updates = recipe(entry, fast)
     config = train.experiment.configuration(named, {**updates, "initial": initial})
     config = {key: config[key] for key in KEPT}
-    shipped = Path(weights) / f"{plan.family}-{name}.safetensors" if weights else None
-    if shipped is not None and shipped.is_file():
-        require_recipe(shipped, config)
+    shipped = find_weights(Path(weights), plan, name, config) if weights else None
+    if shipped is not None:
         made[name] = Trained(shipped, config, None)
         return made[name]
     folder = find_run(config)
@@ -94,14 +93,29 @@ def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     return (*entry.named, "fast"), {**updates, "task": {"size": 8}}
 
 
-def require_recipe(weights: Path, config: Mapping[str, Any]) -> None:
-    """Raise ValueError where a file of weights says that it was trained in another way than ``config``."""
-    said = read_header(weights)["provenance"].get("config")
-    if said is not None and not same_config({**said, "initial": None}, {**config, "initial": None}):
-        raise ValueError(
-            f"{weights} was trained with another configuration than the plan has now. Move it away to train anew, or "
-            "give weights=None."
-        )
+def find_weights(folder: Path, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:
+    """The file of an entry's weights that were trained with this configuration, or None.
+
+    Raises ValueError where the plan's own file says that it was trained in another way.
+    """
+    for family in plan.families:
+        path = folder / weights_name(family, name)
+        if not path.is_file():
+            continue
+        said = read_header(path)["provenance"].get("config")
+        if said is None or same_config({**said, "initial": None}, {**config, "initial": None}):
+            return path
+        if family == plan.families[0]:
+            raise ValueError(
+                f"{path} was trained with another configuration than {plan.name} has for {name}. Move it away to train "
+                "anew, or give weights=None."
+            )
+    return None
+
+
+def weights_name(family: str, name: str) -> str:
+    """What the file of an entry's weights is called."""
+    return f"{family}-{name}.safetensors"
 
 
 def find_run(config: Mapping[str, Any]) -> RunFolder | None:

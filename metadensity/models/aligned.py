@@ -1,4 +1,4 @@
-"""Aligned PixelCNN: every gate sees what the supports look like at its own place."""
+"""Aligned PixelCNN: gates see what the supports look like at their own place."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from metadensity.nn.support_map import SupportMap
 
 
 class AlignedPixelCNN(FewShotModel):
-    """An AttentionPixelCNN whose gates, in all layers and stacks, are also biased by a map of the support.
+    """An AttentionPixelCNN whose gates, in some layers and all stacks, are also biased by a map of the support.
 
     Drawings of one character lie roughly on one another, so most of what a support tells of a pixel stands at that
     pixel's own place and around it. A U-shaped net maps each support at full resolution (``SupportMap``), and a
     pointwise layer turns mean and maximum over the supports into a bias for each gate at each place. Attention
     remains for what does not lie in place. Our own; Reed et al. condition gates on one vector f(s) for all places.
 
-    map_features: features of the map for each of mean and maximum.
+    map_features: features of the map for each of mean and maximum. map_every: it reaches the first layer and every
+        so manyth after it; others see it through these.
     attention: "additive" or "dot", as in ``AttentionPixelCNN``, or None to do without.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
@@ -41,13 +42,19 @@ class AlignedPixelCNN(FewShotModel):
         context: int | None = None,
         attention: str | None = "dot",
         map_features: int = 24,
+        map_every: int = 3,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         head: Any = {"likelihood": likelihood, "components": components}
-        ours: Any = {"context": context, "attention": attention, "map_features": map_features}
+        ours: Any = {
+            "context": context,
+            "attention": attention,
+            "map_features": map_features,
+            "map_every": map_every,
+        }
         super().__init__(event_shape, levels, **sizes, **ours, **head)
         require_sizes(
             layers=layers,
@@ -55,6 +62,7 @@ class AlignedPixelCNN(FewShotModel):
             penultimate=penultimate,
             context=context,
             map_features=map_features,
+            map_every=map_every,
             components=components,
         )
         require_likelihood(likelihood)
@@ -64,7 +72,8 @@ class AlignedPixelCNN(FewShotModel):
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes) if attention else None
         self.map = SupportMap(self.event_shape, levels, map_features)
-        self.to_gates = pointwise(2 * map_features, layers * dims * 2 * planes, dims, bias=False)
+        self.mapped = range(0, layers, map_every)
+        self.to_gates = pointwise(2 * map_features, len(self.mapped) * dims * 2 * planes, dims, bias=False)
         self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
@@ -74,5 +83,8 @@ class AlignedPixelCNN(FewShotModel):
         features = self.map(support).movedim(1, -1)
         weights = iter(self.to_gates.weight.flatten(1).split(2 * self.network.planes))
         # Gate by gate: the biases of all of them in one block would be hundreds of channels to write and to take apart.
-        biases = [[F.linear(features, next(weights)).movedim(-1, 1) + bias for bias in layer] for layer in given.biases]
+        biases = [
+            [F.linear(features, next(weights)).movedim(-1, 1) + bias for bias in layer] if i in self.mapped else layer
+            for i, layer in enumerate(given.biases)
+        ]
         return AutoregressiveDensity(self.network, Condition(given.tasks, biases, given.memory))

@@ -16,7 +16,7 @@ from experiments.ingredients import build_model
 from experiments.reproductions import PLANS
 from experiments.reproductions.records import ROOT, read_records, write_record
 from experiments.reproductions.tables import between, gain, markdown, put_between
-from experiments.reproductions.trained import find_run, finished, recipe, same_config
+from experiments.reproductions.trained import find_run, find_weights, finished, recipe, same_config, weights_name
 from experiments.run_folder import RunFolder
 from metadensity.comparison import IncomparableError
 from metadensity.files import DamagedFileError
@@ -52,9 +52,9 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
     rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}
     assert rows == {row["shots"]: row["nats_per_image"] for row in records[entry].values["rows"]}
-    with pytest.raises(ValueError, match=r"was trained with another configuration.* give weights=None"):
+    with pytest.raises(ValueError, match=r"was trained with another configuration than .* give weights=None"):
         run(script, name, only=[entry], weights=str(tmp_path / "weights"), fast=False)
-    file = tmp_path / "weights" / f"{plan.family}-{entry}.safetensors"
+    file = tmp_path / "weights" / weights_name(plan.families[0], entry)
     shipped = metadensity.load(file)
     assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
     evaluated = script(evaluate.experiment, "fast", run=str(file), baselines=False)  # a file stands where a run does
@@ -130,8 +130,10 @@ def test_the_readme_shows_the_records(name: str) -> None:
     assert records, f"there are no records of {name}"
     assert between(README, name) == markdown(PLANS[name], records).strip()
     for record in records.values():
-        shipped = ROOT.parent / "weights" / f"{PLANS[name].family}-{record.entry}.safetensors"
-        if shipped.is_file() and not record.values["fine_tuning"]:
+        if record.values["fine_tuning"]:
+            continue
+        shipped = find_weights(ROOT.parent / "weights", PLANS[name], record.entry, record.values["config"])
+        if shipped is not None:
             assert metadensity.load(shipped).provenance["weights_sha256"] == record.values["weights_sha256"]
 
 

@@ -52,8 +52,11 @@ def has_compiler() -> bool:
 @pytest.mark.parametrize("attention", ["dot", "additive"])
 @pytest.mark.parametrize(("shape", "levels"), SHAPES)
 @pytest.mark.parametrize("batch", [1, 16])
-def test_all_samplers_draw_the_same_pixels(shape: tuple[int, ...], levels: int, batch: int, attention: str) -> None:
-    given = density(shape, levels, attention=attention)
+@pytest.mark.parametrize("options", [{}, {"patch_stride": 1, "waves": 2}], ids=["published", "dense"])
+def test_all_samplers_draw_the_same_pixels(
+    shape: tuple[int, ...], levels: int, batch: int, attention: str, options: dict[str, Any]
+) -> None:
+    given = density(shape, levels, attention=attention, **options)
     chances = uniforms(batch, shape)
     with torch.no_grad():
         assert _CachedSampler(given.network, given.condition, batch, compiled=True).kernel is not None
