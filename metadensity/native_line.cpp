@@ -13,13 +13,13 @@ constexpr int64_t WIDTH = 16;  // PAD in native.py
 
 template <class T>
 struct Line {  // _Line in native.py, in the same order
-    int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, marks;
+    int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, dims;
     const int64_t *taps, *inputs, *base_places;
     T* const* lines;
     const T *const *bases, *const *kernels, *const *residuals, *const *residual_biases;
     const T *skips, *skip_bias, *penult, *penult_bias, *hidden, *hidden_bias, *previous, *logits, *logits_bias;
     const T *query, *query_bias, *keys, *values, *score, *reads;
-    const T* positions;  // (places, marks) of this line: the position channels
+    const T* positions;  // (places, dims) of this line
     T* scratch;          // see scratch_of
     const float* uniforms;  // (batch, channels, places)
     const int64_t* known;   // the same, -1 where a pixel is to be drawn; or null
@@ -202,7 +202,7 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
         const int64_t size = net.inputs[0], length = (net.places + net.reach) * size;
         for (int64_t r = 0; r < rows; r++) {
             T* here = net.lines[0] + (first + r) * length + (t + net.reach) * size;
-            std::memcpy(here + net.channels, net.positions + t * net.marks, net.marks * sizeof(T));
+            std::memcpy(here + net.channels, net.positions + t * net.dims, net.dims * sizeof(T));
         }
         for (int64_t channel = 0; channel < net.channels; channel++) {
             product(rows, hidden, broad, features, broad, net.hidden + channel * F * broad, broad, F,

@@ -43,7 +43,7 @@ def native_kernel(sampler: _CachedSampler) -> LineKernel | None:
         "logits_bias": padded(head.logits.bias.view(channels, -1)),
     }
     sizes = {"batch": batch, "layers": len(sampler.layers), "planes": planes, "places": places, "reach": sampler.reach}
-    sizes |= {"channels": channels, "levels": network.levels, "features": width, "marks": len(network.input.positions)}
+    sizes |= {"channels": channels, "levels": network.levels, "features": width, "dims": sampler.dims}
     sizes |= {"middle": sampler.middle, "attention": 0, "tasks": sampler.condition.tasks, "entries": 1}
     if network.attention is not None and memory is not None:
         assert sampler.reads is not None

@@ -24,7 +24,6 @@ def _defaults() -> None:
     context = None  # noqa: F841  size of f(s); None: twice the planes
     attention = "additive"  # noqa: F841  as published, or "dot"
     patch_stride = 4  # noqa: F841  places between patches of the support: 4, as published, 2 or 1
-    waves = 0  # noqa: F841  cosines and sines of each coordinate as further channels
     likelihood = "categorical"  # noqa: F841  or "logistic", the mixture of PixelCNN++
     components = 10  # noqa: F841  of that mixture
     if name == "aligned":

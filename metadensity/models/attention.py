@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, require_sizes, require_waves
+from metadensity.models.base import FewShotModel, require_sizes
 from metadensity.nn.heads import require_likelihood
 from metadensity.nn.pixelcnn import PixelCNN
 from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
@@ -23,8 +23,6 @@ class AttentionPixelCNN(FewShotModel):
     context: size of f(s); None means twice the planes.
     attention: "additive", as published, or "dot", scaled dot products.
     patch_stride: places between patches of the support; 4, as published, or 2 or 1, for what has to be found exactly.
-    waves: cosines and sines of each coordinate as further channels of images and supports, see
-        ``metadensity.nn.causal.positions``; 0, as published: the coordinates alone.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
 
@@ -39,7 +37,6 @@ class AttentionPixelCNN(FewShotModel):
         context: int | None = None,
         attention: str = "additive",
         patch_stride: int = 4,
-        waves: int = 0,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
@@ -47,24 +44,14 @@ class AttentionPixelCNN(FewShotModel):
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         head: Any = {"likelihood": likelihood, "components": components}
         super().__init__(
-            event_shape,
-            levels,
-            **sizes,
-            context=context,
-            attention=attention,
-            patch_stride=patch_stride,
-            waves=waves,
-            **head,
+            event_shape, levels, **sizes, context=context, attention=attention, patch_stride=patch_stride, **head
         )
         require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
         require_likelihood(likelihood)
-        require_waves(waves)
         require_attention(attention)
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, context, waves)
-        self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, patch_stride, waves)
-        self.network = PixelCNN(
-            self.event_shape, levels, **sizes, context=context, attention=attention, waves=waves, **head
-        )
+        self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
+        self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, patch_stride)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s), keys and values."""

@@ -69,12 +69,6 @@ def is_whole(number: Any) -> bool:
     return isinstance(number, Integral)
 
 
-def require_waves(waves: Any) -> None:
-    """Raise ValueError unless this is a number of waves that positions can have."""
-    if not is_whole(waves) or not 0 <= waves <= 16:
-        raise ValueError(f"waves={waves!r}; give 0, or so many cosines and sines of each coordinate, at most 16.")
-
-
 def require_sizes(**sizes: Any) -> None:
     """Raise ValueError unless every size of a network is a whole number of at least 1."""
     for name, size in sizes.items():

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, require_sizes, require_waves
+from metadensity.models.base import FewShotModel, require_sizes
 from metadensity.nn.heads import require_likelihood
 from metadensity.nn.pixelcnn import PixelCNN
 from metadensity.nn.support import VectorEncoder
@@ -19,8 +19,6 @@ class ConditionalPixelCNN(FewShotModel):
 
     The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
     context: size of f(s); None means twice the planes.
-    waves: cosines and sines of each coordinate as further channels of images and supports, see
-        ``metadensity.nn.causal.positions``; 0, as published: the coordinates alone.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
 
@@ -33,19 +31,17 @@ class ConditionalPixelCNN(FewShotModel):
         penultimate: int = 32,
         kernel_size: int = 3,
         context: int | None = None,
-        waves: int = 0,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
         context = 2 * planes if context is None else context
         sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
         head: Any = {"likelihood": likelihood, "components": components}
-        super().__init__(event_shape, levels, **sizes, context=context, waves=waves, **head)
+        super().__init__(event_shape, levels, **sizes, context=context, **head)
         require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
         require_likelihood(likelihood)
-        require_waves(waves)
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, context, waves)
-        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, waves=waves, **head)
+        self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s)."""

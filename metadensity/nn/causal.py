@@ -32,16 +32,10 @@ def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True)
     return CONV[dims](in_features, out_features, kernel_size=1, bias=bias)
 
 
-def positions(space: tuple[int, ...], waves: int = 0) -> Tensor:
-    """Coordinates x in [-1, 1], one channel a dimension, ``(dims, *space)``; a dimension of one place is at 0.
-
-    waves: then so many pairs cos(pi 2^k x / 2), sin(pi 2^k x / 2) of each coordinate, k = 0, 1, ...:
-        ``(dims * (1 + 2 * waves), *space)``. Products of such features at two places tell how far apart they are.
-    """
+def positions(space: tuple[int, ...]) -> Tensor:
+    """Coordinates in [-1, 1], one channel a dimension: ``(dims, *space)``. A dimension of one place is at 0."""
     axes = [torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1) for size in space]
-    coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    angles = [torch.pi / 2 * 2**k * coordinates for k in range(waves)]
-    return torch.cat([coordinates, *(part for angle in angles for part in (angle.cos(), angle.sin()))])
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 class CausalConv(nn.Module):

@@ -33,7 +33,6 @@ class PixelCNN(nn.Module):
     """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
 
     context: features of the task vector that biases every gate (0: none).
-    waves: of the position channels, see ``metadensity.nn.causal.positions``.
     likelihood: of a pixel given its past, "categorical" or "logistic" (a mixture with so many ``components``).
     attention: None, "additive" or "dot". With attention, the activations of the middle layer's last
         stack are the queries, and what is read conditions the second half of the layers. Only the last
@@ -52,7 +51,6 @@ class PixelCNN(nn.Module):
         kernel_size: int,
         context: int = 0,
         attention: str | None = None,
-        waves: int = 0,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
@@ -63,7 +61,7 @@ class PixelCNN(nn.Module):
         self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
         self.planes, self.penultimate = planes, penultimate
         self.middle = layers // 2
-        self.input = PixelInput(event_shape, levels, waves)
+        self.input = PixelInput(event_shape, levels)
         self.layers = nn.ModuleList(
             GatedLayer(
                 self.input.features if i == 0 else planes,

@@ -27,17 +27,16 @@ def scale(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
 class PixelInput(nn.Module):
     """Images as features: pixels scaled to [-1, 1] with position channels, ``(batch, C + dims, *space)``.
 
-    The position channels mark the border as well, where zero padding could pass for a pixel. waves: of each
-    coordinate, see ``positions``; they are further channels.
+    The position channels mark the border as well, where zero padding could pass for a pixel.
     """
 
     positions: Tensor
 
-    def __init__(self, event_shape: Sequence[int], levels: int, waves: int = 0) -> None:
+    def __init__(self, event_shape: Sequence[int], levels: int) -> None:
         super().__init__()
         self.levels = levels
-        self.register_buffer("positions", positions(tuple(event_shape[1:]), waves), persistent=False)
-        self.features = event_shape[0] + len(self.positions)
+        self.features = event_shape[0] + len(event_shape) - 1
+        self.register_buffer("positions", positions(tuple(event_shape[1:])), persistent=False)
 
     def forward(self, pixels: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
         """Encode ``(batch, C, *space)`` integers, or only the places at ``index``, slices of all dimensions."""
@@ -53,10 +52,10 @@ class VectorEncoder(nn.Module):
     dimension, mapped to ``features`` each, and averaged together with the learned null entry.
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int, waves: int = 0) -> None:
+    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int) -> None:
         super().__init__()
         space, dims = list(event_shape[1:]), len(event_shape) - 1
-        self.input = PixelInput(event_shape, levels, waves)
+        self.input = PixelInput(event_shape, levels)
         layers: list[nn.Module] = [CONV[dims](self.input.features, planes, 3, padding=1), nn.ReLU()]
         while max(space) > 4:
             layers += [CONV[dims](planes, planes, 3, stride=2, padding=1), nn.ReLU()]
@@ -86,20 +85,13 @@ class PatchEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        event_shape: Sequence[int],
-        levels: int,
-        planes: int,
-        keys: int,
-        values: int,
-        stride: int = 4,
-        waves: int = 0,
+        self, event_shape: Sequence[int], levels: int, planes: int, keys: int, values: int, stride: int = 4
     ) -> None:
         super().__init__()
         require_stride(stride)
         dims = len(event_shape) - 1
         first, second, dilation = {4: (2, 2, 1), 2: (2, 1, 1), 1: (1, 1, 2)}[stride]
-        self.input = PixelInput(event_shape, levels, waves)
+        self.input = PixelInput(event_shape, levels)
         self.first = CONV[dims](self.input.features, planes, 4, stride=first)
         self.second = CONV[dims](planes, keys + values, 4, stride=second, dilation=dilation)
         self.keys, self.values = keys, values

@@ -138,13 +138,6 @@ def test_sizes_that_are_none(name: str, argument: str, size: Any) -> None:
         MODELS[name]((1, 3, 3), 2, **{**SMALL, argument: size})
 
 
-@pytest.mark.parametrize("waves", [-1, 17, 1.5, "2", None], ids=repr)
-@pytest.mark.parametrize("name", ["attention", "conditional"])
-def test_waves_that_are_no_number_of_them(name: str, waves: Any) -> None:
-    with pytest.raises(ValueError, match=says(f"waves={waves!r}", "at most 16")):
-        MODELS[name]((1, 3, 3), 2, **SMALL, waves=waves)
-
-
 @pytest.mark.parametrize("stride", [0, 3, 8, "4", None], ids=repr)
 def test_stride_of_patches_that_is_none(stride: Any) -> None:
     with pytest.raises(ValueError, match=says(f"patch_stride={stride!r}", "4", "2 or 1")):

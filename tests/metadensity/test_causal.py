@@ -120,17 +120,6 @@ def test_a_dimension_of_one_place_is_in_the_middle() -> None:
     assert positions((1, 3))[0].tolist() == [[0, 0, 0]]
 
 
-def test_waves_of_positions_tell_places_apart() -> None:
-    """Their products over two places are largest where the places are the same, whatever the place."""
-    grid = positions((24, 20), waves=4)
-    assert grid.shape == (2 * 9, 24, 20)
-    torch.testing.assert_close(grid[:2], positions((24, 20)))
-    waves = grid[2:].flatten(1)
-    torch.testing.assert_close((waves**2).sum(0), torch.full((480,), 8.0))
-    products = waves.T @ waves - 100 * torch.eye(480)
-    assert products.max() < 7.5
-
-
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
 def test_pixels_are_scaled_to_the_same_range(levels: int) -> None:
     pixels = torch.arange(levels, dtype=torch.uint8 if levels <= 256 else torch.int64)
