@@ -172,11 +172,12 @@ def optimal(task: TaskDistribution, batches: Batches, device: str, duplicates: s
     return score(log_prob, batches, device, duplicates)
 
 
+TRAINING_ONLY = ("seed", "data_root", "styles")  # settings of a task that its test pixels do not depend on
+
+
 def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Raise ValueError where two runs were trained on different tasks or pixels: their numbers do not compare."""
-    differ = {
-        key for key in one["task"] if key not in ("seed", "data_root") and one["task"][key] != other["task"].get(key)
-    }
+    differ = {key for key in one["task"] if key not in TRAINING_ONLY and one["task"][key] != other["task"].get(key)}
     if differ:
         detail = ", ".join(f"{key}: {one['task'][key]!r} and {other['task'].get(key)!r}" for key in sorted(differ))
         raise ValueError(

@@ -170,7 +170,7 @@ def reproduce(
 
 def _batches(plan: Plan, task: Mapping[str, Any], split: str, limit: int | None, tasks_per_batch: int) -> Batches:
     """The fixed episodes of a split at all the plan's numbers of shots."""
-    built, shots = build_task(task, split), list(plan.shots)
+    built, shots = build_task({**task, "styles": 0}, split), list(plan.shots)  # the likelihood of real drawings
     return Batches(choose_episodes(built, None, shots, plan.queries, 1, limit, 0, 0), built, shots, tasks_per_batch)
 
 

@@ -27,17 +27,18 @@ class Glyph:
     """One character of a font: strokes as ``(points, 2)`` arrays of x, y, y downwards.
 
     The strokes' box is centred on 0 and its longer side is 1; ``code`` is the character's position in
-    the font as the package numbers it, from 32.
+    the font as the package numbers it, from 32. style: 0, or which further class for training it is.
     """
 
     font: str
     code: int
     strokes: tuple[Points, ...]
+    style: int = 0
 
     @property
     def name(self) -> str:
-        """Font and code, such as "japanese/097"."""
-        return f"{self.font}/{self.code:03d}"
+        """Font and code, such as "japanese/097", and the style where there is one."""
+        return f"{self.font}/{self.code:03d}" + (f" style {self.style}" if self.style else "")
 
     @property
     def shape_key(self) -> frozenset[tuple[tuple[float, float], ...]]:
@@ -58,7 +59,9 @@ def hershey_fonts() -> dict[str, tuple[Glyph, ...]]:
     return fonts
 
 
-def normalised(font: str, code: int, strokes: Sequence[Sequence[tuple[float, float]]]) -> Glyph | None:
+def normalised(
+    font: str, code: int, strokes: Sequence[Sequence[tuple[float, float]]] | Sequence[Points]
+) -> Glyph | None:
     """A glyph from raw strokes, moved and scaled into its box; None where there is nothing to draw."""
     lines = [np.asarray(stroke, dtype=np.float64) for stroke in strokes if len(stroke) > 1]
     if not lines:

@@ -7,6 +7,7 @@ with the package Hershey-Fonts. The splits are by font, in ``splits/hershey.json
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,9 +16,10 @@ import PIL
 
 from tasks._data import Arrays, DataError, cached, load_split, sha256_of_json
 from tasks._drawing import draw
-from tasks._glyphs import Glyph, fonts_checksum, hershey_fonts
+from tasks._glyphs import Glyph, fonts_checksum, hershey_fonts, normalised
 from tasks._hershey_split import SMALLEST_FONT
 from tasks._random_split import drawn_groups, drawn_shapes, require_split_by, without_shared_shapes
+from tasks._styles import STYLES_VERSION, require_styles, style
 from tasks.base import SPLITS, require_count, require_word, split_parts
 from tasks.images import ImageTasks
 
@@ -35,6 +37,7 @@ def hershey(
     drawing_seed: int = 0,
     split_by: str | None = None,
     split_seed: int = 0,
+    styles: int = 0,
 ) -> ImageTasks:
     """Glyphs of the Hershey fonts, binary, ``(1, size, size)``, ink = 1.
 
@@ -47,6 +50,8 @@ def hershey(
     split_by, split_seed: None for the committed split. "group" draws anew, by ``split_seed``, which of its 23 fonts
         are held out; test keeps its fonts whole, and training loses every shape that stands there. "class" draws which
         shapes are held out, as many characters as the committed split has, of fonts that training knows.
+    styles: further classes for each one of a split that holds "train": the character again, so many times, each in a
+        style of its own, see ``tasks._styles``. The other splits stay as they are.
 
     Raises ValueError for options out of range, DataError where the installed fonts are not the ones split.
     """
@@ -54,6 +59,7 @@ def hershey(
     drawings = require_count("drawings", drawings, 2)
     drawing_seed = require_word("drawing_seed", drawing_seed)
     split_seed = require_split_by(split_by, split_seed)
+    styles = require_styles(styles)
     parts = split_parts("hershey", split)
     drawn: dict[str, Any] = {}
     if split_by is None:
@@ -85,6 +91,12 @@ def hershey(
         row = {glyph.name: number for number, glyph in enumerate(every)}
         wanted = np.array([row[glyph.name] for glyph in glyphs])
         images = held["images"].reshape(len(every), drawings, -1)[wanted].reshape(len(glyphs) * drawings, -1)
+    if styles and "train" in parts:
+        drawn |= {"styles": styles, "styles_version": STYLES_VERSION}
+        further = [in_style(glyph, number) for number in range(1, styles + 1) for glyph in glyphs]
+        of_these = {**recipe, **drawn, "characters": [glyph.name for glyph in further]}
+        images = np.concatenate([images, cached("hershey_styles", of_these, lambda: build(further))["images"]])
+        glyphs = glyphs + further
     return ImageTasks(
         "hershey",
         "+".join(parts),
@@ -99,6 +111,14 @@ def hershey(
         recipe={**recipe, **drawn},
         packed=True,
     )
+
+
+def in_style(glyph: Glyph, number: int) -> Glyph:
+    """The glyph in one of its styles, in a box of its own."""
+    matrix = style(glyph.name, number)
+    bent = normalised(glyph.font, glyph.code, [stroke @ matrix.T for stroke in glyph.strokes])
+    assert bent is not None
+    return replace(bent, style=number)
 
 
 @lru_cache(maxsize=16)

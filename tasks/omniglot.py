@@ -16,6 +16,7 @@ from tasks._download import fetch, md5_of
 from tasks._omniglot_zips import BACKGROUND, EVALUATION, SIDE, Archive, Characters, read_archive
 from tasks._random_split import Split, drawn_classes, drawn_groups, require_split_by
 from tasks._shrink import require_recipe, shrunk
+from tasks._styles import STYLES_VERSION, require_styles, restyled, style
 from tasks.base import SPLITS, require_count, split_parts
 from tasks.images import ImageTasks
 
@@ -35,6 +36,7 @@ def omniglot(
     protocol: str = "paper",
     split_by: str | None = None,
     split_seed: int = 0,
+    styles: int = 0,
     download: bool | None = None,
 ) -> ImageTasks:
     """Omniglot, binary, ``(1, size, size)``, ink = 1.
@@ -52,6 +54,8 @@ def omniglot(
     split_by, split_seed: None for the protocol's own alphabets. "group": as many alphabets for each split, drawn
         from all 50 by ``split_seed``. "class": of every alphabet some characters for each split, in the
         protocol's shares, so that the characters tested are new but their alphabets are not.
+    styles: further classes for each one of a split that holds "train": the character again, so many times, each in a
+        style of its own, see ``tasks._styles``. The other splits stay as they are.
     download: whether to fetch a missing archive; None: only into the user's own cache folder, never into
         one that was named.
 
@@ -64,6 +68,7 @@ def omniglot(
     if size > SIDE:
         raise ValueError(f"size={size}; give 1 to {SIDE}, the size of the originals.")
     split_seed = require_split_by(split_by, split_seed)
+    styles = require_styles(styles)
     parts = split_parts("omniglot", split)
     root = find_data_root(data_root)
     paths = [root.path / "omniglot" / archive.file for archive in ARCHIVES]
@@ -77,11 +82,11 @@ def omniglot(
         "shrink": shrink,
         "threshold": threshold if shrink in ("area", "bilinear") else None,
     }
-    held = cached(
-        "omniglot",
-        recipe,
-        lambda: _both([read_archive(*pair) for pair in zip(paths, ARCHIVES, strict=True)], size, shrink, threshold),
-    )
+
+    def read() -> list[Characters]:
+        return [read_archive(*pair) for pair in zip(paths, ARCHIVES, strict=True)]
+
+    held = cached("omniglot", recipe, lambda: _both(read(), size, shrink, threshold))
     names = held["names"].tobytes().decode().split("\n")
     characters = _split(names, protocol, split_by, split_seed)
     place = {name: number for number, name in enumerate(names)}
@@ -91,15 +96,26 @@ def omniglot(
     drawn |= {} if split_by is None else {"split_sha256": sha256_of_json(characters)}
     drawings = BACKGROUND.drawings
     rows = (np.asarray(chosen)[:, None] * drawings + np.arange(drawings)).ravel()
+    images, classes = held["images"][rows], [names[number] for number in chosen]
+    if styles and "train" in parts:
+        drawn |= {"styles": styles, "styles_version": STYLES_VERSION}
+        characters_sha256 = sha256_of_json(classes)
+        further = cached(
+            "omniglot_styles",
+            {**recipe, **drawn, "characters_sha256": characters_sha256},
+            lambda: {"images": _in_styles(read(), classes, styles, size, shrink, threshold)},
+        )
+        images = np.concatenate([images, further["images"]])
+        classes += [f"{name} style {number}" for number in range(1, styles + 1) for name in classes]
     return ImageTasks(
         "omniglot",
         "+".join(parts),
         seed,
-        images=held["images"][rows],
-        labels=np.repeat(np.arange(len(chosen)), drawings),
-        class_names=[names[number] for number in chosen],
+        images=images,
+        labels=np.repeat(np.arange(len(classes)), drawings),
+        class_names=classes,
         group_names=alphabets,
-        class_group=[alphabets.index(names[number].split("/")[0]) for number in chosen],
+        class_group=[alphabets.index(name.split("/")[0]) for name in classes],
         event_shape=(1, size, size),
         levels=2,
         recipe={**recipe, "protocol": protocol, **drawn},
@@ -126,6 +142,23 @@ def _split(names: list[str], protocol: str, split_by: str | None, split_seed: in
     if split_by == "group":
         alphabets = drawn_groups(by_alphabet, {part: len(committed[part]) for part in SPLITS}, split_seed)
     return {part: [name for alphabet in alphabets[part] for name in by_alphabet[alphabet]] for part in SPLITS}
+
+
+def _in_styles(
+    parts: list[Characters], names: list[str], styles: int, size: int, shrink: str, threshold: float
+) -> NDArray[np.uint8]:
+    """The characters named, style by style, shrunk and packed."""
+    drawings, place = BACKGROUND.drawings, {}
+    for part in parts:
+        for number, name in enumerate(part.names):
+            place[name] = part.packed[number * drawings : (number + 1) * drawings]
+    whole = {name: np.unpackbits(place[name], axis=2, count=SIDE).view(bool) for name in names}
+    images = []
+    for number in range(1, styles + 1):
+        for name in names:
+            small = shrunk(restyled(whole[name], style(name, number)), size, shrink, threshold)
+            images.append(np.packbits(small.reshape(drawings, -1), axis=1))
+    return np.concatenate(images)
 
 
 def _both(parts: list[Characters], size: int, shrink: str, threshold: float) -> Arrays:

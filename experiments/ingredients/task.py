@@ -25,6 +25,8 @@ def _defaults() -> None:
     seed = 0  # noqa: F841  of the episodes
     if split_by is not None:
         split_seed = 0  # noqa: F841
+    if name in ("hershey", "omniglot"):
+        styles = 0  # noqa: F841  further classes to train on for each, in styles of their own
     if name in ("folder", "mirror", "emoji"):
         grey = False  # noqa: F841  one channel of luminance
         levels = 256  # noqa: F841
