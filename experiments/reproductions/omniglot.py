@@ -54,7 +54,7 @@ OMNIGLOT = Plan(
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
         **_META_NETS,
-        "aligned": Entry("Aligned PixelCNN (ours)", ("omniglot", "aligned", "long")),
+        "aligned": Entry("Aligned PixelCNN (ours), a quarter of an hour", **_quarter_hour("aligned", steps=3100)),
     },
     shots=SHOTS,
     baseline="conditional",
