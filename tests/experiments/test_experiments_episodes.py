@@ -63,7 +63,7 @@ def test_the_defaults_of_both_scripts_agree() -> None:
     assert {key: one[key] for key in shared} == {key: other[key] for key in shared}
 
 
-@pytest.mark.parametrize("name", [name for name, config in NAMED_CONFIGS.items() if "task" in config])
+@pytest.mark.parametrize("name", [name for name, config in NAMED_CONFIGS.items() if "name" in config.get("task", {})])
 def test_every_task_has_its_named_configuration(name: str) -> None:
     run = episodes.experiment._create_run(named_configs=[name])
     assert run.config["task"]["name"] == name

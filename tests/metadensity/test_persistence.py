@@ -29,7 +29,13 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_arguments_that_are_not_the_defaults(tmp_path: Path) -> None:
     sizes = {"layers": 4, "planes": 6, "penultimate": 5, "kernel_size": 5, "context": 7}
-    options: dict[str, Any] = {**sizes, "attention": "dot", "likelihood": "logistic", "components": 4}
+    options: dict[str, Any] = {
+        **sizes,
+        "attention": "dot",
+        "patch_stride": 2,
+        "likelihood": "logistic",
+        "components": 4,
+    }
     model = AttentionPixelCNN((2, 4, 5), 3, **options)
     metadensity.save(model, tmp_path / "model")
     loaded = metadensity.load(tmp_path / "model")
