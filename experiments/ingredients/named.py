@@ -41,7 +41,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 2,
         },
     },
-    # make demo: under four minutes on two cores, and its unconditional baseline in under two
+    # make demo: under four minutes on two cores, and its unconditional baseline in under one
     "demo": {
         "task": {"styles": 4},
         "model": {"layers": 8, "attention": "dot"},

@@ -41,7 +41,6 @@ class Plan:
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
     train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
     others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
-    per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
     """
 
     name: str
@@ -55,4 +54,3 @@ class Plan:
     train_limit: int = 90
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
-    per_dim: bool = False
