@@ -8,7 +8,13 @@
 #include <immintrin.h>
 #endif
 
-constexpr int64_t WIDTH = 16;  // numbers of a vector; what lies side by side is padded to a multiple of it
+// Numbers of a vector, as many as the processor's registers hold: compilers make very slow code of wider ones. What
+// lies side by side is padded to a multiple of it.
+#ifdef __AVX512F__
+constexpr int64_t WIDTH = 16, REGISTERS = 32;
+#else
+constexpr int64_t WIDTH = 8, REGISTERS = 16;
+#endif
 typedef float V __attribute__((vector_size(WIDTH * sizeof(float)), aligned(alignof(float)), may_alias));
 
 inline int64_t padded(int64_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }

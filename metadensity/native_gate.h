@@ -1,4 +1,4 @@
-// The gate tanh(a) * sigmoid(b) and its gradient on vectors of eight a and, after them, eight b.
+// The gate tanh(a) * sigmoid(b) and its gradient on vectors whose first half is a and whose second is b.
 
 #pragma once
 
@@ -12,6 +12,14 @@ constexpr int64_t HALF = WIDTH / 2;
 inline V both(float first, float second) {
     V result;
     for (int i = 0; i < WIDTH; i++) result[i] = i < HALF ? first : second;
+    return result;
+}
+
+// For shuffles: half a vector's numbers from FIRST on, then as many from SECOND on.
+template <int FIRST, int SECOND>
+constexpr Integers chosen() {
+    Integers result = {};
+    for (int i = 0; i < WIDTH; i++) result[i] = i < HALF ? FIRST + i : SECOND + i - HALF;
     return result;
 }
 
@@ -40,7 +48,7 @@ inline V reciprocal(V x) {
 #endif
 }
 
-// Of eight a and eight b: (tanh(a), sigmoid(b)). Both are (e - s) / (e + 1): of e = exp(2 a) and s = 1, and of e =
+// Of a and b: (tanh(a), sigmoid(b)). Both are (e - s) / (e + 1): of e = exp(2 a) and s = 1, and of e =
 // exp(b) and s = 0. Where one is within rounding of its limit the argument is cut off. Vectors share no reciprocal,
 // though it would be faster: no place is seen by another, not even in the last bit.
 inline V activated(V z) {
@@ -51,10 +59,9 @@ inline V activated(V z) {
     return (e - both(1, 0)) * reciprocal(e + 1.0f);
 }
 
-// ``count`` vectors of (a, b) to (tanh(a), sigmoid(b)), and their products, eight a vector. active may be z.
+// ``count`` vectors of (a, b) to (tanh(a), sigmoid(b)), and their products, half a vector each. active may be z.
 inline void activate(int64_t count, const float* z, float* active, float* gated) {
-    const Integers low = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
-    const Integers high = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+    const Integers low = chosen<0, WIDTH>(), high = chosen<HALF, WIDTH + HALF>();
     int64_t i = 0;
     for (; i + 2 <= count; i += 2) {
         const V p = activated(load(z + i * WIDTH)), q = activated(load(z + (i + 1) * WIDTH));
@@ -74,11 +81,10 @@ inline void gates(int64_t count, const float* active, float* result) {
         *(Half*)(result + i * HALF) = *(const Half*)(active + i * WIDTH) * *(const Half*)(active + i * WIDTH + HALF);
 }
 
-// The gradients of (a, b) from that of the gates, eight, and what ``activate`` gave: tanh' = 1 - tanh^2, sigmoid' =
-// sigmoid - sigmoid^2. Reads, and leaves, eight numbers more than those of the gradient.
+// The gradients of (a, b) from that of the gates and what ``activate`` gave: tanh' = 1 - tanh^2, sigmoid' =
+// sigmoid - sigmoid^2. Reads, and leaves, half a vector more than those of the gradient.
 inline V gate_slopes(const float* gradient, V active) {
-    const Integers twice = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
-    const Integers swapped = {8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7};
+    const Integers twice = chosen<0, 0>(), swapped = chosen<HALF, 0>();
     const V slope = both(1, 0) + both(0, 1) * active - active * active;
     return __builtin_shuffle(load(gradient), twice) * __builtin_shuffle(active, swapped) * slope;
 }

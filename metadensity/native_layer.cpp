@@ -2,8 +2,8 @@
 // with kernels three wide.
 //
 // Images are float32 with the features of a place after one another (channels last). They are taken through the whole
-// layer by rows, in the nearest caches. Pre-activations are ordered by eights: eight a, their eight b, and so on, with
-// zeros up to a multiple of eight planes. Each thread adds up its own gradients of weights, image after image, and
+// layer by rows, in the nearest caches. Pre-activations are ordered by half vectors: a, their b, and so on, with zeros up
+// to a multiple of half a vector of planes. Each thread adds up its own gradients of weights, image after image, and
 // ``finish`` adds those of the threads in order: for a number of threads the result is the same each time.
 
 #include "native_layer_backward.h"

@@ -10,6 +10,11 @@
 #include <cstring>
 
 constexpr int64_t WIDTH = 16;  // PAD in native.py
+#ifdef __AVX512F__
+constexpr int64_t BYTES = 64, MOST = 4;  // of a register; vectors of outputs that are held in registers for four images
+#else
+constexpr int64_t BYTES = 32, MOST = 2;
+#endif
 
 template <class T>
 struct Line {  // _Line in native.py, in the same order
@@ -31,7 +36,8 @@ inline int64_t padded(int64_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
 
 template <class T>
 struct Vector {
-    typedef T type __attribute__((vector_size(WIDTH * sizeof(T)), aligned(alignof(T)), may_alias));
+    static constexpr int64_t SIZE = BYTES / sizeof(T);
+    typedef T type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
 };
 
 // out = start + in @ weight for ROWS images and COLUMNS vectors of outputs.
@@ -39,27 +45,29 @@ template <class T, int ROWS, int COLUMNS>
 inline void block(T* out, int64_t out_step, const T* in, int64_t in_step, const T* weight, int64_t width, int64_t depth,
                   const T* start, int64_t start_step) {
     typedef typename Vector<T>::type V;
+    constexpr int64_t SIZE = Vector<T>::SIZE;
     V sums[ROWS][COLUMNS];
     for (int r = 0; r < ROWS; r++)
         for (int c = 0; c < COLUMNS; c++)
-            sums[r][c] = start ? *(const V*)(start + r * start_step + c * WIDTH) : V{} ;
+            sums[r][c] = start ? *(const V*)(start + r * start_step + c * SIZE) : V{} ;
     for (int64_t k = 0; k < depth; k++)
         for (int r = 0; r < ROWS; r++)
             for (int c = 0; c < COLUMNS; c++)
-                sums[r][c] += in[r * in_step + k] * *(const V*)(weight + k * width + c * WIDTH);
+                sums[r][c] += in[r * in_step + k] * *(const V*)(weight + k * width + c * SIZE);
     for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLUMNS; c++) *(V*)(out + r * out_step + c * WIDTH) = sums[r][c];
+        for (int c = 0; c < COLUMNS; c++) *(V*)(out + r * out_step + c * SIZE) = sums[r][c];
 }
 
 template <class T, int ROWS>
 inline void rows_of(T* out, int64_t out_step, const T* in, int64_t in_step, const T* weight, int64_t width,
                     int64_t depth, const T* start, int64_t start_step) {
+    constexpr int64_t SIZE = Vector<T>::SIZE;
     int64_t c = 0;
-    for (; c + 4 * WIDTH <= width; c += 4 * WIDTH)
-        block<T, ROWS, 4>(out + c, out_step, in, in_step, weight + c, width, depth, start ? start + c : start, start_step);
-    for (; c + 2 * WIDTH <= width; c += 2 * WIDTH)
+    for (; c + MOST * SIZE <= width; c += MOST * SIZE)
+        block<T, ROWS, MOST>(out + c, out_step, in, in_step, weight + c, width, depth, start ? start + c : start, start_step);
+    for (; c + 2 * SIZE <= width; c += 2 * SIZE)
         block<T, ROWS, 2>(out + c, out_step, in, in_step, weight + c, width, depth, start ? start + c : start, start_step);
-    for (; c < width; c += WIDTH)
+    for (; c < width; c += SIZE)
         block<T, ROWS, 1>(out + c, out_step, in, in_step, weight + c, width, depth, start ? start + c : start, start_step);
 }
 

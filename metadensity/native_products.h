@@ -1,10 +1,11 @@
 // Products of small matrices in registers, the one shape of work that layers are made of.
 //
 // Matrices are float32 and row after row. C = start + A @ B, where B and C are (.., width), width a multiple of WIDTH.
-// A block of C of up to 28 vectors is held in registers while a column of A and a row of B after another pass by.
+// A block of C, all vectors but a few, is held in registers while a column of A and a row of B after another pass by.
 
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "native_errands.h"
@@ -24,7 +25,7 @@ struct Start {
     const float* at;
     int64_t step;
 };
-constexpr int64_t WIDEST = 4;  // vectors of a block
+constexpr int64_t WIDEST = REGISTERS == 32 ? 4 : 2;  // vectors of a block
 alignas(64) constexpr float ZEROS[WIDEST * WIDTH] = {};
 
 // f(0), ..., f(COUNT - 1) as if written out: compilers keep arrays in registers only if all indices are constants.
@@ -78,7 +79,7 @@ inline Block block_of(int64_t rows, std::integer_sequence<int, LESS...>) {
 template <int VECTORS, Order ORDER>
 inline void strip(int64_t rows, const Factor& f, const float* b, int64_t b_step, float* c, int64_t c_step, Start start,
                   Errands& errands) {
-    constexpr int MOST = VECTORS == 4 ? 6 : 8;
+    constexpr int MOST = std::min<int>(8, (REGISTERS == 32 ? 24 : 12) / VECTORS);
     const int64_t blocks = (rows + MOST - 1) / MOST;  // as equal as can be
     for (int64_t i = 0, row = 0; i < blocks; i++) {
         const int64_t now = rows / blocks + (i < rows % blocks);
@@ -90,17 +91,24 @@ inline void strip(int64_t rows, const Factor& f, const float* b, int64_t b_step,
     }
 }
 
+typedef void (*Strip)(int64_t, const Factor&, const float*, int64_t, float*, int64_t, Start, Errands&);
+
+template <Order ORDER, int... LESS>
+inline Strip strip_of(int64_t vectors, std::integer_sequence<int, LESS...>) {
+    static constexpr Strip strips[] = {strip<LESS + 1, ORDER>...};
+    return strips[vectors - 1];
+}
+
 // C (rows, width) = start, or zeros if that is null, + A @ B (depth, width); the rows of B, C lie b_step, c_step apart.
 template <Order ORDER>
 inline void multiply(int64_t rows, int64_t width, const Factor& f, const float* b, int64_t b_step, float* c,
                      int64_t c_step, Start start, Errands& errands) {
     for (int64_t done = 0; done < width;) {
-        const int64_t left = (width - done) / WIDTH, now = left <= 4 ? left : left <= 6 ? 3 : 4;
-        (now == 4   ? strip<4, ORDER>
-         : now == 3 ? strip<3, ORDER>
-         : now == 2 ? strip<2, ORDER>
-                    : strip<1, ORDER>)(rows, f, b + done, b_step, c + done, c_step,
-                                       start.at ? Start{start.at + done, start.step} : Start{ZEROS, 0}, errands);
+        const int64_t left = (width - done) / WIDTH, strips = (left + WIDEST - 1) / WIDEST;
+        const int64_t now = (left + strips - 1) / strips;  // as equal as can be
+        strip_of<ORDER>(now, std::make_integer_sequence<int, WIDEST>())(
+            rows, f, b + done, b_step, c + done, c_step,
+            start.at ? Start{start.at + done, start.step} : Start{ZEROS, 0}, errands);
         done += now * WIDTH;
     }
 }

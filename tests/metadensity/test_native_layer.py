@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -137,6 +139,28 @@ def compare(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -
         else:
             scale = max(float(theirs.detach().abs().max()), 1e-3)
             torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=TOLERANCE * scale)
+
+
+@needs_compiler
+def test_not_slower_than_torch(used: list[str]) -> None:
+    """Vectors wider than the registers of the processor once made it seven times slower. It may take half as long again,
+    as the machine may be busy with other things; both are timed in turns."""
+    case = CASES["paper"]
+    layer, given = case.layer(), case.inputs()
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        case.loss(case.run(layer, given)).backward()
+        return time.perf_counter() - begun
+
+    seconds()  # builds it
+    pairs = []
+    for _ in range(9):
+        native_time = seconds()
+        with torch_alone():
+            pairs.append(native_time / seconds())
+    assert used
+    assert statistics.median(pairs) < 1.5
 
 
 @needs_compiler
