@@ -143,8 +143,8 @@ def compare(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -
 
 @needs_compiler
 def test_not_slower_than_torch(used: list[str]) -> None:
-    """Vectors wider than the registers of the processor once made it seven times slower. It may take half as long again,
-    as the machine may be busy with other things; both are timed in turns."""
+    """Vectors wider than the registers of the processor once made it seven times slower. It may take half as long
+    again, as the machine may be busy with other things; both are timed in turns."""
     case = CASES["paper"]
     layer, given = case.layer(), case.inputs()
 
