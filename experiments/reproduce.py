@@ -48,6 +48,7 @@ def _defaults() -> None:
     weights = "weights"  # noqa: F841  folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
     keep_weights = None  # noqa: F841  a folder to copy the trained models to
     keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
+    folder = None  # noqa: F841  mirror, products: images to take in place of the plan's (a folder, or a zip archive)
     limit = None  # noqa: F841  at most so many test episodes; None: as the plan says
     train_limit = None  # noqa: F841  the same of training classes
     document = "README.md"  # noqa: F841  of the command readme
@@ -78,6 +79,24 @@ def adaptation(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
 
 
 @experiment.command
+def mirror(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+    """The paper's mirroring experiment at 24x24, of photographs or the images in ``folder``."""
+    return reproduce(PLANS["mirror"], _run, **_settings(_config))
+
+
+@experiment.command
+def mirror48(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+    """The same at 48x48, the paper's size, beginning with the models of ``mirror``."""
+    return reproduce(PLANS["mirror48"], _run, **_settings(_config))
+
+
+@experiment.command
+def products(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+    """The paper's Online Products experiment, of emoji or the classes in ``folder``."""
+    return reproduce(PLANS["products"], _run, **_settings(_config))
+
+
+@experiment.command
 def speeds(fast: bool, _run: Run) -> dict[str, Any]:
     """How long a training step of each way to adapt takes: what the numbers of steps of ``adaptation`` come from."""
     found = step_seconds(PLANS["adaptation"], fast)
@@ -102,6 +121,7 @@ def reproduce(
     weights: str | None,
     keep_weights: str | None,
     keep_records: str | None,
+    folder: str | None,
     limit: int | None,
     train_limit: int | None,
     tasks_per_batch: int,
@@ -111,11 +131,15 @@ def reproduce(
 ) -> dict[str, Any]:
     """Train or find each entry's model, score it, print and write the table. Returns the rows by entry.
 
-    Raises ValueError for a name that is no entry of the plan.
+    folder: images to train and score on in place of the plan's.
+
+    Raises ValueError for a name that is no entry of the plan, and a folder where it takes none.
     """
+    if folder is not None:
+        plan, weights = plan.on(str(Path(folder).resolve())), None
     if unknown := set(only) - plan.entries.keys():
         raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.entries)}.")
-    folder = folder_of(run)
+    here = folder_of(run)
     limits = {
         "train": plan.train_limit if train_limit is None else train_limit,
         "test": plan.limit if limit is None else limit,
@@ -155,17 +179,17 @@ def reproduce(
             "cost": cost_record(found["test"].cost),
             "machine": machine(),
         }
-        for where in (folder / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
+        for where in (here / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
             done[name] = write_record(where, name, values, found["test"])
         if keep_weights and not entry.tunes:
             source.ship(Path(keep_weights) / weights_name(plan.families[0], name), entry.begins_with)
         print("\n" + sections(plan, {name: done[name]})[0].plain())
     tables = sections(plan, done)
     print("\n" + "\n".join(table.plain() for table in tables))
-    write_atomically(folder / f"{plan.name}.md", "\n".join(table.markdown() for table in tables).encode())
+    write_atomically(here / f"{plan.name}.md", "\n".join(table.markdown() for table in tables).encode())
     models = [source.run for source in made.values() if source.run is not None]
-    lineage.record_use(run, folder, "reproduced", models, next(iter(done.values())).values["episodes_sha256"])
-    return {"folder": str(folder), "rows": {name: record.values["rows"] for name, record in done.items()}}
+    lineage.record_use(run, here, "reproduced", models, next(iter(done.values())).values["episodes_sha256"])
+    return {"folder": str(here), "rows": {name: record.values["rows"] for name, record in done.items()}}
 
 
 def _batches(plan: Plan, task: Mapping[str, Any], split: str, limit: int | None, tasks_per_batch: int) -> Batches:

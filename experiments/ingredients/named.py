@@ -34,7 +34,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "steps": 4,
             "tasks": 2,
             "queries": 1,
-            "shots": [0, 2],
+            "shots": [0, 1],
             "log_every": 1,
             "validate_every": 2,
             "validation_tasks": 2,

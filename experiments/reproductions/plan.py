@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metadensity.fine_tuning import FineTuning
@@ -41,6 +41,8 @@ class Plan:
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
     train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
     others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
+    per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
+    own: the named configuration of the task where images are the user's own; None: they cannot be.
     """
 
     name: str
@@ -54,3 +56,19 @@ class Plan:
     train_limit: int = 90
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
+    per_dim: bool = False
+    own: str | None = None
+
+    def on(self, folder: str) -> Plan:
+        """The same on a folder of images in place of the plan's. Raises ValueError where the plan cannot take one."""
+        if self.own is None:
+            raise ValueError(f"folder={folder!r}, but {self.name} is of a data set of its own; leave folder=None.")
+        entries = {
+            name: replace(
+                entry,
+                named=(self.own, *entry.named[1:]),
+                updates={**entry.updates, "task": {**entry.updates.get("task", {}), "folder": folder}},
+            )
+            for name, entry in self.entries.items()
+        }
+        return replace(self, entries=entries)

@@ -33,24 +33,21 @@ def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
 
 
 def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
-    """nats/image and nats/dim, test (train); what the paper has, as recalled."""
-    headings = ["model", *_columns(plan), "steps", "parameters"]
+    """Test (train), in nats/image, or in nats/dim with bits/dim; what the paper has, as recalled."""
+    headings = ["model", *_columns(plan)]
+    headings = [*headings, *(f"bits/dim, {heading}" for heading in headings[1:] if plan.per_dim), "steps", "parameters"]
     rows = []
     for name, record in records.items():
-        cells = []
-        for shots in plan.shots:
-            test, train = record.row(shots), record.row(shots, "train_rows")
-            assert test is not None
-            seen = f" ({train['nats_per_image']:.2f})" if train is not None else ""
-            cells.append(f"{test['nats_per_image']:.2f}{seen}")
-        values = record.values
-        rows.append([plan.entries[name].title, *cells, f"{values['steps']:,}", f"{values['parameters']:,}"])
-        paper = plan.entries[name].paper
+        values, paper = record.values, plan.entries[name].paper
+        dims = _dims(record)
+        unit, digits = (1, 3) if plan.per_dim else (dims, 2)
+        found = {shots: _test_and_train(record, shots) for shots in plan.shots}
+        counts = [f"{values['steps']:,}", f"{values['parameters']:,}"]
+        rows.append([plan.entries[name].title, *_cells(plan, found, unit, digits), *counts])
         if paper:
-            dims = int(np.prod(values["pixels"]["event_shape"]))
-            rows.append(["the paper's, as recalled", *(_printed(paper.get(s), dims) for s in plan.shots), "", ""])
+            rows.append(["the paper's, as recalled", *_cells(plan, paper, unit, digits - 1), "", ""])
     images = {record.row(plan.shots[0])["images"] for record in records.values()}  # type: ignore[index]
-    notes = [f"nats/image, test (train) where known; {max(images):,} test images."]
+    notes = [f"{_unit(plan)}, test (train) where known; {max(images):,} test images."]
     return Section(plan.title, headings, rows, [*notes, *plan.notes])
 
 
@@ -59,12 +56,30 @@ def _columns(plan: Plan) -> list[str]:
     return [f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots]
 
 
-def _printed(value: tuple[float, float | None] | None, dims: int) -> str:
-    """nats/dim of three digits as nats/image."""
-    if value is None:
-        return ""
-    test, train = value
-    return f"{test * dims:.1f}" + (f" ({train * dims:.1f})" if train is not None else "")
+def _unit(plan: Plan) -> str:
+    return "nats/dim" if plan.per_dim else "nats/image"
+
+
+def _dims(record: Record) -> int:
+    return int(np.prod(record.values["pixels"]["event_shape"]))
+
+
+def _test_and_train(record: Record, shots: int) -> tuple[float, float | None]:
+    """nats/dim of test and training images."""
+    test, train = record.row(shots), record.row(shots, "train_rows")
+    assert test is not None
+    return test["nats_per_image"] / _dims(record), None if train is None else train["nats_per_image"] / _dims(record)
+
+
+def _cells(plan: Plan, found: Mapping[int, tuple[float, float | None]], unit: float, digits: int) -> list[str]:
+    """A row of nats/dim in the plan's unit: test (train), then bits/dim where the plan shows them."""
+    cells, bits = [], []
+    for shots in plan.shots:
+        test, train = found.get(shots, (None, None))
+        shown = "" if test is None else f"{test * unit:.{digits}f}"
+        cells.append(shown + ("" if train is None else f" ({train * unit:.{digits}f})"))
+        bits.append("" if test is None else f"{test / np.log(2):.{digits}f}")
+    return cells + bits * plan.per_dim
 
 
 def _differences(plan: Plan, records: Mapping[str, Record]) -> Section:
@@ -74,8 +89,13 @@ def _differences(plan: Plan, records: Mapping[str, Record]) -> Section:
     for name, record in records.items():
         if name != plan.baseline:
             found = [paired_difference(reference.scores[shots], record.scores[shots]) for shots in plan.shots]
-            rows.append([plan.entries[name].title, *(f"{d.mean:+.2f} ({interval(d.interval)})" for d in found)])
-    title = f"Difference to {plan.entries[plan.baseline].title} on the same queries, nats/image, 95 % over classes"
+            unit, digits = (_dims(record), 3) if plan.per_dim else (1, 2)
+            shown = [
+                f"{d.mean / unit:+.{digits}f} ({interval((d.interval[0] / unit, d.interval[1] / unit), digits)})"
+                for d in found
+            ]
+            rows.append([plan.entries[name].title, *shown])
+    title = f"Difference to {plan.entries[plan.baseline].title} on the same queries, {_unit(plan)}, 95 % over classes"
     return Section(title, headings, rows)
 
 

@@ -90,7 +90,7 @@ def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     updates.pop("training", None)
     if updates.get("model", {}).get("adapts"):
         updates["model"]["adapts"] = layer_pattern(1, 2)
-    return (*entry.named, "fast"), {**updates, "task": {"size": 8}}
+    return (*entry.named, "fast"), {**updates, "task": {**updates.get("task", {}), "size": 8}}
 
 
 def find_weights(folder: Path, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:

@@ -1,0 +1,84 @@
+"""Mirroring as in Reed et al. 2018, section 4.1 ("ImageNet flip"): one support, the target flipped left to right.
+
+Departures: photographs of groceries for ImageNet, windows of them; a net of 4 layers of 24 planes for one of 16 of 128;
+the mixture of logistics for 256 classes a channel; a patch of the support at every place, so that each pixel has one
+of its own. Attention finds the mirrored place on small windows first, in minutes, and larger ones begin with those
+weights: at 24x24 from the start it takes far longer to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from experiments.reproductions.plan import Entry, Plan
+
+PAPER = {1: (0.90, 0.89)}  # nats/dim, validation and train, as recalled
+PAPER_CONDITIONAL = {1: (2.65, 2.64)}
+
+
+def _entry(
+    title: str, kind: str, size: int, tasks: int, steps: int, learning_rate: float = 5e-3, **entry: Any
+) -> Entry:
+    return Entry(
+        title,
+        ("mirror", kind, "dot", "logistic"),
+        {
+            "task": {"folder": "grocery/grocery_64.zip", "size": size, "crops": 8, "resize": 64},
+            "model": {"layers": 4, "penultimate": 64, "patch_stride": 1},
+            "training": {
+                "steps": steps,
+                "tasks": tasks,
+                "learning_rate": learning_rate,
+                "weight_decay": 0.0,
+                "average": 0.99,
+                "validate_every": 500,
+                "validation_tasks": 64,
+                "checkpoint_every": 500,
+            },
+        },
+        **entry,
+    )
+
+
+_SMALL = {
+    "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 5000, listed=False),
+    "attention": _entry("Attention PixelCNN", "attention", 24, 16, 8000, begins_with="attention_12"),
+    "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
+}
+
+MIRROR = Plan(
+    name="mirror",
+    families=("mirror",),
+    title="Mirroring, 24x24 windows of photographs",
+    entries=_SMALL,
+    shots=(1,),
+    queries=1,
+    limit=512,
+    baseline="conditional",
+    gain=("attention", "conditional"),
+    per_dim=True,
+    own="mirror",
+)
+
+MIRROR_48 = Plan(
+    name="mirror48",
+    families=("mirror48", "mirror"),
+    title="Mirroring, 48x48 windows of photographs",
+    entries={
+        **{name: replace(entry, listed=False) for name, entry in _SMALL.items()},
+        "attention_48": _entry(
+            "Attention PixelCNN", "attention", 48, 4, 3000, 3e-3, begins_with="attention", paper=PAPER
+        ),
+        "conditional_48": _entry(
+            "Conditional PixelCNN", "conditional", 48, 4, 3000, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
+        ),
+    },
+    shots=(1,),
+    queries=1,
+    limit=128,
+    baseline="conditional_48",
+    gain=("attention_48", "conditional_48"),
+    per_dim=True,
+    own="mirror",
+)
