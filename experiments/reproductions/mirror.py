@@ -43,7 +43,10 @@ def _entry(
 
 _SMALL = {
     "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 5000, listed=False),
-    "attention": _entry("Attention PixelCNN", "attention", 24, 16, 8000, begins_with="attention_12"),
+    "attention_first": _entry(
+        "Attention PixelCNN, first", "attention", 24, 16, 8000, begins_with="attention_12", listed=False
+    ),
+    "attention": _entry("Attention PixelCNN", "attention", 24, 16, 4000, begins_with="attention_first"),
     "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
 }
 
@@ -68,10 +71,10 @@ MIRROR_48 = Plan(
     entries={
         **{name: replace(entry, listed=False) for name, entry in _SMALL.items()},
         "attention_48": _entry(
-            "Attention PixelCNN", "attention", 48, 4, 3000, 3e-3, begins_with="attention", paper=PAPER
+            "Attention PixelCNN", "attention", 48, 4, 1500, 3e-3, begins_with="attention", paper=PAPER
         ),
         "conditional_48": _entry(
-            "Conditional PixelCNN", "conditional", 48, 4, 3000, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
+            "Conditional PixelCNN", "conditional", 48, 4, 1500, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
         ),
     },
     shots=(1,),

@@ -38,9 +38,9 @@ PRODUCTS = Plan(
     families=("products",),
     title="Online Products' shape on emoji, 32x32",
     entries={
-        "conditional": _entry("Conditional PixelCNN", "conditional", 3000),
-        "attention": _entry("Attention PixelCNN", "attention", 3000),
-        "multiscale": _entry("Multiscale PixelCNN with attention", "multiscale", 3000, 2.14, upscaler_layers=6),
+        "conditional": _entry("Conditional PixelCNN", "conditional", 2000),
+        "attention": _entry("Attention PixelCNN", "attention", 2000),
+        "multiscale": _entry("Multiscale PixelCNN with attention", "multiscale", 2000, 2.14, upscaler_layers=6),
     },
     shots=(3,),
     queries=1,

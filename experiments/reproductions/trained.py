@@ -63,16 +63,16 @@ def trained(
     if name in made:
         return made[name]
     entry = plan.entries[name]
-    initial = None
-    if entry.begins_with is not None:
-        initial = str(trained(plan, entry.begins_with, run, made, weights, fast, progress).file)
     named, updates = recipe(entry, fast)
-    config = train.experiment.configuration(named, {**updates, "initial": initial})
-    config = {key: config[key] for key in KEPT}
+    config = _kept(named, updates)
     shipped = find_weights(Path(weights), plan, name, config) if weights else None
     if shipped is not None:
         made[name] = Trained(shipped, config, None)
         return made[name]
+    initial = None
+    if entry.begins_with is not None:
+        initial = str(trained(plan, entry.begins_with, run, made, weights, fast, progress).file)
+        config = _kept(named, {**updates, "initial": initial})
     folder = find_run(config)
     if folder is None or not finished(folder):
         resume = None if folder is None else str(folder.path)
@@ -80,6 +80,12 @@ def trained(
         folder = train_run(run, {**updates, "initial": initial, "resume": resume}, progress, named)
     made[name] = Trained(folder.best, config, folder)
     return made[name]
+
+
+def _kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the weights, of the configuration of a training."""
+    config = train.experiment.configuration(named, updates)
+    return {key: config[key] for key in KEPT}
 
 
 def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:

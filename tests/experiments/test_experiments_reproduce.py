@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import metadensity
 from experiments import evaluate, lineage, reproduce, train
@@ -52,14 +53,35 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
     rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}
     assert rows == {row["shots"]: row["nats_per_image"] for row in records[entry].values["rows"]}
+    later = next((entry for entry, settings in plan.entries.items() if settings.begins_with and settings.listed), None)
+    if later is not None:  # nor is what they began with
+        before = set(Path(made.result["folder"]).parent.iterdir())
+        run(script, name, only=[later], weights=str(tmp_path / "weights"))
+        assert len(set(Path(made.result["folder"]).parent.iterdir()) - before) == 1
     with pytest.raises(ValueError, match=r"was trained with another configuration than .* give weights=None"):
         run(script, name, only=[entry], weights=str(tmp_path / "weights"), fast=False)
     file = tmp_path / "weights" / weights_name(plan.families[0], entry)
     shipped = metadensity.load(file)
     assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
-    evaluated = script(evaluate.experiment, "fast", run=str(file), baselines=False)  # a file stands where a run does
+    evaluated = script(evaluate.experiment, run=str(file), baselines=False, limit=2)  # a file stands where a run does
     assert evaluated.result["weights_sha256"] == shipped.provenance["weights_sha256"]
-    assert evaluated.result["task"]["name"] == "omniglot"
+    assert evaluated.result["task"]["name"] == metadensity.load(file).provenance["task"]["task"]
+
+
+def test_a_table_can_be_made_of_images_of_ones_own(script: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "photographs" / f"kind {number % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    for name, task in (("mirror", "mirror"), ("products", "folder")):
+        made = run(script, name, folder=str(tmp_path / "photographs"), only=["conditional"])
+        record = json.loads((Path(made.result["folder"]) / "records" / "conditional.json").read_text())
+        assert record["config"]["task"]["name"] == task
+        assert record["config"]["task"]["folder"] == str(tmp_path / "photographs")
+        assert record["pixels"]["event_shape"] == [3, 8, 8]
+    with pytest.raises(ValueError, match="omniglot is of a data set of its own; leave folder=None"):
+        run(script, "omniglot", folder=str(tmp_path / "photographs"))
 
 
 def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_settings_stand_beside_final_metrics(events: EventAccumulator, trained: 
     found = HParamsPluginData.FromString(data[SESSION_START_INFO_TAG].plugin_data.content).session_start_info.hparams
     assert found["model.name"].string_value == "attention"
     assert found["training.learning_rate"].number_value == trained.config()["training"]["learning_rate"]
-    assert found["training.shots"].string_value == "[0, 2]"
+    assert found["training.shots"].string_value == "[0, 1]"
     named = HParamsPluginData.FromString(data[EXPERIMENT_TAG].plugin_data.content).experiment.metric_infos
     last = trained.metrics()[-1]
     for info in named:
@@ -66,7 +66,7 @@ def test_settings_stand_beside_final_metrics(events: EventAccumulator, trained: 
         name = info.name.tag.removeprefix("final/")
         if name in last:
             assert event.value == pytest.approx(last[name], rel=1e-6)
-    assert {"final/best", "final/validation/nats_per_dim_2_shots"} <= {info.name.tag for info in named}
+    assert {"final/best", "final/validation/nats_per_dim_1_shots"} <= {info.name.tag for info in named}
     files = [path for path in (trained.path / "tensorboard").rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == {"tensorboard"}, "no run within the run"
 
