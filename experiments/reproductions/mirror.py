@@ -46,7 +46,7 @@ _SMALL = {
     "attention_first": _entry(
         "Attention PixelCNN, first", "attention", 24, 16, 8000, begins_with="attention_12", listed=False
     ),
-    "attention": _entry("Attention PixelCNN", "attention", 24, 16, 4000, begins_with="attention_first"),
+    "attention": _entry("Attention PixelCNN", "attention", 24, 16, 3300, 2e-3, begins_with="attention_first"),
     "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
 }
 

@@ -112,7 +112,8 @@ def _gains(plan: Plan, records: Mapping[str, Record]) -> Section:
         paper = [plan.entries[name].paper.get(shots) for name in (baseline, model)]
         theirs.append(f"{100 * (1 - paper[1][0] / paper[0][0]):.1f}" if paper[0] and paper[1] else "")
     title = f"What {plan.entries[model].title} gains over {plan.entries[baseline].title}"
-    return Section(title, headings, [["here", *ours], ["the paper's, as recalled", *theirs]])
+    rows = [["here", *ours], ["the paper's, as recalled", *theirs]]
+    return Section(title, headings, rows if any(theirs) else rows[:1])
 
 
 def gain(baseline: np.ndarray, model: np.ndarray, clusters: np.ndarray) -> tuple[float, tuple[float, float]]:
