@@ -91,7 +91,6 @@ def test_every_command_runs(tmp_path: Path, data_root: Path) -> None:
     commands = [line.removeprefix("python") for line in commands if line.startswith("python -m experiments.")]
     assert len(commands) >= 5
     commands = [f"{line} {'fast' if ' with ' in line else 'with fast'}" for line in commands]
-    commands = [f"{line} training.shots=[1]" if " mirror " in line else line for line in commands]  # it has no more
     script = " && ".join(f"{sys.executable} -W ignore{command}" for command in commands)
     environment = {**os.environ, "METADENSITY_RUNS": str(tmp_path), "METADENSITY_DATA": str(data_root)}
     done = subprocess.run(script, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
