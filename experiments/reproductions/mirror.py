@@ -41,20 +41,18 @@ def _entry(
     )
 
 
-_SMALL = {
-    "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 5000, listed=False),
-    "attention_first": _entry(
-        "Attention PixelCNN, first", "attention", 24, 16, 8000, begins_with="attention_12", listed=False
-    ),
-    "attention": _entry("Attention PixelCNN", "attention", 24, 16, 3300, 2e-3, begins_with="attention_first"),
-    "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
-}
-
 MIRROR = Plan(
     name="mirror",
     families=("mirror",),
     title="Mirroring, 24x24 windows of photographs",
-    entries=_SMALL,
+    entries={
+        "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 5000, listed=False),
+        "attention_first": _entry(
+            "Attention PixelCNN, first", "attention", 24, 16, 8000, begins_with="attention_12", listed=False
+        ),
+        "attention": _entry("Attention PixelCNN", "attention", 24, 16, 3300, 2e-3, begins_with="attention_first"),
+        "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
+    },
     shots=(1,),
     queries=1,
     limit=512,
@@ -64,12 +62,13 @@ MIRROR = Plan(
     own="mirror",
 )
 
-MIRROR_48 = Plan(
+MIRROR_48 = replace(
+    MIRROR,
     name="mirror48",
-    families=("mirror48", "mirror"),
+    families=("mirror48", *MIRROR.families),
     title="Mirroring, 48x48 windows of photographs",
     entries={
-        **{name: replace(entry, listed=False) for name, entry in _SMALL.items()},
+        **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
         "attention_48": _entry(
             "Attention PixelCNN", "attention", 48, 4, 1500, 3e-3, begins_with="attention", paper=PAPER
         ),
@@ -77,11 +76,7 @@ MIRROR_48 = Plan(
             "Conditional PixelCNN", "conditional", 48, 4, 1500, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
         ),
     },
-    shots=(1,),
-    queries=1,
     limit=128,
     baseline="conditional_48",
     gain=("attention_48", "conditional_48"),
-    per_dim=True,
-    own="mirror",
 )
