@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -21,12 +22,13 @@ def maxpool(images: Bitmaps, size: int) -> Bitmaps:
     """
     side = images.shape[1]
     window = side // size
-    if side // window == size:
-        starts, images = np.arange(size) * window, images[:, : size * window, : size * window]
-    else:
-        starts = np.arange(size) * side // size
     for _ in range(2):  # along the first of the two, where numpy is fast, then turned
-        images = np.ascontiguousarray(np.logical_or.reduceat(images, starts, axis=1).transpose(0, 2, 1))
+        if side // window == size:
+            places = (images[:, place : size * window : window] for place in range(window))
+            pooled = functools.reduce(np.logical_or, places)  # five times as fast as reduceat
+        else:
+            pooled = np.logical_or.reduceat(images, np.arange(size) * side // size, axis=1)
+        images = np.ascontiguousarray(pooled.transpose(0, 2, 1))
     return images
 
 
