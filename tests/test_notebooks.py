@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +65,12 @@ def problems(notebook: Any) -> list[str]:
     return found
 
 
+def processor_seconds() -> float:
+    """Of all processes that this one has started and seen end."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs that is empty at first."""
@@ -76,12 +82,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs_without_any_run_to_load(path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METADENSITY_RUNS", str(runs))
     notebook = nbformat.read(path, as_version=4)
-    began = time.monotonic()
+    began = processor_seconds()
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()
-    # Beside another test, where two cores share the arithmetic of one, notebooks were seen to take 190 s.
-    assert time.monotonic() - began < 300, "a notebook should take under a minute on two free cores"
+    # Processor time, which waiting for another test is no part of.
+    assert 1 < processor_seconds() - began < 120, "a notebook should take under a minute on two cores"
     assert warnings_in(notebook) == []
     assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
     if path.stem == SLIDERS:

@@ -46,11 +46,8 @@ MIRROR = Plan(
     families=("mirror",),
     title="Mirroring, 24x24 windows of photographs",
     entries={
-        "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 5000, listed=False),
-        "attention_first": _entry(
-            "Attention PixelCNN, first", "attention", 24, 16, 8000, begins_with="attention_12", listed=False
-        ),
-        "attention": _entry("Attention PixelCNN", "attention", 24, 16, 3300, 2e-3, begins_with="attention_first"),
+        "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 6000, listed=False),
+        "attention": _entry("Attention PixelCNN", "attention", 24, 16, 12_000, begins_with="attention_12"),
         "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
     },
     shots=(1,),

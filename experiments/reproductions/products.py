@@ -22,7 +22,7 @@ def _entry(title: str, kind: str, steps: int, paper: float | None = None, **mode
                 "tasks": 16,
                 "queries": 1,
                 "shots": [3],
-                "learning_rate": 5e-3,
+                "learning_rate": 3e-3,
                 "weight_decay": 0.1,
                 "validate_every": 500,
                 "validation_tasks": 64,

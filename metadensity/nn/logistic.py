@@ -84,6 +84,8 @@ class LogisticHead(nn.Module):
     with weights that the channels before c have updated by Bayes' rule; the product of the terms is p(x).
     Departure: the interval of a level is 2 / levels wide, so that all are equal; in PixelCNN++ levels are
     2 / (levels - 1) apart, which says the same at another scale.
+    The features go through an ELU, as in PixelCNN++: the first steps push all means and scales one way, and behind
+    rectifiers most features may then be off at every place, for good.
     """
 
     def __init__(self, features: int, channels: int, levels: int, dims: int, components: int) -> None:
@@ -118,7 +120,7 @@ class LogisticHead(nn.Module):
     def _mixture(self, features: Tensor) -> Mixture:
         """The parameters, in float32 at least: they are divided by scales, which magnifies their rounding."""
         with torch.autocast(features.device.type, enabled=False):
-            hidden = F.relu(features.float() if features.dtype in (torch.bfloat16, torch.float16) else features)
+            hidden = F.elu(features.float() if features.dtype in (torch.bfloat16, torch.float16) else features)
             if features.ndim == 2:
                 raw = F.linear(hidden, self.parameters_of.weight.flatten(1), self.parameters_of.bias)
             else:
