@@ -36,7 +36,7 @@ from tasks import ImageTasks
 HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % interval", "ECE")
 PART = 16  # episodes between two updates of the progress bar
 
-experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "queries": 2, "episodes": 4}})
+experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "episodes": 4}})
 
 
 @experiment.config

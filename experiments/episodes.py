@@ -24,7 +24,7 @@ Episodes: TypeAlias = EpisodeSet | EpisodeRange
 FILE = "episodes.npz"
 
 _TASKS = {name: {"task": config["task"]} for name, config in NAMED_CONFIGS.items() if "task" in config}
-experiment = make_experiment("episodes", [task], {**_TASKS, "fast": {"shots": [0, 2], "queries": 2, "limit": 4}})
+experiment = make_experiment("episodes", [task], {**_TASKS, "fast": {"limit": 4}})
 
 
 @experiment.config

@@ -31,7 +31,7 @@ UNITS = "nats/image"
 experiment = make_experiment(
     "evaluate",
     named_configs={
-        "fast": {"shots": [0, 2], "queries": 2, "limit": 4, "baseline_steps": 3},
+        "fast": {"limit": 4, "baseline_steps": 3},
     },
 )
 

@@ -30,9 +30,7 @@ from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
 HEADINGS = ("distance to", "samples", "held-out", "samples equal to one", "P(sample closer)", "95 % interval", "p")
 
-experiment = make_experiment(
-    "memorisation", named_configs={"fast": {"shots": 2, "samples": 2, "classes": 4, "permutations": 50}}
-)
+experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 2, "classes": 4, "permutations": 50}})
 
 
 @experiment.config

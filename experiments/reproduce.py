@@ -27,7 +27,7 @@ from experiments.reproductions.omniglot import QUARTER_HOUR
 from experiments.reproductions.records import ROOT, Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
 from experiments.reproductions.tables import markdown, put_between, sections
-from experiments.reproductions.trained import Trained, trained, weights_name
+from experiments.reproductions.trained import Trained, steps_before, trained, weights_name
 from experiments.run_folder import folder_of
 from experiments.tables import cost_record, records
 from metadensity import FewShotModel
@@ -166,6 +166,7 @@ def reproduce(
             "title": entry.title,
             "command": f"python -m experiments.reproduce {plan.name} with only=\"['{name}']\"",
             **source.values(plan.entries[entry.tunes or name].begins_with),
+            "steps_before": steps_before(plan, entry.tunes or name, fast),
             "fine_tuning": chosen,
             "parameters": parameter_count(model),
             "units": UNITS,

@@ -42,7 +42,10 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
         dims = _dims(record)
         unit, digits = (1, 3) if plan.per_dim else (dims, 2)
         found = {shots: _test_and_train(record, shots) for shots in plan.shots}
-        counts = [f"{values['steps']:,}", f"{values['parameters']:,}"]
+        counts = [
+            " + ".join(f"{steps:,}" for steps in [*values.get("steps_before", []), values["steps"]]),
+            f"{values['parameters']:,}",
+        ]
         rows.append([plan.entries[name].title, *_cells(plan, found, unit, digits), *counts])
         if paper:
             rows.append(["the paper's, as recalled", *_cells(plan, paper, unit, digits - 1), "", ""])

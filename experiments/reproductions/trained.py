@@ -88,6 +88,15 @@ def _kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in KEPT}
 
 
+def steps_before(plan: Plan, name: str, fast: bool) -> list[int]:
+    """Training steps of the entries that an entry's weights come from, the first one's first."""
+    before = plan.entries[name].begins_with
+    if before is None:
+        return []
+    steps = _kept(*recipe(plan.entries[before], fast))["training"]["steps"]
+    return [*steps_before(plan, before, fast), steps]
+
+
 def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Named configurations of experiments.train and settings beside them; fast: a net of two layers, four steps."""
     updates = {key: dict(value) for key, value in entry.updates.items()}

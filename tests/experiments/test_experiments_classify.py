@@ -30,7 +30,7 @@ def scored(trained: Path, script: Any) -> Any:
 def test_it_completes_and_its_configuration_took_effect(scored: Any, trained: Path) -> None:
     assert scored.status == "COMPLETED"
     result = scored.result
-    assert (result["ways"], result["shots"], result["episodes"], result["queries"]) == (3, 2, 4, 4 * 3 * 2)
+    assert (result["ways"], result["shots"], result["episodes"], result["queries"]) == (3, 2, 4, 4 * 3 * 5)
     assert result["run"] == str(trained)
     assert result["chance"] == pytest.approx(1 / 3)
     assert len(result["per_episode"]) == len(result["nearest_neighbour"]["per_episode"]) == 4
@@ -98,7 +98,7 @@ def test_bad_input_is_named(trained: Path, script: Any, tmp_path: Path) -> None:
     run = str(trained)
     with pytest.raises(ValueError, match=r"ways=1000, but the test split of hershey has \d+ classes. Ask for at most"):
         script(classify.experiment, "fast", run=run, ways=1000)
-    with pytest.raises(ValueError, match=r"shots=30 and queries=2 need 32 different images, but class"):
+    with pytest.raises(ValueError, match=r"shots=30 and queries=1 need 31 different images, but class"):
         script(classify.experiment, "fast", run=run, shots=30)
     with pytest.raises(ValueError, match=r"episodes=0; give at least 1"):
         script(classify.experiment, "fast", run=run, episodes=0)

@@ -300,11 +300,11 @@ def test_mirror_images_are_the_smallest_classes(pictures: Path, script: Any) -> 
     """Two images a class: all but the check for copies, which needs three, has defaults that fit."""
     task = {"folder": str(pictures), "size": SIDE}
     run = script(train.experiment, "fast", "mirror", "attention", task=task).result["folder"]
-    result = script(evaluate.experiment, run=run, limit=4, baselines=False).result
+    result = script(evaluate.experiment, "fast", run=run, baselines=False).result
     assert [row["shots"] for row in result["rows"]] == [0, 1]
     held = read_tensors(script(sample.experiment, run=run, tasks=2, samples=2, observed="top").result["tensors"])[0]
     assert torch.equal(held["support"], held["query"].flip(-1))
-    assert script(classify.experiment, run=run, episodes=2, ways=3).result["queries"] == 2 * 3
+    assert script(classify.experiment, "fast", run=run).result["queries"] == 4 * 3
     with pytest.raises(ValueError, match=r"2 images of its smallest class; .* cannot be made for this task"):
         script(memorisation.experiment, run=run)
 

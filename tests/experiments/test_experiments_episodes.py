@@ -32,8 +32,8 @@ def test_the_file_is_the_set_it_says(written: Any) -> None:
     task = build_task(written.config["task"], "test")
     loaded = EpisodeSet.load(path, task)
     assert task.event_shape == (1, 12, 12)
-    assert loaded.hash == written.result["episodes_sha256"] == EpisodeSet.build(task, [0, 2], 2, limit=4).hash
-    assert (written.result["episodes"], written.result["queries"], written.result["max_shots"]) == (4, 8, 2)
+    assert loaded.hash == written.result["episodes_sha256"] == EpisodeSet.build(task, [8], 4, limit=4).hash
+    assert (written.result["episodes"], written.result["queries"], written.result["max_shots"]) == (4, 16, 8)
     assert written.result["split"] == "test"
     assert written.result["pixels"]["fingerprint"] == task.fingerprint
     assert len(str(written.result["pixels"])) < 1000, "the recipe lists every character"
@@ -51,7 +51,7 @@ def test_evaluate_scores_on_it_and_by_default_builds_the_same(written: Any, trai
     assert read.result["episodes"] == {
         "path": written.result["path"],
         "number": 4,
-        "max_shots": 2,
+        "max_shots": 8,
         "duplicates": "trust_ids",
     }
 
@@ -73,8 +73,8 @@ def test_fewer_shots_of_the_set_can_be_scored_and_more_cannot(written: Any, trai
     settings = {"run": trained.result["folder"], "baselines": False, "episodes": written.result["path"]}
     run = script(evaluate.experiment, shots=[1], **settings)
     assert [row["shots"] for row in run.result["rows"]] == [1]
-    with pytest.raises(ValueError, match=r"shots=4, but the episode set has 2 supports an episode"):
-        script(evaluate.experiment, shots=[4], **settings)
+    with pytest.raises(ValueError, match=r"shots=9, but the episode set has 8 supports an episode"):
+        script(evaluate.experiment, shots=[9], **settings)
 
 
 def test_a_file_that_does_not_fit_is_refused(written: Any, trained: Any, script: Any, tmp_path: Path) -> None:

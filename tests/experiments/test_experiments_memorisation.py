@@ -41,15 +41,15 @@ def test_it_completes_and_its_configuration_took_effect(trained: Path, script: A
     run = script(memorisation.experiment, "fast", run=str(trained))
     assert run.status == "COMPLETED"
     result = run.result
-    assert (result["shots"], result["unseen_images"], len(result["class_names"])) == (2, 2, 4)
+    assert (result["shots"], result["unseen_images"], len(result["class_names"])) == (4, 4, 4)
     test = result["tests"]["support"]
-    assert (test["classes"], test["samples"], test["heldout"]) == (4, 4 * 2, 4 * 16)
+    assert (test["classes"], test["samples"], test["heldout"]) == (4, 4 * 2, 4 * 12)
     assert len(test["per_class"]) == 4
     folder = Path(result["folder"])
     assert json.loads((folder / "memorisation.json").read_text(), parse_constant=pytest.fail) == result
     text = (folder / "memorisation.md").read_text()
-    assert "| 2 supports |" in text
-    assert "| 2 unseen images |" in text
+    assert "| 4 supports |" in text
+    assert "| 4 unseen images |" in text
     with Image.open(result["picture"]) as picture:
         assert picture.mode == "RGB"
         assert picture.height == 4 * (12 + 2) * 3

@@ -14,7 +14,7 @@ from PIL import Image
 import metadensity
 from experiments import evaluate, lineage, reproduce, train
 from experiments.ingredients import build_model
-from experiments.reproductions import PLANS
+from experiments.reproductions import PLANS, Plan
 from experiments.reproductions.records import ROOT, read_records, write_record
 from experiments.reproductions.tables import between, gain, markdown, put_between
 from experiments.reproductions.trained import find_run, find_weights, finished, recipe, same_config, weights_name
@@ -31,6 +31,12 @@ def run(script: Any, command: str, **config: Any) -> Any:
         return script(reproduce.experiment, "fast", **config)
 
 
+def begun(plan: Plan, name: str) -> int:
+    """How many trainings came before that of an entry."""
+    before = plan.entries[name].begins_with
+    return 0 if before is None else 1 + begun(plan, before)
+
+
 @pytest.mark.parametrize("name", list(PLANS))
 def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None:
     plan = PLANS[name]
@@ -44,12 +50,14 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
             record.values
         )
         assert record.values["config"]["training"]["steps"] == 4
+        assert record.values["steps_before"] == [4] * begun(plan, plan.entries[entry].tunes or entry)
         for row in record.values["rows"]:  # the scores are those of the rows
             assert record.scores[row["shots"]].nats.mean() == pytest.approx(row["nats_per_image"])
         assert bool(record.values["fine_tuning"]) == bool(plan.entries[entry].tunings)
     table = (Path(made.result["folder"]) / f"{name}.md").read_text()
     assert table == markdown(plan, records)
     assert all(plan.entries[entry].title in table for entry in records)
+    assert ("| 4 + 4 |" in table) == any(plan.entries[entry].begins_with for entry in records)
     entry = plan.baseline
     again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
     rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}

@@ -69,9 +69,9 @@ def test_evaluate_scores_all_models_on_the_same_episodes(trained: Any, script: A
     run = script(evaluate.experiment, "fast", **settings)
     assert run.status == "COMPLETED"
     names = [row["model"] for row in run.result["rows"]]
-    assert names == [n for n in ("attention", "unconditional", *demo.evaluate.BASELINES) for _ in range(2)]
-    assert {row["shots"] for row in run.result["rows"]} == {0, 2}
-    assert {row["images"] for row in run.result["rows"]} == {8}
+    assert names == [n for n in ("attention", "unconditional", *demo.evaluate.BASELINES) for _ in range(5)]
+    assert {row["shots"] for row in run.result["rows"]} == {0, 1, 2, 4, 8}
+    assert {row["images"] for row in run.result["rows"]} == {16}
     folder = Path(run.result["folder"])
     assert json.loads((folder / "evaluation.json").read_text())["episodes_sha256"] == run.result["episodes_sha256"]
     assert (folder / "evaluation.csv").read_text().startswith("model,shots,nats_per_image")
