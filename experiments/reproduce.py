@@ -66,34 +66,16 @@ def plans() -> list[str]:
     return list(PLANS)
 
 
-@experiment.command
-def omniglot(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-    """The paper's table on Omniglot, and our own model."""
-    return reproduce(PLANS["omniglot"], _run, **_settings(_config))
+def _add_command(plan: Plan) -> None:
+    def command(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+        return reproduce(plan, _run, **_settings(_config))
+
+    command.__name__, command.__doc__ = plan.name, f"{plan.title}."
+    experiment.command(command)
 
 
-@experiment.command
-def adaptation(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-    """Ways to adapt on Omniglot at 4 shots, each trained for the same time."""
-    return reproduce(PLANS["adaptation"], _run, **_settings(_config))
-
-
-@experiment.command
-def mirror(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-    """The paper's mirroring experiment at 24x24, of photographs or the images in ``folder``."""
-    return reproduce(PLANS["mirror"], _run, **_settings(_config))
-
-
-@experiment.command
-def mirror48(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-    """The same at 48x48, the paper's size, beginning with the models of ``mirror``."""
-    return reproduce(PLANS["mirror48"], _run, **_settings(_config))
-
-
-@experiment.command
-def products(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-    """The paper's Online Products experiment, of emoji or the classes in ``folder``."""
-    return reproduce(PLANS["products"], _run, **_settings(_config))
+for _plan in PLANS.values():
+    _add_command(_plan)
 
 
 @experiment.command

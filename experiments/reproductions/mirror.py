@@ -67,10 +67,10 @@ MIRROR_48 = replace(
     entries={
         **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
         "attention_48": _entry(
-            "Attention PixelCNN", "attention", 48, 4, 1500, 3e-3, begins_with="attention", paper=PAPER
+            "Attention PixelCNN", "attention", 48, 4, 3000, 3e-3, begins_with="attention", paper=PAPER
         ),
         "conditional_48": _entry(
-            "Conditional PixelCNN", "conditional", 48, 4, 1500, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
+            "Conditional PixelCNN", "conditional", 48, 4, 3000, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
         ),
     },
     limit=128,
