@@ -30,14 +30,7 @@ def main(names: list[str]) -> None:
         notebook, began = nbformat.read(path, as_version=4), time.monotonic()
         with tempfile.TemporaryDirectory() as runs:
             os.environ["METADENSITY_RUNS"] = runs
-            NotebookClient(
-                notebook,
-                timeout=600,
-                kernel_name="python3",
-                resources={"metadata": {"path": str(HERE)}},
-                record_timing=False,
-                store_widget_state=False,
-            ).execute()
+            client(notebook).execute()
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = [output for output in cell.outputs if _to_be_stored(output, f"{path.name}, {cell.id}")]
@@ -46,6 +39,25 @@ def main(names: list[str]) -> None:
             raise ValueError(f"{path.name} has {len(text.encode()):,} bytes; draw smaller figures, for {LIMIT:,}.")
         path.write_text(text)
         print(f"{path.name}: {time.monotonic() - began:.0f} s, {len(text) / 1000:.0f} kB", flush=True)
+
+
+def client(notebook: Any) -> NotebookClient:
+    """What executes a notebook of this folder.
+
+    Without nbclient's stand-in for Output widgets, which answers on the socket that is waited on, so that on a busy
+    machine a cell that has ended may be waited for without end (its issue 312). What such a widget shows then stays
+    in the cell, so that sliders are stored with a picture.
+    """
+    made = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(HERE)}},
+        record_timing=False,
+        store_widget_state=False,
+    )
+    made.widget_registry = {}
+    return made
 
 
 def _to_be_stored(output: Any, where: str) -> bool:

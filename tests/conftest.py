@@ -7,6 +7,10 @@ from pathlib import Path
 
 # As in experiments/__init__.py, before torch is imported: spinning threads crawl on a machine that is busy elsewhere.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# Processes that share the machine (pytest -n) take one thread each, and so do the processes that tests start: of two
+# beside another test, each would wait most of the time for the other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest
@@ -19,9 +23,8 @@ pytest.register_assert_rewrite("tests.contracts")
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("deterministic")
 
-# The same number of threads everywhere, as sums depend on it; OMP_NUM_THREADS may ask for fewer. Processes that share
-# the machine (pytest -n) take one each.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
+# The same number of threads everywhere, as sums depend on it; OMP_NUM_THREADS may ask for fewer.
+torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")
