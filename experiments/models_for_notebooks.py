@@ -42,7 +42,7 @@ RECIPES = {
         {"size": 14},
         "aligned",
         {"layers": 4, "planes": 16, "map_features": 16, "attention": None},
-        {"steps": 250, "shots": (1, 2, 4, 8), "withheld": 0.25, "learning_rate": 1e-2},
+        {"steps": 250, "shots": (1, 2, 4, 8), "withheld": 0.25},
     ),
     "hershey-attention": Recipe(
         "hershey",

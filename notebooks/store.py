@@ -33,7 +33,9 @@ def main(names: list[str]) -> None:
             client(notebook).execute()
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = [output for output in cell.outputs if _to_be_stored(output, f"{path.name}, {cell.id}")]
+                kept = [output for output in cell.outputs if _to_be_stored(output, f"{path.name}, {cell.id}")]
+                # Beside a widget stands what it shows, which the cells before have shown already.
+                cell.outputs = [] if any(WIDGET in output.get("data", {}) for output in cell.outputs) else kept
         text = nbformat.writes(notebook) + "\n"
         if len(text.encode()) > LIMIT:
             raise ValueError(f"{path.name} has {len(text.encode()):,} bytes; draw smaller figures, for {LIMIT:,}.")
@@ -45,8 +47,8 @@ def client(notebook: Any) -> NotebookClient:
     """What executes a notebook of this folder.
 
     Without nbclient's stand-in for Output widgets, which answers on the socket that is waited on, so that on a busy
-    machine a cell that has ended may be waited for without end (its issue 312). What such a widget shows then stays
-    in the cell, so that sliders are stored with a picture.
+    machine a cell that has ended may be waited for without end (its issue 312). What such a widget shows is then an
+    output of the cell.
     """
     made = NotebookClient(
         notebook,
@@ -69,7 +71,7 @@ def _to_be_stored(output: Any, where: str) -> bool:
     for folder in (HERE.parent, Path.home(), Path(tempfile.gettempdir()), Path(sys.prefix)):
         if re.search(rf"{re.escape(str(folder))}(?=[/\s'\"]|\\n|$)", str(output)):
             raise ValueError(f"{where} shows the folder {folder} of this machine. Show names instead.")
-    return WIDGET not in output.get("data", {})
+    return True
 
 
 if __name__ == "__main__":

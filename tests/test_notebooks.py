@@ -93,6 +93,9 @@ def test_it_runs_without_any_run_to_load(path: Path, runs: Path, monkeypatch: py
         shown = [kind for output in outputs(notebook) for kind in output.get("data", {})]
         there = importlib.util.find_spec("ipywidgets") is not None
         assert ("application/vnd.jupyter.widget-view+json" in shown) == there
+        text = "".join(output.text for output in outputs(notebook) if output.get("name") == "stdout")
+        none, given = map(float, re.findall(r"([\d.]+) nats given none, ([\d.]+) given", text)[0])
+        assert given < none - 3, "the model learned nothing from its support"  # 13 nats here
     assert [folder.name for folder in runs.iterdir()] in ([], ["notebooks"]), "a notebook left a run in the user's runs"
 
 
