@@ -66,11 +66,24 @@ MIRROR_48 = replace(
     title="Mirroring, 48x48 windows of photographs",
     entries={
         **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
+        "attention_48_first": _entry(
+            "Attention PixelCNN, first", "attention", 48, 4, 3000, 3e-3, begins_with="attention", listed=False
+        ),
         "attention_48": _entry(
-            "Attention PixelCNN", "attention", 48, 4, 3000, 3e-3, begins_with="attention", paper=PAPER
+            "Attention PixelCNN", "attention", 48, 4, 3000, 3e-3, begins_with="attention_48_first", paper=PAPER
+        ),
+        "conditional_48_first": _entry(
+            "Conditional PixelCNN, first", "conditional", 48, 4, 3000, 3e-3, begins_with="conditional", listed=False
         ),
         "conditional_48": _entry(
-            "Conditional PixelCNN", "conditional", 48, 4, 3000, 3e-3, begins_with="conditional", paper=PAPER_CONDITIONAL
+            "Conditional PixelCNN",
+            "conditional",
+            48,
+            4,
+            3000,
+            3e-3,
+            begins_with="conditional_48_first",
+            paper=PAPER_CONDITIONAL,
         ),
     },
     limit=128,
