@@ -28,12 +28,7 @@ from metadensity.support_use import support_use
 from tasks import TaskDistribution
 
 UNITS = "nats/image"
-experiment = make_experiment(
-    "evaluate",
-    named_configs={
-        "fast": {"limit": 4, "baseline_steps": 3},
-    },
-)
+experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
 
 
 @experiment.config

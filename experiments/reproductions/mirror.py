@@ -41,6 +41,10 @@ def _entry(
     )
 
 
+def _at_48(title: str, kind: str, begins_with: str, **entry: Any) -> Entry:
+    return _entry(title, kind, 48, 4, 3000, 3e-3, begins_with=begins_with, **entry)
+
+
 MIRROR = Plan(
     name="mirror",
     families=("mirror",),
@@ -66,24 +70,11 @@ MIRROR_48 = replace(
     title="Mirroring, 48x48 windows of photographs",
     entries={
         **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
-        "attention_48_first": _entry(
-            "Attention PixelCNN, first", "attention", 48, 4, 3000, 3e-3, begins_with="attention", listed=False
-        ),
-        "attention_48": _entry(
-            "Attention PixelCNN", "attention", 48, 4, 3000, 3e-3, begins_with="attention_48_first", paper=PAPER
-        ),
-        "conditional_48_first": _entry(
-            "Conditional PixelCNN, first", "conditional", 48, 4, 3000, 3e-3, begins_with="conditional", listed=False
-        ),
-        "conditional_48": _entry(
-            "Conditional PixelCNN",
-            "conditional",
-            48,
-            4,
-            3000,
-            3e-3,
-            begins_with="conditional_48_first",
-            paper=PAPER_CONDITIONAL,
+        "attention_48_first": _at_48("Attention PixelCNN, first", "attention", "attention", listed=False),
+        "attention_48": _at_48("Attention PixelCNN", "attention", "attention_48_first", paper=PAPER),
+        "conditional_48_first": _at_48("Conditional PixelCNN, first", "conditional", "conditional", listed=False),
+        "conditional_48": _at_48(
+            "Conditional PixelCNN", "conditional", "conditional_48_first", paper=PAPER_CONDITIONAL
         ),
     },
     limit=128,

@@ -157,7 +157,7 @@ def test_gain_and_its_interval() -> None:
 @pytest.mark.parametrize("name", list(PLANS))
 def test_the_readme_shows_the_records(name: str) -> None:
     records = read_records(ROOT / name, PLANS[name])
-    assert records
+    assert records, f"there are no records of {name}"
     assert between(README, name) == markdown(PLANS[name], records).strip()
     for record in records.values():
         if record.values["fine_tuning"]:
