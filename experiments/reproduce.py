@@ -54,7 +54,7 @@ def _defaults() -> None:
     document = "README.md"  # noqa: F841  of the command readme
     tasks_per_batch = 16  # noqa: F841
     fast = False  # noqa: F841  tiny nets and four steps: to see that it works
-    device = "cpu"  # noqa: F841
+    device = "cpu"  # noqa: F841  where to train and to evaluate
     progress = True  # noqa: F841
 
 
@@ -131,7 +131,7 @@ def reproduce(
     done: dict[str, Record] = {}
     for name in only or [name for name, entry in plan.entries.items() if entry.listed]:
         entry = plan.entries[name]
-        source = trained(plan, entry.tunes or name, run, made, weights, fast, progress)
+        source = trained(plan, entry.tunes or name, run, made, weights, fast, device, progress)
         sets = {split: _batches(plan, source.config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}
         model, chosen = source.model(device), None
         if entry.tunings:

@@ -117,8 +117,11 @@ def require_integer_pixels(name: str, pixels: Any) -> None:
 
 
 def require_levels(name: str, pixels: Tensor, levels: int) -> None:
-    """Raise ValueError unless every pixel lies in ``[0, levels)``."""
-    if pixels.numel() == 0:
+    """Raise ValueError unless every pixel lies in ``[0, levels)``.
+
+    While a CUDA graph is recorded nothing is known of the pixels, and nothing is asked.
+    """
+    if pixels.numel() == 0 or (pixels.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     low, high = (int(bound) for bound in torch.aminmax(pixels))
     if low < 0 or high >= levels:

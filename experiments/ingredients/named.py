@@ -27,6 +27,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "multiscale": {"model": {"name": "multiscale", "attention": "dot"}},
     "dot": {"model": {"attention": "dot"}},
     "logistic": {"model": {"likelihood": "logistic"}},
+    "gpu": {"training": {"device": "cuda", "graphs": True}},
     # budgets
     "fast": {
         "model": {"layers": 2, "planes": 4, "penultimate": 4},

@@ -41,8 +41,8 @@ def _entry(
     )
 
 
-def _at_48(title: str, kind: str, begins_with: str, **entry: Any) -> Entry:
-    return _entry(title, kind, 48, 4, 3000, 3e-3, begins_with=begins_with, **entry)
+def _at_48(title: str, kind: str, begins_with: str, steps: int = 3000, **entry: Any) -> Entry:
+    return _entry(title, kind, 48, 4, steps, 3e-3, begins_with=begins_with, **entry)
 
 
 MIRROR = Plan(
@@ -71,10 +71,14 @@ MIRROR_48 = replace(
     entries={
         **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
         "attention_48_first": _at_48("Attention PixelCNN, first", "attention", "attention", listed=False),
-        "attention_48": _at_48("Attention PixelCNN", "attention", "attention_48_first", paper=PAPER),
+        "attention_48_second": _at_48("Attention PixelCNN, second", "attention", "attention_48_first", listed=False),
+        "attention_48": _at_48("Attention PixelCNN", "attention", "attention_48_second", 9000, paper=PAPER),
         "conditional_48_first": _at_48("Conditional PixelCNN, first", "conditional", "conditional", listed=False),
+        "conditional_48_second": _at_48(
+            "Conditional PixelCNN, second", "conditional", "conditional_48_first", listed=False
+        ),
         "conditional_48": _at_48(
-            "Conditional PixelCNN", "conditional", "conditional_48_first", paper=PAPER_CONDITIONAL
+            "Conditional PixelCNN", "conditional", "conditional_48_second", 9000, paper=PAPER_CONDITIONAL
         ),
     },
     limit=128,

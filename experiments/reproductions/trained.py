@@ -22,6 +22,7 @@ from metadensity.adaptation import layer_pattern
 from metadensity.files import JsonLines, read_header
 
 KEPT = ("task", "model", "training", "seed", "initial")
+ELSEWHERE = {"task.data_root", "training.device", "training.graphs"}  # change no weights, but by rounding
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,16 @@ class Trained:
 
 
 def trained(
-    plan: Plan, name: str, run: Run, made: dict[str, Trained], weights: str | None, fast: bool, progress: bool
+    plan: Plan,
+    name: str,
+    run: Run,
+    made: dict[str, Trained],
+    weights: str | None,
+    fast: bool,
+    device: str,
+    progress: bool,
 ) -> Trained:
-    """The model of an entry, kept in ``made``; what it begins with comes first."""
+    """The model of an entry, kept in ``made``; what it begins with comes first. device: where to train it."""
     if name in made:
         return made[name]
     entry = plan.entries[name]
@@ -71,13 +79,15 @@ def trained(
         return made[name]
     initial = None
     if entry.begins_with is not None:
-        initial = str(trained(plan, entry.begins_with, run, made, weights, fast, progress).file)
+        initial = str(trained(plan, entry.begins_with, run, made, weights, fast, device, progress).file)
         config = _kept(named, {**updates, "initial": initial})
     folder = find_run(config)
     if folder is None or not finished(folder):
         resume = None if folder is None else str(folder.path)
         print(f"{plan.name}: training {name}" + (f", going on with {resume}" if resume else ""))
-        folder = train_run(run, {**updates, "initial": initial, "resume": resume}, progress, named)
+        updates["training"] = {**updates.get("training", {}), "device": device, "graphs": device.startswith("cuda")}
+        beside = {"initial": initial, "resume": resume, "allow": sorted(ELSEWHERE)}
+        folder = train_run(run, {**updates, **beside}, progress, named)
     made[name] = Trained(folder.best, config, folder)
     return made[name]
 
@@ -160,12 +170,12 @@ def _defaults() -> dict[str, Any]:
 
 
 def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie.
+    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie and it is trained.
 
     A setting that only one of them knows, as the other is of an earlier version, has its default there.
     """
     whole = ({**_defaults(), **flatten(config)} for config in (one, other))
-    changed = differences(*whole).keys() - {"task.data_root"}
+    changed = differences(*whole).keys() - ELSEWHERE
     return not any(name.partition(".")[0] in KEPT for name in changed)
 
 

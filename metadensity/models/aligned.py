@@ -27,7 +27,7 @@ class AlignedPixelCNN(FewShotModel):
 
     map_features: features of the map for each of mean and maximum. map_every: it reaches the first layer and every
         so manyth after it; others see it through these.
-    attention: "additive" or "dot", as in ``AttentionPixelCNN``, or None to do without.
+    attention, patch_stride: as in ``AttentionPixelCNN``; attention None to do without.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
     """
 
@@ -41,6 +41,7 @@ class AlignedPixelCNN(FewShotModel):
         kernel_size: int = 3,
         context: int | None = None,
         attention: str | None = "dot",
+        patch_stride: int = 4,
         map_features: int = 24,
         map_every: int = 3,
         likelihood: str = "categorical",
@@ -52,6 +53,7 @@ class AlignedPixelCNN(FewShotModel):
         ours: Any = {
             "context": context,
             "attention": attention,
+            "patch_stride": patch_stride,
             "map_features": map_features,
             "map_every": map_every,
         }
@@ -70,7 +72,8 @@ class AlignedPixelCNN(FewShotModel):
             require_attention(attention)
         dims = len(self.event_shape) - 1
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
-        self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes) if attention else None
+        patches: Any = (self.event_shape, levels, planes, planes, planes, patch_stride)
+        self.patches = PatchEncoder(*patches) if attention else None
         self.map = SupportMap(self.event_shape, levels, map_features)
         self.mapped = range(0, layers, map_every)
         self.to_gates = pointwise(2 * map_features, len(self.mapped) * dims * 2 * planes, dims, bias=False)

@@ -18,9 +18,10 @@ def gate(z: Tensor) -> Tensor:
     """The same with one tanh over both halves, as sigmoid(b) = (1 + tanh(b / 2)) / 2, and a gradient by hand.
 
     Half the features of every place are no contiguous memory in the channels-last format, which makes tanh and
-    sigmoid of a half several times slower than of the whole. Under torch.func the plain form is used.
+    sigmoid of a half several times slower than of the whole. Under torch.func the plain form is used, and where it is
+    compiled, which fuses it.
     """
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
         return gate_plain(z)
     result: Tensor = _Gate.apply(z)
     return result

@@ -21,6 +21,8 @@ class TrainingConfig:
     clip: largest gradient norm (0: off).
     average: decay of the moving average of the weights that is validated and saved (0: off).
     precision: "float32" or "bfloat16" (autocast; parameters stay float32). channels_last: memory format of images.
+    device: "cpu", or a GPU of torch such as "cuda". graphs: on a CUDA device, record the update of each number of
+        supports once and replay it, which spares the launch of thousands of small operations a step.
     log_every, validate_every, checkpoint_every: in steps. validation_tasks: tasks scored at each number of shots.
     seed: of the initial weights, the order of the shots, and nothing else: episodes belong to their task.
     """
@@ -40,6 +42,7 @@ class TrainingConfig:
     precision: str = "float32"
     channels_last: bool = True
     device: str = "cpu"
+    graphs: bool = False
     log_every: int = 20
     validate_every: int = 500
     validation_tasks: int = 128
@@ -50,6 +53,8 @@ class TrainingConfig:
         _choice("optimizer", self.optimizer, ("adamw", "rmsprop"))
         _choice("decay", self.decay, ("cosine", "linear", "none"))
         _choice("precision", self.precision, ("float32", "bfloat16"))
+        if self.graphs and not self.device.startswith("cuda"):
+            raise ValueError(f"graphs=True with device={self.device!r}; only CUDA devices record them. Leave it False.")
         counts = ("steps", "tasks", "queries", "log_every", "validate_every", "validation_tasks", "checkpoint_every")
         for name in counts:
             value = getattr(self, name)

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from metadensity.episode import Episode, EpisodeSource
+from metadensity.episode import Episode, EpisodeSource, require_levels
 from metadensity.evaluation import clustered_mean, evaluate
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.models.base import FewShotModel
 from metadensity.training.config import TrainingConfig
+from metadensity.training.graphed import GraphedUpdate
 
 
 class TrainingDivergedError(RuntimeError):
@@ -55,7 +56,9 @@ class MetaTrainer:
         if config.channels_last and len(model.event_shape) == 3:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.average), use_buffers=False)
-        self.optimizer = _optimizer(self.model, config)
+        self.optimizer = _optimizer(self.model, config, self.device)
+        self._share = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
+        self._graphed = GraphedUpdate(self._recorded, self.device) if config.graphs else None
         self.step = 0
         self.best = math.inf
         self.losses: list[float] = []  # since the last line of metrics
@@ -191,28 +194,55 @@ class MetaTrainer:
 
     def _update(self, observer: Observer | None) -> tuple[float, float]:
         config = self.config
-        episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries).to(self.device)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss = self.loss(episode)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
-        value, gradient = loss.item(), norm.item()
-        if not (math.isfinite(value) and math.isfinite(gradient)):
-            kept = observer.last_checkpoint() if observer is not None else None
-            raise TrainingDivergedError(
-                f"Step {self.step}: the loss is {value} nats/dim and the gradient norm {gradient}. "
-                f"The last good checkpoint is {kept or 'none, as none was kept yet'}. Lower learning_rate "
-                f"(now {config.learning_rate:g}), lengthen warmup, or use precision='float32'."
-            )
+        episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.rate(self.step)
-        self.optimizer.step()
-        if config.average:
-            self.average.update_parameters(self.model)
+            _set_rate(group, config.rate(self.step))
+        if self._graphed is None:
+            value, gradient = self._gradients(episode.to(self.device)).tolist()
+            self._require_finite(value, gradient, observer)
+            self.optimizer.step()
+            if config.average:
+                self.average.update_parameters(self.model)
+        else:
+            self.model.check_support(episode.support)  # a recorded step looks at no pixel
+            require_levels("query", episode.query, self.model.levels)
+            count = int(self.average.n_averaged)
+            self._share.fill_(_share(config.average, count) if count else 1.0)
+            value, gradient = self._graphed(episode).tolist()
+            self._require_finite(value, gradient, observer)  # the weights are lost by now; what was kept is not
+            self.average.n_averaged += 1
         self.step += 1
         return value, gradient
+
+    def _gradients(self, episode: Episode) -> Tensor:
+        """Set the gradients, clipped. Returns the loss and the norm they had."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            loss = self.loss(episode)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        return torch.stack([loss.detach(), norm])
+
+    def _recorded(self, episode: Episode) -> Tensor:
+        """A whole update for a graph: ``_share`` and the learning rate are tensors that are set before each replay."""
+        result = self._gradients(episode)
+        self.optimizer.step()
+        if self.config.average:
+            nets = self.averaged_model, self.model
+            averaged, current = ([parameter.detach() for parameter in net.parameters()] for net in nets)
+            torch._foreach_mul_(averaged, 1 - self._share)
+            torch._foreach_add_(averaged, list(torch._foreach_mul(current, self._share)))
+        return result
+
+    def _require_finite(self, loss: float, norm: float, observer: Observer | None) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            kept = observer.last_checkpoint() if observer is not None else None
+            raise TrainingDivergedError(
+                f"Step {self.step}: the loss is {loss} nats/dim and the gradient norm {norm}. "
+                f"The last good checkpoint is {kept or 'none, as none was kept yet'}. Lower learning_rate "
+                f"(now {self.config.learning_rate:g}), lengthen warmup, or use precision='float32'."
+            )
 
     def loss(self, episode: Episode) -> Tensor:
         """Mean negative log-likelihood of the queries in nats/dim."""
@@ -235,26 +265,38 @@ class MetaTrainer:
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average that follows fast at first: decay_n = min(decay, (1 + n) / (10 + n))."""
+    """Exponential moving average that follows fast at first, see ``_share``."""
 
     @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        n = float(count)
-        weight = 1 - min(decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(averaged, current, weight)
+        torch._foreach_lerp_(averaged, current, _share(decay, float(count)))
 
     return update
 
 
+def _share(decay: float, count: float) -> float:
+    """Of the newest weights in the average after ``count`` others: 1 - min(decay, (1 + n) / (10 + n))."""
+    return 1 - min(decay, (1 + count) / (10 + count))
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set a learning rate, in place where it is a tensor, which recorded steps read."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
 def _moment(value: Tensor, parameter: Tensor) -> Tensor:
     """A moment of ``parameter``, in its memory format: fused kernels pair the two by their place in memory."""
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.ndim else value.clone()
+    if not value.ndim:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _optimizer(model: FewShotModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    parameters = list(model.parameters())
+def _optimizer(model: FewShotModel, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    parameters, decay, graphs = list(model.parameters()), config.weight_decay, config.graphs
+    rate: Any = torch.tensor(config.learning_rate, device=device) if graphs else config.learning_rate
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=config.learning_rate, alpha=0.99, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-    )
+        return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, weight_decay=decay, capturable=graphs)
+    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=graphs)

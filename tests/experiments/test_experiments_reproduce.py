@@ -206,10 +206,12 @@ def test_a_document_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
         put_between(path, "mirror", "x")
 
 
-def test_a_setting_of_a_later_version_has_its_default_before() -> None:
+def test_configurations_that_lead_to_the_same_weights() -> None:
+    """A setting of a later version has its default before; and it matters not on what device it is trained."""
     config = train.experiment.configuration(("attention",), {})
     model = {key: value for key, value in config["model"].items() if key != "patch_stride"}
     assert same_config(config, {**config, "model": model})
     assert same_config({**config, "model": model}, config)
+    assert same_config({**config, "training": {**config["training"], "device": "cuda", "graphs": True}}, config)
     assert not same_config({**config, "model": {**config["model"], "patch_stride": 2}}, {**config, "model": model})
     assert not same_config({**config, "model": {**config["model"], "attention": None}}, config)

@@ -82,6 +82,18 @@ def test_gate_and_bias_per_task() -> None:
     assert (add_per_task(x, bias) - x)[:, 0, 0].tolist() == [100, 200, 100, 200, 100, 200]
 
 
+def test_a_gated_layer_compiles_to_one_graph() -> None:
+    """As torch.compile takes it, with nothing left to Python; what a compiler makes of the graph is its own affair."""
+    layer = GatedLayer(3, 3, 2, dims=2, kernel_size=3, context=5, read=4)
+    generator = torch.Generator().manual_seed(0)
+    stacks = [torch.randn(6, 3, 4, 5, generator=generator) for _ in range(2)]
+    biases = [bias.detach() for bias in layer.biases(torch.randn(2, 5, generator=generator))]  # torch warns of others
+    read = torch.randn(6, 4, 4, 5, generator=generator)
+    (v, h), skip = torch.compile(layer, backend="eager", fullgraph=True)(stacks, biases, read)
+    new, total = layer(stacks, biases, read)
+    torch.testing.assert_close([v, h, skip], [*new, total])
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_gated_layer_by_hand(strict: bool) -> None:
     """Equation 4 of Reed et al. 2018 in two dimensions, written out."""

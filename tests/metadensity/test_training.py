@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from metadensity import Episode
 from metadensity.training import MetaTrainer, TrainingConfig, TrainingDivergedError
 
 from .toys import Patterns, Recorder, small_network, trainer
@@ -235,6 +237,38 @@ def test_faster_ways_give_nearly_the_same_loss(settings: dict[str, Any]) -> None
         assert b == pytest.approx(a, abs=tolerance)
         assert a != b or "channels_last" in settings, "autocast did nothing"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "rmsprop"}, {"withheld": 0.5}, {"clip": 0.0}], ids=str)
+def test_what_graphs_record_is_the_plain_update(settings: dict[str, Any]) -> None:
+    """Here without a graph, in the same order; tests/metadensity/test_cuda.py records it where there is a GPU."""
+    plain, recorded = (trainer(steps=12, validate_every=6, average=0.9, **settings) for _ in range(2))
+    recorded._graphed = recorded._recorded  # type: ignore[assignment]
+    seen = [Recorder(), Recorder()]
+    for run, recorder in zip((plain, recorded), seen, strict=True):
+        run.run(recorder)
+    for name in ("train/nats_per_dim", "train/gradient_norm", "train/learning_rate", "validation/nats_per_dim"):
+        a, b = ([value for _, value in recorder.series(name)] for recorder in seen)
+        assert b == pytest.approx(a, abs=1e-5)
+    torch.testing.assert_close(weights(recorded.averaged_model), weights(plain.averaged_model), rtol=0, atol=1e-5)
+    assert recorded.average.n_averaged == plain.average.n_averaged == 12
+
+
+@pytest.mark.parametrize("name", ["support", "query"])
+def test_pixels_are_checked_before_a_recorded_update(name: str) -> None:
+    run, good = trainer(), Patterns()
+    run._graphed = run._recorded  # type: ignore[assignment]
+
+    class Bad:
+        event_shape, levels = good.event_shape, good.levels
+
+        def episode(self, *arguments: int) -> Episode:
+            episode = good.episode(*arguments)
+            return replace(episode, **{name: torch.full_like(getattr(episode, name), 2)})
+
+    run.train = Bad()
+    with pytest.raises(ValueError, match=f"{name} holds pixels from 2 to 2; with levels=2"):
+        run.run()
 
 
 def test_stopping_ends_the_run_after_a_step() -> None:
