@@ -135,6 +135,7 @@ def test_the_demo_runs_end_to_end(script: Any, runs: Path) -> None:
     assert Path(results["sample"]["picture"]).is_file()
     assert (Path(results["evaluate"]["folder"]) / "evaluation.md").is_file()
     assert all(runs in Path(result["folder"]).parents for result in results.values())
+    assert RunFolder(Path(results["attention"]["folder"])).config()["initial"] == results["unconditional"]["folder"]
 
 
 def test_bad_input_is_named(script: Any, trained: Any, runs: Path, tmp_path: Path) -> None:
