@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configs import differences, flatten
+from experiments.ingredients import TRAINING_DEFAULTS
 from experiments.run_folder import RunFolder, step_of
 from metadensity.files import DamagedFileError, read_header, read_tensors, write_atomically
 
@@ -18,9 +19,14 @@ class ChangedConfigError(ValueError):
 
 
 def require_same_config(old: Mapping[str, Any], new: Mapping[str, Any], allow: Iterable[str] = ()) -> None:
-    """Raise ChangedConfigError, showing every difference, unless the differing settings are all in ``allow``."""
+    """Raise ChangedConfigError, showing every difference, unless the differing settings are all in ``allow``.
+
+    What training an earlier version had no setting for, it did as is now the default.
+    """
     allowed = set(allow)
     old = {key: old.get(key) for key in new}
+    if old.get("training") is not None:
+        old["training"] = {**TRAINING_DEFAULTS, **old["training"]}
     changed = {key: values for key, values in differences(old, new).items() if key not in allowed}
     if changed:
         lines = "\n".join(f"    {key}: {before!r} -> {after!r}" for key, (before, after) in changed.items())

@@ -3,6 +3,15 @@
 from experiments.ingredients.model import build_model, model
 from experiments.ingredients.named import NAMED_CONFIGS
 from experiments.ingredients.task import build_task, task
-from experiments.ingredients.training import training, training_config
+from experiments.ingredients.training import TRAINING_DEFAULTS, training, training_config
 
-__all__ = ["NAMED_CONFIGS", "build_model", "build_task", "model", "task", "training", "training_config"]
+__all__ = [
+    "NAMED_CONFIGS",
+    "TRAINING_DEFAULTS",
+    "build_model",
+    "build_task",
+    "model",
+    "task",
+    "training",
+    "training_config",
+]

@@ -10,9 +10,10 @@ from sacred import Ingredient
 
 from metadensity.training import TrainingConfig
 
-training = Ingredient("training")
 # One seed rules an experiment: the experiment's own.
-training.add_config({name: value for name, value in asdict(TrainingConfig()).items() if name != "seed"})
+TRAINING_DEFAULTS = {name: value for name, value in asdict(TrainingConfig()).items() if name != "seed"}
+training = Ingredient("training")
+training.add_config(TRAINING_DEFAULTS)
 
 
 def training_config(config: Mapping[str, Any], seed: int) -> TrainingConfig:
