@@ -76,28 +76,11 @@ OMNIGLOT = Plan(
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
         **_META_NETS,
-        "aligned": Entry("Aligned PixelCNN (ours), a quarter of an hour", **_quarter_hour("aligned", steps=2600)),
+        "aligned": Entry("Aligned PixelCNN (ours), a quarter of an hour", **_quarter_hour("aligned", steps=3100)),
     },
     shots=SHOTS,
     baseline="conditional",
     gain=("attention", "conditional"),
-)
-
-ABLATION = Plan(
-    name="ablation",
-    families=("ablation", "quarter_hour", "omniglot"),
-    title="What each way to condition brings, Omniglot, a quarter of an hour of one core each",
-    entries={
-        "conditional": Entry("f(s), one vector (Conditional PixelCNN)", **_quarter_hour("conditional", steps=3800)),
-        "attention": Entry("f(s) and attention (Attention PixelCNN)", **_quarter_hour("attention", "dot", steps=3500)),
-        "map": Entry("f(s) and the map", **_quarter_hour("aligned", steps=2900, attention=None)),
-        "aligned": Entry("f(s), attention and the map (Aligned PixelCNN)", **_quarter_hour("aligned", steps=2600)),
-        "everywhere": Entry(
-            "f(s), attention and the map in every layer", **_quarter_hour("aligned", steps=2200, map_every=1)
-        ),
-    },
-    shots=SHOTS,
-    baseline="aligned",
 )
 
 ADAPTATION = Plan(

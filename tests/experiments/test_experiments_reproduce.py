@@ -119,12 +119,11 @@ def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any
 
 def test_speeds_are_of_every_training(script: Any) -> None:
     made = run(script, "speeds")
-    lines = (Path(made.result["folder"]) / "speeds.md").read_text()
-    for plan, seconds in made.result["seconds"].items():
-        entries = PLANS[plan].entries
-        assert seconds.keys() == {name for name, entry in entries.items() if entry.listed and entry.tunes is None}
-        assert min(seconds.values()) > 0
-        assert all(entries[name].title in lines for name in seconds)
+    entries = PLANS["adaptation"].entries
+    trainings = {name for name, entry in entries.items() if entry.listed and entry.tunes is None}
+    assert made.result["seconds"].keys() == trainings
+    assert min(made.result["seconds"].values()) > 0
+    assert len((Path(made.result["folder"]) / "speeds.md").read_text().splitlines()) == len(trainings) + 4
 
 
 def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(tmp_path: Path) -> None:
