@@ -25,25 +25,36 @@ def _quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
     return {"named": ("omniglot", *named, "quarter_hour"), "updates": updates}
 
 
+def _stage(title: str, *named: str, begins_with: str, steps: int, rate: float, styles: int = 0, **entry: Any) -> Entry:
+    """An hour's recipe for so many steps more."""
+    updates = {"task": {"styles": styles}, "training": {"steps": steps, "learning_rate": rate}}
+    return Entry(title, ("omniglot", *named, "long"), updates, begins_with=begins_with, **entry)
+
+
 def _in_stages(name: str, title: str, *named: str, paper: Mapping[int, tuple[float, float | None]]) -> dict[str, Entry]:
     """An hour on the drawings, then on seven further styles of each character, and back on the drawings.
 
     The drawings alone fit ever better from there on, and new characters no more; in styles there is more to learn.
     """
-    recipe: tuple[str, ...] = ("omniglot", *named, "long")
-
-    def stage(begins_with: str, steps: int, learning_rate: float, styles: int, **entry: Any) -> Entry:
-        training = {"steps": steps, "learning_rate": learning_rate}
-        updates = {"task": {"styles": styles}, "training": training}
-        return Entry(title, recipe, updates, begins_with=begins_with, **entry)
-
+    first, styles = f"{name}_first", f"{name}_styles"
     return {
-        f"{name}_first": Entry(title, recipe, listed=False),
-        f"{name}_styles": stage(f"{name}_first", 12_000, 3e-3, 7, listed=False),
-        name: stage(f"{name}_styles", 8000, 2e-3, 0, paper=paper),
+        first: Entry(title, ("omniglot", *named, "long"), listed=False),
+        styles: _stage(title, *named, begins_with=first, steps=12_000, rate=3e-3, styles=7, listed=False),
+        name: _stage(title, *named, begins_with=styles, steps=8000, rate=2e-3, paper=paper),
     }
 
 
+_STYLES_FIRST: Mapping[str, Any] = {
+    "task": {"styles": 7},
+    "training": {
+        "steps": 4000,
+        "tasks": 64,
+        "shots": [0, 1, 2, 4, 8],
+        "withheld": 0.0,
+        "warmup": 200,
+        "validate_every": 500,
+    },
+}
 _LATE: Mapping[str, Any] = {"inner": "support", "adapts": layer_pattern(6, 12), "step_size": 10.0}
 _TUNINGS = tuple(FineTuning(steps=20, patience=5, learning_rate=rate) for rate in (1e-4, 3e-4))
 _CONDITIONING_TUNINGS = tuple(
@@ -76,7 +87,8 @@ OMNIGLOT = Plan(
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
         **_META_NETS,
-        "aligned": Entry("Aligned PixelCNN (ours), a quarter of an hour", **_quarter_hour("aligned", steps=3100)),
+        "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
+        "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
     },
     shots=SHOTS,
     baseline="conditional",

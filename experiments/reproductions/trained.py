@@ -22,7 +22,10 @@ from metadensity.adaptation import layer_pattern
 from metadensity.files import JsonLines, read_header
 
 KEPT = ("task", "model", "training", "seed", "initial")
-ELSEWHERE = {"task.data_root", "training.device", "training.graphs"}  # change no weights, but by rounding
+ELSEWHERE = {  # changes no weights, but by rounding
+    "task.data_root",
+    *(f"training.{name}" for name in ("device", "graphs", "log_every", "checkpoint_every")),
+}
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie and it is trained.
+    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie and it is trained or kept.
 
     A setting that only one of them knows, as the other is of an earlier version, has its default there.
     """
