@@ -75,7 +75,8 @@ def train(
         fresh = begin_from(net, weights)
         parents = [lineage.parent_of_file(folder, weights)]
         provenance["initial"] = parents[0].sha256
-        print(f"Beginning from {weights}; not in it: {', '.join(fresh) or 'nothing'}.")
+        absent = sorted({".".join(name.split(".")[:2]) for name in fresh})
+        print(f"Beginning from {weights}; not in it: {', '.join(absent) or 'nothing'}.")
     trainer = MetaTrainer(net, train_tasks, validation_tasks, training_config(training, seed))
     if resume is None:
         lineage.record(_run, folder, "trained", parents, episodes)

@@ -173,7 +173,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations, nested or flat, lead to the same weights, wherever the data lie and it is trained or kept.
+    """Whether two configurations, nested or flat, lead to the same weights, wherever it is trained and kept.
 
     A setting that only one of them knows, as the other is of an earlier version, has its default there.
     """
