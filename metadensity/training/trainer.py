@@ -58,7 +58,7 @@ class MetaTrainer:
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.average), use_buffers=False)
         self.optimizer = _optimizer(self.model, config, self.device)
         self._share = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
-        self._graphed = GraphedUpdate(self._recorded, self.device) if config.graphs else None
+        self._graphed = self._fresh_graphs()
         self.step = 0
         self.best = math.inf
         self.losses: list[float] = []  # since the last line of metrics
@@ -157,6 +157,7 @@ class MetaTrainer:
             }
             if moments:
                 self.optimizer.state[parameter] = moments
+        self._graphed = self._fresh_graphs()  # recorded ones would go on with the moments there were
         self.step = int(header["step"])
         self.best = math.inf if header["best"] is None else float(header["best"])
         self.losses = list(header["losses"])
@@ -223,6 +224,9 @@ class MetaTrainer:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
         return torch.stack([loss.detach(), norm])
+
+    def _fresh_graphs(self) -> GraphedUpdate | None:
+        return GraphedUpdate(self._recorded, self.device) if self.config.graphs else None
 
     def _recorded(self, episode: Episode) -> Tensor:
         """A whole update for a graph: ``_share`` and the learning rate are tensors that are set before each replay."""
