@@ -62,7 +62,7 @@ def _defaults() -> None:
 def plans() -> list[str]:
     """Print the tables there are."""
     for plan in PLANS.values():
-        print(f"python -m experiments.reproduce {plan.name:<12} {plan.title}: {', '.join(plan.entries)}")
+        print(f"python -m experiments.reproduce {plan.name:<12} {plan.title}: {', '.join(plan.rows)}")
     return list(PLANS)
 
 
@@ -120,7 +120,7 @@ def reproduce(
     if folder is not None:
         plan, weights = plan.on(str(Path(folder).resolve())), None
     if unknown := set(only) - plan.entries.keys():
-        raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.entries)}.")
+        raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.rows)}.")
     here = folder_of(run)
     limits = {
         "train": plan.train_limit if train_limit is None else train_limit,
@@ -129,7 +129,7 @@ def reproduce(
     }
     made: dict[str, Trained] = {}
     done: dict[str, Record] = {}
-    for name in only or [name for name, entry in plan.entries.items() if entry.listed]:
+    for name in only or plan.rows:
         entry = plan.entries[name]
         source = trained(plan, entry.tunes or name, run, made, weights, fast, device, progress)
         sets = {split: _batches(plan, source.config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}

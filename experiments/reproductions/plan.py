@@ -59,6 +59,11 @@ class Plan:
     per_dim: bool = False
     own: str | None = None
 
+    @property
+    def rows(self) -> list[str]:
+        """The entries that have a row."""
+        return [name for name, entry in self.entries.items() if entry.listed]
+
     def on(self, folder: str) -> Plan:
         """The same on a folder of images in place of the plan's. Raises ValueError where the plan cannot take one."""
         if self.own is None:
