@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from experiments.run_folder import runs_root
 
 SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # plain dicts and lists, which the library takes
+LONGEST_RESULT = 400  # characters of a result that are printed when a run ends
 
 
 class SafeExperiment(Experiment):
@@ -28,11 +30,20 @@ class SafeExperiment(Experiment):
     def _create_run(self, *arguments: Any, **options: Any) -> Run:
         run = super()._create_run(*arguments, **options)
         run.observers = record_safely(run.observers)
+        run.run_logger.addFilter(_shorten_result)
         return run
 
     def configuration(self, named: Sequence[str] = (), updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The configuration that a run would have, without one."""
         return dict(super()._create_run(named_configs=named, config_updates=dict(updates or {})).config)
+
+
+def _shorten_result(record: logging.LogRecord) -> bool:
+    """Sacred prints results whole; an evaluation's, all of which its files hold, would be thousands of characters."""
+    message = record.getMessage()
+    if message.startswith("Result: ") and len(message) > LONGEST_RESULT:
+        record.msg, record.args = f"{message[:LONGEST_RESULT]} ... (whole in the run's record)", ()
+    return True
 
 
 def make_experiment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import metadensity
 from experiments import demo, evaluate, sample, train
+from experiments.command_line import LONGEST_RESULT, make_experiment
 from experiments.ingredients import NAMED_CONFIGS
 from experiments.run_folder import RunFolder
 from metadensity.files import DamagedFileError, read_header, read_tensors
@@ -136,6 +138,25 @@ def test_the_demo_runs_end_to_end(script: Any, runs: Path) -> None:
     assert (Path(results["evaluate"]["folder"]) / "evaluation.md").is_file()
     assert all(runs in Path(result["folder"]).parents for result in results.values())
     assert RunFolder(Path(results["attention"]["folder"])).config()["initial"] == results["unconditional"]["folder"]
+
+
+def test_a_long_result_is_recorded_whole_and_printed_in_part() -> None:
+    seen: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    experiment = make_experiment("talkative")
+    experiment.logger = logging.getLogger("talkative")
+    experiment.logger.setLevel(logging.INFO)
+    experiment.logger.addHandler(Keep())
+    experiment.main(lambda: {"numbers": list(range(1000))})
+    run = experiment.run()
+    (line,) = [message for message in seen if message.startswith("Result: ")]
+    assert line.endswith("... (whole in the run's record)")
+    assert len(line) < LONGEST_RESULT + 50
+    assert len(run.result["numbers"]) == 1000
 
 
 def test_bad_input_is_named(script: Any, trained: Any, runs: Path, tmp_path: Path) -> None:
