@@ -132,7 +132,7 @@ class GatedLayer(nn.Module):
         self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None, total: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output plus ``total``."""
-        if len(stacks) == 2 and not torch.compiler.is_compiling():
+        if len(stacks) == 2:
             v, h = stacks
             weight = None if self.read is None else self.read.weight
             link: Any = self.links[0]

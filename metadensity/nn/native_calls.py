@@ -19,6 +19,8 @@ def usable(tensors: Sequence[Tensor | None]) -> bool:
     Not under autocast, torch.func, tracing or compiling, forward-mode differentiation, or a mode that looks at torch's
     operations, such as one that counts them.
     """
+    if torch.compiler.is_compiling():  # first: a compiler could not see through what is asked below
+        return False
     for tensor in tensors:
         if tensor is not None:
             plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
@@ -27,7 +29,6 @@ def usable(tensors: Sequence[Tensor | None]) -> bool:
     return not (
         torch._C._are_functorch_transforms_active()
         or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
         or _get_current_dispatch_mode() is not None

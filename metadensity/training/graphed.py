@@ -22,7 +22,7 @@ class GraphedUpdate:
 
     update: a function of an episode on the device that changes weights in place and returns a tensor, with no look at
         any value on the way. The first episode of a shape goes through it as it is, the second is recorded.
-    A replay does what the recording did, bit for bit the same operations: the function itself is the slow twin.
+    A replay makes the operations that were recorded; the function itself is the slow twin.
     """
 
     def __init__(self, update: Callable[[Episode], Tensor], device: torch.device) -> None:
