@@ -8,6 +8,7 @@ weights: at 24x24 from the start it takes far longer to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,8 +42,18 @@ def _entry(
     )
 
 
-def _at_48(title: str, kind: str, begins_with: str, steps: int = 3000, **entry: Any) -> Entry:
-    return _entry(title, kind, 48, 4, steps, 3e-3, begins_with=begins_with, **entry)
+def _at_48(title: str, kind: str, paper: Mapping[int, tuple[float, float]]) -> dict[str, Entry]:
+    """Three stages, each from the weights of the one before, the first from those of 24x24."""
+    first, second, last = f"{kind}_48_first", f"{kind}_48_second", f"{kind}_48"
+
+    def stage(begins_with: str, steps: int, **entry: Any) -> Entry:
+        return _entry(title, kind, 48, 4, steps, 3e-3, begins_with=begins_with, **entry)
+
+    return {
+        first: stage(kind, 3000, listed=False),
+        second: stage(first, 3000, listed=False),
+        last: stage(second, 9000, paper=paper),
+    }
 
 
 MIRROR = Plan(
@@ -70,16 +81,8 @@ MIRROR_48 = replace(
     title="Mirroring, 48x48 windows of photographs",
     entries={
         **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
-        "attention_48_first": _at_48("Attention PixelCNN, first", "attention", "attention", listed=False),
-        "attention_48_second": _at_48("Attention PixelCNN, second", "attention", "attention_48_first", listed=False),
-        "attention_48": _at_48("Attention PixelCNN", "attention", "attention_48_second", 9000, paper=PAPER),
-        "conditional_48_first": _at_48("Conditional PixelCNN, first", "conditional", "conditional", listed=False),
-        "conditional_48_second": _at_48(
-            "Conditional PixelCNN, second", "conditional", "conditional_48_first", listed=False
-        ),
-        "conditional_48": _at_48(
-            "Conditional PixelCNN", "conditional", "conditional_48_second", 9000, paper=PAPER_CONDITIONAL
-        ),
+        **_at_48("Attention PixelCNN", "attention", PAPER),
+        **_at_48("Conditional PixelCNN", "conditional", PAPER_CONDITIONAL),
     },
     limit=128,
     baseline="conditional_48",
