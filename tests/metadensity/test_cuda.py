@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 import metadensity
 from metadensity import FewShotModel
 from metadensity.models import MODELS
+from tests.contracts.subjects import SMALL, arguments
 
 from .toys import Patterns, Recorder, small_network, trainer
 
@@ -17,21 +16,17 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch fin
 
 
 @pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 as on the CPU: by default convolutions on a GPU round their inputs to 10 bits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    return iter([None])
 
 
 def built(name: str) -> FewShotModel:
     torch.manual_seed(0)
-    sizes = {"layers": 3, "planes": 6, "penultimate": 8} if "Pixel" in MODELS[name].__name__ else {}
-    sizes |= {"base": 4, "upscaler_layers": 3} if name == "multiscale" else {}
-    try:
-        return MODELS[name]((1, 8, 8), 2, **sizes)
-    except TypeError:  # a baseline without layers
-        return MODELS[name]((1, 8, 8), 2)
+    sizes = {**SMALL, "base": 4, "upscaler_layers": 3}
+    kind = MODELS[name]
+    return kind((1, 8, 8), 2, **{key: value for key, value in sizes.items() if key in arguments(kind)})
 
 
 @pytest.mark.parametrize("shots", [0, 3])
