@@ -25,22 +25,24 @@ def _quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
     return {"named": ("omniglot", *named, "quarter_hour"), "updates": updates}
 
 
-def _stage(title: str, *named: str, begins_with: str, steps: int, rate: float, styles: int = 0, **entry: Any) -> Entry:
+def _stage(
+    title: str, *named: str, begins_with: str, steps: int, rate: float, styles: int = 0, seed: int = 0, **entry: Any
+) -> Entry:
     """An hour's recipe for so many steps more."""
-    updates = {"task": {"styles": styles}, "training": {"steps": steps, "learning_rate": rate}}
-    return Entry(title, ("omniglot", *named, "long"), updates, begins_with=begins_with, **entry)
+    updates = {"task": {"styles": styles, "seed": seed}, "training": {"steps": steps, "learning_rate": rate}}
+    return Entry(title, ("omniglot", *named, "long"), {**updates, "seed": seed}, begins_with=begins_with, **entry)
 
 
-def _in_stages(name: str, title: str, *named: str, paper: Mapping[int, tuple[float, float | None]]) -> dict[str, Entry]:
+def _in_stages(name: str, title: str, *named: str, seed: int = 0, **entry: Any) -> dict[str, Entry]:
     """An hour on the drawings, then on seven further styles of each character, and back on the drawings.
 
     The drawings alone fit ever better from there on, and new characters no more; in styles there is more to learn.
     """
     first, styles = f"{name}_first", f"{name}_styles"
     return {
-        first: Entry(title, ("omniglot", *named, "long"), listed=False),
-        styles: _stage(title, *named, begins_with=first, steps=12_000, rate=3e-3, styles=7, listed=False),
-        name: _stage(title, *named, begins_with=styles, steps=8000, rate=2e-3, paper=paper),
+        first: Entry(title, ("omniglot", *named, "long"), {"task": {"seed": seed}, "seed": seed}, listed=False),
+        styles: _stage(title, *named, begins_with=first, steps=12_000, rate=3e-3, styles=7, seed=seed, listed=False),
+        name: _stage(title, *named, begins_with=styles, steps=8000, rate=2e-3, seed=seed, **entry),
     }
 
 
@@ -86,6 +88,7 @@ OMNIGLOT = Plan(
             "dot",
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
+        **_in_stages("attention_again", "Attention PixelCNN, another seed", "attention", "dot", seed=1),
         **_META_NETS,
         "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
         "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),

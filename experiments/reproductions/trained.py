@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def steps_before(plan: Plan, name: str, fast: bool) -> list[int]:
 
 def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Named configurations of experiments.train and settings beside them; fast: a net of two layers, four steps."""
-    updates = {key: dict(value) for key, value in entry.updates.items()}
+    updates = copy.deepcopy(dict(entry.updates))
     if not fast:
         return entry.named, updates
     updates.pop("training", None)
