@@ -26,10 +26,19 @@ def _quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
 
 
 def _stage(
-    title: str, *named: str, begins_with: str, steps: int, rate: float, styles: int = 0, seed: int = 0, **entry: Any
+    title: str,
+    *named: str,
+    begins_with: str,
+    steps: int,
+    rate: float,
+    tasks: int = 16,
+    styles: int = 0,
+    seed: int = 0,
+    **entry: Any,
 ) -> Entry:
     """An hour's recipe for so many steps more."""
-    updates = {"task": {"styles": styles, "seed": seed}, "training": {"steps": steps, "learning_rate": rate}}
+    training = {"steps": steps, "learning_rate": rate, "tasks": tasks, "validate_every": min(1000, steps // 8)}
+    updates = {"task": {"styles": styles, "seed": seed}, "training": training}
     return Entry(title, ("omniglot", *named, "long"), {**updates, "seed": seed}, begins_with=begins_with, **entry)
 
 
@@ -43,6 +52,17 @@ def _in_stages(name: str, title: str, *named: str, seed: int = 0, **entry: Any) 
         first: Entry(title, ("omniglot", *named, "long"), {"task": {"seed": seed}, "seed": seed}, listed=False),
         styles: _stage(title, *named, begins_with=first, steps=12_000, rate=3e-3, styles=7, seed=seed, listed=False),
         name: _stage(title, *named, begins_with=styles, steps=8000, rate=2e-3, seed=seed, **entry),
+    }
+
+
+def _longer(name: str, title: str, *named: str, begins_with: str, seed: int = 0, **entry: Any) -> dict[str, Entry]:
+    """Styles and drawings once more, in larger batches."""
+    styles = f"{name}_styles"
+    return {
+        styles: _stage(
+            title, *named, begins_with=begins_with, steps=5000, rate=5e-3, tasks=64, styles=7, seed=seed, listed=False
+        ),
+        name: _stage(title, *named, begins_with=styles, steps=2000, rate=2e-3, tasks=64, seed=seed, **entry),
     }
 
 
@@ -89,6 +109,9 @@ OMNIGLOT = Plan(
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
         **_in_stages("attention_again", "Attention PixelCNN, another seed", "attention", "dot", seed=1),
+        **_longer(
+            "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", begins_with="attention"
+        ),
         **_META_NETS,
         "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
         "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
