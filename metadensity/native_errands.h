@@ -29,8 +29,8 @@ class Errands {
     void will_write(float* to, int64_t count) { add({WRITE, to, nullptr, count}); }
     // ``from`` must stay as it is until ``finish``.
     void stream(const float* from, float* to, int64_t count) { add({STREAM, from, to, count}); }
-    void some() {
-        for (int64_t lines = LINES; lines > 0 && at_ < count_;) {
+    void some(int64_t lines = LINES) {
+        while (lines > 0 && at_ < count_) {
             Errand& now = errands_[at_];
             const int64_t size = now.count < lines * WIDTH ? now.count : lines * WIDTH;
             run(now, size);

@@ -6,17 +6,38 @@
 // to a multiple of half a vector of planes. Each thread adds up its own gradients of weights, image after image, and
 // ``finish`` adds those of the threads in order: for a number of threads the result is the same each time.
 
+#include "native_layer_amx_backward.h"
+#include "native_layer_amx_forward.h"
 #include "native_layer_backward.h"
 #include "native_layer_forward.h"
 
 extern "C" {
+// Whether products of bfloat16 numbers can be had: ``amx`` may be 1.
+int64_t layer_amx() {
+#ifdef HAS_AMX
+    return may_use_tiles();
+#else
+    return 0;
+#endif
+}
+
 // Numbers in ``packed``; in ``sums``, a thread; and in ``kept``, an image.
 void layer_sizes(const Layer* l, int64_t* sizes) {
+#ifdef HAS_AMX
+    if (l->amx) {
+        const AmxPlan p(*l);
+        sizes[0] = (p.packed + 1) / 2, sizes[1] = p.sums, sizes[2] = p.kept;
+        return;
+    }
+#endif
     const Plan p(*l);
     sizes[0] = p.packed, sizes[1] = p.sums, sizes[2] = p.kept;
 }
 
 void layer_pack(const Layer* l) {
+#ifdef HAS_AMX
+    if (l->amx) return amx_pack(*l);
+#endif
     const Plan p(*l);
     std::memset(l->packed, 0, p.packed * sizeof(float));
     const float* weights[] = {l->horizontal, l->link, l->read_weight, l->out, l->out_bias};
@@ -36,11 +57,25 @@ void layer_pack(const Layer* l) {
     });
 }
 
-void layer_forward(const Layer* l, int64_t, int64_t first, int64_t last) { forward(*l, first, last); }
-void layer_backward(const Layer* l, int64_t thread, int64_t first, int64_t last) { backward(*l, thread, first, last); }
+void layer_forward(const Layer* l, int64_t, int64_t first, int64_t last) {
+#ifdef HAS_AMX
+    if (l->amx) return amx_forward(*l, first, last);
+#endif
+    forward(*l, first, last);
+}
+
+void layer_backward(const Layer* l, int64_t thread, int64_t first, int64_t last) {
+#ifdef HAS_AMX
+    if (l->amx) return amx_backward(*l, thread, first, last);
+#endif
+    backward(*l, thread, first, last);
+}
 
 // After all threads: the gradients of the weights.
 void layer_finish(const Layer* l) {
+#ifdef HAS_AMX
+    if (l->amx) return amx_finish(*l);
+#endif
     const Plan p(*l);
     for (int64_t thread = 1; thread < l->threads; thread++)
         for (int64_t i = 0; i < p.sums; i++) l->sums[i] += l->sums[thread * p.sums + i];

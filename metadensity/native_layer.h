@@ -6,7 +6,7 @@
 #include "native_winograd.h"
 
 struct Layer {  // _Layer in nn/native_layer.py, in the same order
-    int64_t batch, tasks, height, width, inputs, planes, skip, reads, taps, residual, places, threads;
+    int64_t batch, tasks, height, width, inputs, planes, skip, reads, taps, residual, places, threads, amx;
     const float *vertical, *horizontal, *link, *read_weight, *out, *out_bias;  // weights, contiguous
     const float* starts[2];  // (tasks, places, 2 * planes) a stack, places 1 or all: biases
     const float *v, *h, *read, *total;  // total: null, or what the skip outputs are added to
@@ -16,7 +16,7 @@ struct Layer {  // _Layer in nn/native_layer.py, in the same order
     float *for_v, *for_h, *for_read;
     float* for_starts[2];  // (batch, places, 2 * planes)
     float *for_vertical, *for_horizontal, *for_link, *for_read_weight, *for_out, *for_out_bias;
-    float *packed, *sums;  // weights as they are used; gradients of the first six of them, a thread each
+    float *packed, *sums;  // weights as they are used, which are bfloat16 with ``amx``; gradients of the first six of them, a thread each
 };
 
 // Sizes that follow, and where the packed weights lie.

@@ -5,11 +5,11 @@
 #include "native_layer.h"
 
 // The biases of a task, or of the places of a row of it, as pre-activations are ordered.
-inline void biases(const Layer& l, const Plan& p, int stack, int64_t image, int64_t row, float* to) {
+inline void biases(const Layer& l, int64_t z, int stack, int64_t image, int64_t row, float* to) {
     const int64_t count = l.places > 1 ? l.width : 1, size = 2 * l.planes;
     const float* from = l.starts[stack] + ((image % l.tasks) * l.places + (l.places > 1 ? row * l.width : 0)) * size;
     for (int64_t j = 0; j < count; j++)
-        for (int64_t c = 0; c < size; c++) to[j * p.z + placed(c, l.planes)] = from[j * size + c];
+        for (int64_t c = 0; c < size; c++) to[j * z + placed(c, l.planes)] = from[j * size + c];
 }
 
 static void forward(const Layer& l, int64_t first, int64_t last) {
@@ -37,7 +37,7 @@ static void forward(const Layer& l, int64_t first, int64_t last) {
     };
     for (int64_t image = first; image < last; image++) {
         std::memset(inputs, 0, PRODUCTS * apart * sizeof(float));
-        if (!bias_at_places) biases(l, p, 0, image, 0, start_v), biases(l, p, 1, image, 0, start_h);
+        if (!bias_at_places) biases(l, p.z, 0, image, 0, start_v), biases(l, p.z, 1, image, 0, start_h);
         for (int64_t chunk = 0, top = 0, rows; chunk < chunks.count; chunk++, top += rows) {
             rows = chunks.rows(chunk);
             for (int64_t k = 0; k < PRODUCTS && chunk; k++)  // the last row is now the one above
@@ -66,7 +66,7 @@ static void forward(const Layer& l, int64_t first, int64_t last) {
                     keep_z = l.kept + image * p.kept + i * p.pitch * p.z;
                     keep_active = l.kept + image * p.kept + (H * p.pitch + i * W) * p.z;
                 }
-                if (bias_at_places) biases(l, p, 0, image, i, start_v), biases(l, p, 1, image, i, start_h);
+                if (bias_at_places) biases(l, p.z, 0, image, i, start_v), biases(l, p.z, 1, image, i, start_h);
                 combine_products(W, p.z, products + r * p.tiles * p.z, nullptr, p.z, product,
                                  bias_at_places ? start_v : nullptr, z, p.z);
                 activate(vectors, z, active, gated);

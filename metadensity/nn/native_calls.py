@@ -13,10 +13,15 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
-def usable(tensors: Sequence[Tensor | None]) -> bool:
+def bfloat16_wanted() -> bool:
+    """Whether products on the CPU are to be of bfloat16 numbers: autocast."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def usable(tensors: Sequence[Tensor | None], autocast: bool = False) -> bool:
     """Whether a kernel may compute with these: plain float32 tensors on the CPU, none empty.
 
-    Not under autocast, torch.func, tracing or compiling, forward-mode differentiation, or a mode that looks at torch's
+    autocast: whether it may under autocast. Not under torch.func, tracing or compiling, forward-mode differentiation, or a mode that looks at torch's
     operations, such as one that counts them.
     """
     if torch.compiler.is_compiling():  # first: a compiler could not see through what is asked below
@@ -28,7 +33,7 @@ def usable(tensors: Sequence[Tensor | None]) -> bool:
                 return False
     return not (
         torch._C._are_functorch_transforms_active()
-        or torch.is_autocast_enabled("cpu")
+        or (torch.is_autocast_enabled("cpu") and not autocast)
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
         or _get_current_dispatch_mode() is not None

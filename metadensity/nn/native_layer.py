@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metadensity import native
 from metadensity.nn.gate import gate
-from metadensity.nn.native_calls import in_threads, shares, usable
+from metadensity.nn.native_calls import bfloat16_wanted, in_threads, shares, usable
 from metadensity.nn.pooled import pooled
 
 SOURCE = Path(native.__file__).with_name("native_layer.cpp")
@@ -27,7 +27,7 @@ _IMAGES = ("v", "h", "read", "total")
 class _Layer(ctypes.Structure):
     """``Layer`` in the source."""
 
-    _sizes = "batch tasks height width inputs planes skip reads taps residual places threads"
+    _sizes = "batch tasks height width inputs planes skip reads taps residual places threads amx"
     _pointers = (
         "vertical horizontal link read_weight out out_bias starts_v starts_h v h read total new_v new_h skips kept "
         "slope_v slope_h slope_skip for_v for_h for_read for_starts_v for_starts_h for_vertical for_horizontal "
@@ -45,12 +45,20 @@ def library() -> ctypes.CDLL | None:
     if (found := native.load(SOURCE, "Layers")) is None:
         return None
     pointer, number = ctypes.POINTER(_Layer), ctypes.c_int64
+    found.layer_amx.argtypes, found.layer_amx.restype = [], number
     found.layer_sizes.argtypes = [pointer, ctypes.POINTER(number)]
     found.layer_pack.argtypes = found.layer_finish.argtypes = [pointer]
     found.layer_forward.argtypes = found.layer_backward.argtypes = [pointer, number, number, number]
     for name in ("sizes", "pack", "finish", "forward", "backward"):
         getattr(found, f"layer_{name}").restype = None
     return found
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether the kernel can multiply bfloat16 numbers in the processor's tiles."""
+    found = library()
+    return found is not None and bool(found.layer_amx())
 
 
 def native_layer(
@@ -70,15 +78,21 @@ def native_layer(
     1)``. read: ``(batch, values, H, W)`` or None. total: what the skip output is added to, or None. convs: the two
     CausalConv. link, read_weight: of the pointwise layers. out: the pointwise layer of the last stack.
 
-    It takes kernels of three places, where ``usable``. The gradient has a gradient, by torch's operations.
+    It takes kernels of three places, where ``usable``. The gradient has a gradient, by torch's operations. Under
+    autocast to bfloat16 products are of bfloat16 numbers, if the processor has tiles for them; all else is float32.
     """
     if read is None or read_weight is None:
         read = read_weight = None
     if convs[0].weight.shape[3] != 3:
         return None
+    low = bfloat16_wanted()
+    if low:
+        v, h = v.float(), h.float()
+        read, total = (None if tensor is None else tensor.float() for tensor in (read, total))
+        biases = [bias.float() for bias in biases]
     weights = [convs[0].weight, convs[1].weight, link, read_weight, out.weight, out.bias]
     tensors = [v, h, read, total, *weights, *(conv.bias for conv in convs), *biases]
-    if not usable(tensors) or library() is None:
+    if not usable(tensors, autocast=low) or library() is None or (low and not has_amx()):
         return None
     if biases and not all(bias.shape[2:] in ((1, 1), v.shape[2:]) for bias in biases):
         return None
@@ -89,6 +103,7 @@ def native_layer(
     if starts[0].shape != starts[1].shape:
         return None
     result: tuple[Tensor, Tensor, Tensor] = _NativeLayer.apply(
+        low,
         torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors),
         *starts,
         v,
@@ -133,13 +148,13 @@ def plain_layer(
 
 
 class _NativeLayer(torch.autograd.Function):
-    """Inputs as those of ``plain_layer``, after whether a gradient may be asked for."""
+    """Inputs as those of ``plain_layer``, after whether products are of bfloat16, and a gradient may be asked for."""
 
     @staticmethod
-    def forward(ctx: Any, differentiable: bool, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, low: bool, differentiable: bool, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        call = _Call(inputs)
-        ctx.packed = call.packed
+        call = _Call(inputs, low)
+        ctx.low, ctx.packed = low, call.packed
         v, out = call.given["v"], call.given["out"]
         planes = len(call.given["vertical"]) // 2
         new_v, new_h, skips = (_places(v, size) for size in (planes, planes, len(out) - planes))
@@ -152,10 +167,10 @@ class _NativeLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, kept = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled() or not usable(slopes):  # create_graph=True: this will be differentiated
-            return None, *_in_torch(inputs, slopes, wanted)
-        call = _Call(inputs, ctx.packed)
+        wanted = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled() or not usable(slopes, ctx.low):  # create_graph=True: this will be differentiated
+            return None, None, *_in_torch(inputs, slopes, wanted)
+        call = _Call(inputs, ctx.low, ctx.packed)
         call.point(kept=kept, **dict(zip(("slope_v", "slope_h", "slope_skip"), slopes, strict=True)))
         found = call.gradients(wanted)
         call.run("backward")
@@ -166,7 +181,7 @@ class _NativeLayer(torch.autograd.Function):
         )
         found |= {"total": slopes[2]} if slopes[2] is not None else {}
         rest = (found.get(name) if needed else None for name, needed in zip(_INPUTS[2:], wanted[2:], strict=True))
-        return None, *starts, *rest
+        return None, None, *starts, *rest
 
 
 def _in_torch(
@@ -201,7 +216,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
 class _Call:
     """The arguments of one call of the kernel, and what they point to."""
 
-    def __init__(self, inputs: Sequence[Tensor | None], packed: Tensor | None = None) -> None:
+    def __init__(self, inputs: Sequence[Tensor | None], low: bool, packed: Tensor | None = None) -> None:
         found = library()
         assert found is not None
         self.library = found
@@ -227,6 +242,7 @@ class _Call:
             "residual": taps > kernel // 2,
             "places": starts.shape[1],
             "threads": len(self._ranges),
+            "amx": low,
         }
         self._layer = _Layer(**self.sizes)
         self._kept: list[Tensor] = []
