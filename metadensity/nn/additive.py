@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metadensity.nn import native_additive
 from metadensity.nn.blockwise import as_more_tasks, through_softmax
+from metadensity.nn.native_calls import bfloat16_wanted
 
 HELD = 1 << 24  # scores, 64 MiB of float32
 BLOCK = 1 << 18  # numbers in flight: 1 MiB of float32, which stays in a core's cache
@@ -74,8 +75,11 @@ def additive_attention(query: Tensor, keys: Tensor, values: Tensor, score: Tenso
     """What queries read, the faster way that memory allows; see ``additive_read_plain``.
 
     Up to HELD scores are held where a gradient may be asked for, which then needs a pass less; beyond that none are,
-    nor where the native kernel computes.
+    nor where the native kernel computes. On the CPU it is float32 under autocast too, as the kernel is.
     """
+    if bfloat16_wanted() and query.device.type == "cpu":
+        with torch.autocast("cpu", enabled=False):
+            return additive_attention(query.float(), keys.float(), values.float(), score.float())
     few = query[..., 0].numel() * keys.shape[1] <= HELD
     if few and torch.is_grad_enabled() and not native_additive.possible(query, keys, values, score):
         return additive_scores(query, keys, score).softmax(-1) @ values

@@ -21,8 +21,8 @@ def bfloat16_wanted() -> bool:
 def usable(tensors: Sequence[Tensor | None], autocast: bool = False) -> bool:
     """Whether a kernel may compute with these: plain float32 tensors on the CPU, none empty.
 
-    autocast: whether it may under autocast. Not under torch.func, tracing or compiling, forward-mode differentiation, or a mode that looks at torch's
-    operations, such as one that counts them.
+    autocast: whether it may under autocast. Not under torch.func, tracing or compiling, forward-mode differentiation,
+    or a mode that looks at torch's operations, such as one that counts them.
     """
     if torch.compiler.is_compiling():  # first: a compiler could not see through what is asked below
         return False

@@ -123,8 +123,8 @@ def test_a_training_step_that_learns_other_things_is_caught(monkeypatch: pytest.
         return loss(self, episode) * (1.2 if self.config.precision == "bfloat16" else 1)
 
     monkeypatch.setattr(MetaTrainer, "loss", wrong)
-    monkeypatch.setattr(training, "FAST", {"precision": "bfloat16"})
-    with pytest.raises(AssertionError, match="losses of fast are off"):
+    monkeypatch.setattr(training, "FAST", {"float32": {"precision": "bfloat16"}})
+    with pytest.raises(AssertionError, match="losses of float32 are off"):
         training.rows(quick=True)
 
 
