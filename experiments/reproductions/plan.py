@@ -17,7 +17,7 @@ class Entry:
     begins_with: the entry whose weights training begins with.
     tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
         settings to choose from, by the likelihood of validation classes.
-    paper: nats/dim that the paper gives, as recalled: (test, train) by number of shots; None where it is not known.
+    paper: nats/dim that were published: (test, train) by number of shots; None where it is not known.
     listed: whether it has a row; one without only gives its weights to another.
     """
 
@@ -42,6 +42,7 @@ class Plan:
     train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
     others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
     per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
+    published: what a row of published numbers is called.
     own: the named configuration of the task where images are the user's own; None: they cannot be.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
     per_dim: bool = False
+    published: str = "the paper's, as recalled"
     own: str | None = None
 
     @property

@@ -33,7 +33,7 @@ def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
 
 
 def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
-    """Test (train), in nats/image, or in nats/dim with bits/dim; what the paper has, as recalled."""
+    """Test (train), in nats/image, or in nats/dim with bits/dim; what was published."""
     headings = ["model", *_columns(plan)]
     headings = [*headings, *(f"bits/dim, {heading}" for heading in headings[1:] if plan.per_dim), "steps", "parameters"]
     rows = []
@@ -48,7 +48,7 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
         ]
         rows.append([plan.entries[name].title, *_cells(plan, found, unit, digits), *counts])
         if paper:
-            rows.append(["the paper's, as recalled", *_cells(plan, paper, unit, digits - 1), "", ""])
+            rows.append([plan.published, *_cells(plan, paper, unit, digits - 1), "", ""])
     images = {record.row(plan.shots[0])["images"] for record in records.values()}  # type: ignore[index]
     notes = [f"{_unit(plan)}, test (train) where known; {max(images):,} test images."]
     return Section(plan.title, headings, rows, [*notes, *plan.notes])
@@ -56,7 +56,7 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
 
 def _columns(plan: Plan) -> list[str]:
     """Headings of the numbers of shots."""
-    return [f"{shots} shot{'s' * (shots > 1)}" for shots in plan.shots]
+    return [f"{shots} shot{'s' * (shots != 1)}" for shots in plan.shots]
 
 
 def _unit(plan: Plan) -> str:
@@ -115,7 +115,7 @@ def _gains(plan: Plan, records: Mapping[str, Record]) -> Section:
         paper = [plan.entries[name].paper.get(shots) for name in (baseline, model)]
         theirs.append(f"{100 * (1 - paper[1][0] / paper[0][0]):.1f}" if paper[0] and paper[1] else "")
     title = f"What {plan.entries[model].title} gains over {plan.entries[baseline].title}"
-    rows = [["here", *ours], ["the paper's, as recalled", *theirs]]
+    rows = [["here", *ours], [plan.published, *theirs]]
     return Section(title, headings, rows if any(theirs) else rows[:1])
 
 
