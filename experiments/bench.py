@@ -1,7 +1,8 @@
 """Speed, as ratios within one run: ``python -m experiments.bench``, or part of it: ``... bench sampling``.
 
 Each part times ours and its peer in turn, asserts that both compute the same, and reports medians. The run folder gets
-benchmark.json, benchmark.md (with the hardware) and, with sampling, a picture of time against pixels.
+benchmark.json, benchmark.md (with the hardware) and, with sampling, a picture of time against pixels. The README shows
+those in RECORDS, which ``bench readme`` writes into it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from sacred.run import Run
 
 from experiments.benchmarks.timing import machine
 from experiments.command_line import main, make_experiment
+from experiments.documents import put_between
 from experiments.plots import save_figure
 from experiments.run_folder import folder_of
 from experiments.tables import markdown, plain
 from metadensity.files import write_atomically
 
 PARTS = ("sampling", "training", "adaptation", "likelihood", "attention", "episodes")
+RECORDS = Path(__file__).resolve().parents[1] / "records" / "bench"
+RECORD, PICTURE = "benchmark.json", "sampling.png"
 HEADINGS = ("benchmark", "ours", "peer", "ratio", "bar")
 _QUICK = {"quick": True}
 experiment = make_experiment("bench", named_configs={"quick": _QUICK, "fast": _QUICK})
@@ -34,13 +38,28 @@ experiment = make_experiment("bench", named_configs={"quick": _QUICK, "fast": _Q
 def _defaults() -> None:
     only = None  # noqa: F841  one part, or several, of those there are; None: all
     quick = False  # noqa: F841  tiny sizes, which show that both sides agree and say nothing about speed
+    keep = None  # noqa: F841  a folder to copy the JSON and the picture to
+    document = "README.md"  # noqa: F841  of the command readme
 
 
 @experiment.main
-def bench(only: str | Sequence[str] | None, quick: bool, _run: Run) -> dict[str, Any]:
+def bench(only: str | Sequence[str] | None, quick: bool, keep: str | None, _run: Run) -> dict[str, Any]:
     """Run the parts named by ``only``; print a table, write JSON, Markdown and a picture. Returns the JSON."""
     parts = PARTS if only is None else (only,) if isinstance(only, str) else tuple(only)
-    return run_parts(parts, quick, folder_of(_run))
+    folder = folder_of(_run)
+    result = run_parts(parts, quick, folder)
+    if keep is not None:
+        kept = {key: value for key, value in result.items() if key != "folder"}
+        write_atomically(Path(keep) / RECORD, json.dumps(kept, indent=1, allow_nan=False).encode() + b"\n")
+        if (folder / PICTURE).exists():
+            write_atomically(Path(keep) / PICTURE, (folder / PICTURE).read_bytes())
+    return result
+
+
+@experiment.command
+def readme(document: str) -> None:
+    """Write the table of the repository's record into the README, or another document with its marks."""
+    put_between(Path(document), "bench", table(json.loads((RECORDS / RECORD).read_text())))
 
 
 @experiment.command
@@ -98,18 +117,23 @@ def run_parts(parts: Sequence[str], quick: bool, folder: Path) -> dict[str, Any]
         from experiments.benchmarks.sampling import curve
 
         result["curve"] = curve(quick)
-        save_figure(time_against_pixels(result["curve"], result["machine"]), folder / "sampling.png")
+        save_figure(time_against_pixels(result["curve"], result["machine"]), folder / PICTURE)
     result["folder"] = str(folder)
-    write_atomically(folder / "benchmark.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(folder / RECORD, json.dumps(result, indent=1, allow_nan=False).encode())
     write_atomically(folder / "benchmark.md", document(result).encode())
     print(f"\n{_hardware(result['machine'])}\n{folder / 'benchmark.md'}")
     return result
 
 
+def table(result: Mapping[str, Any]) -> str:
+    """Hardware and the table in Markdown."""
+    return f"{_hardware(result['machine'])}\n\n{markdown(HEADINGS, [_cells(row) for row in result['rows']])}"
+
+
 def document(result: Mapping[str, Any]) -> str:
     """The report in Markdown: hardware, table, and what else each row says."""
     rows = result["rows"]
-    lines = [_hardware(result["machine"]), "", markdown(HEADINGS, [_cells(row) for row in rows])]
+    lines = [table(result)]
     if result["quick"]:
         lines.insert(0, "Quick mode: sizes so small that the times say nothing about speed.\n")
     shown = {"part", "name", "ours_s", "peer_s", "ratio", "bar", "share"}

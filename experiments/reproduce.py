@@ -19,6 +19,7 @@ import metadensity
 from experiments import lineage
 from experiments.benchmarks.timing import machine
 from experiments.command_line import main, make_experiment
+from experiments.documents import put_between
 from experiments.episodes import Batches, choose_episodes, pixels_of
 from experiments.evaluate import UNITS
 from experiments.ingredients import build_task
@@ -26,7 +27,7 @@ from experiments.reproductions import PLANS, Entry, Plan
 from experiments.reproductions.omniglot import QUARTER_HOUR
 from experiments.reproductions.records import ROOT, Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
-from experiments.reproductions.tables import markdown, put_between, sections
+from experiments.reproductions.tables import markdown, sections
 from experiments.reproductions.trained import Trained, steps_before, trained, weights_name
 from experiments.run_folder import folder_of
 from experiments.tables import cost_record, records
@@ -36,7 +37,6 @@ from metadensity.fine_tuning import FineTuned, FineTuning
 from metadensity.nn.pixelcnn import parameter_count
 
 SPLITS = ("train", "validation", "test")
-VALIDATION_LIMIT = 6  # episodes by which the settings of fine-tuning are chosen
 experiment = make_experiment(
     "reproduce", named_configs={"fast": {"fast": True, "limit": 2, "train_limit": 2, "weights": None}}
 )
@@ -125,7 +125,7 @@ def reproduce(
     limits = {
         "train": plan.train_limit if train_limit is None else train_limit,
         "test": plan.limit if limit is None else limit,
-        "validation": VALIDATION_LIMIT if limit is None else min(limit, VALIDATION_LIMIT),
+        "validation": plan.tuning_limit if limit is None else min(limit, plan.tuning_limit),
     }
     made: dict[str, Trained] = {}
     done: dict[str, Record] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from experiments.reproductions.plan import Entry, Plan
@@ -83,6 +84,8 @@ _CONDITIONING_TUNINGS = tuple(
     FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3)
 )
 
+_FEW_STEPS = tuple(FineTuning(steps=steps, early_stopping=False, learning_rate=1e-4) for steps in (3, 5, 7))
+
 _META_NETS: dict[str, Entry] = {
     "meta": Entry("Meta PixelCNN", **_quarter_hour("meta", steps=860), paper=_META),
     "attention_meta": Entry(
@@ -112,6 +115,7 @@ OMNIGLOT = Plan(
         **_longer(
             "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", begins_with="attention"
         ),
+        "tuned": Entry("The same, fine-tuned on each support (ours)", tunes="attention_longer", tunings=_FEW_STEPS),
         **_META_NETS,
         "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
         "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
@@ -119,6 +123,28 @@ OMNIGLOT = Plan(
     shots=SHOTS,
     baseline="conditional",
     gain=("attention", "conditional"),
+    tuning_limit=48,
+)
+
+_STAGES = {
+    "attention_first": "20,000 steps of 16 images on the drawings",
+    "attention_styles": "+ 12,000 of 16 in seven further styles",
+    "attention": "+ 8,000 of 16 on the drawings",
+    "attention_longer_styles": "+ 5,000 of 64 in styles",
+    "attention_longer": "+ 2,000 of 64 on the drawings",
+    "tuned": "+ fine-tuned on each support",
+}
+
+STAGES = Plan(
+    name="stages",
+    families=("omniglot",),
+    title="What each part of the recipe brings to the Attention PixelCNN",
+    entries={
+        name: replace(OMNIGLOT.entries[name], title=title, paper={}, listed=True) for name, title in _STAGES.items()
+    },
+    shots=SHOTS,
+    baseline="attention_first",
+    tuning_limit=OMNIGLOT.tuning_limit,
 )
 
 ADAPTATION = Plan(

@@ -39,7 +39,8 @@ class Plan:
         recipe are taken from any of them.
     entries: by name, those that others build on first. shots: numbers of supports. queries: images that share a
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
-    train_limit: as many of training classes, for the likelihood of training images. baseline: the entry that the
+    train_limit: as many of training classes, for the likelihood of training images. tuning_limit: as
+    many of validation classes, by which settings of fine-tuning are chosen. baseline: the entry that the
     others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
     per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
     published: what a row of published numbers is called.
@@ -55,6 +56,7 @@ class Plan:
     queries: int = 4
     limit: int | None = None
     train_limit: int = 90
+    tuning_limit: int = 6
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
     per_dim: bool = False

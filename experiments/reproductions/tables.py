@@ -1,10 +1,8 @@
-"""Tables made from records, and their place in the README."""
+"""Tables made from records."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -125,29 +123,3 @@ def gain(baseline: np.ndarray, model: np.ndarray, clusters: np.ndarray) -> tuple
     residuals = (model - ratio * baseline) / baseline.mean()
     _, (low, high) = clustered_mean(residuals, clusters)
     return 100 * (1 - ratio), (100 * (1 - ratio - high), 100 * (1 - ratio - low))
-
-
-def between(text: str, name: str) -> str:
-    """What a document has between the marks of a plan. Raises ValueError where it has no such marks."""
-    found = re.search(_marks(name), text, re.DOTALL)
-    if found is None:
-        raise ValueError(f"The document has no <!-- records: {name} --> ... <!-- end of {name} -->.")
-    return found.group(1).strip()
-
-
-def put_between(path: Path, name: str, table: str) -> None:
-    """Replace what a document has between the marks of a plan."""
-    text = path.read_text()
-    between(text, name)
-    path.write_text(
-        re.sub(
-            _marks(name),
-            lambda _: f"<!-- records: {name} -->\n\n{table.strip()}\n\n<!-- end of {name} -->",
-            text,
-            flags=re.DOTALL,
-        )
-    )
-
-
-def _marks(name: str) -> str:
-    return rf"<!-- records: {name} -->\n(.*?)<!-- end of {name} -->"

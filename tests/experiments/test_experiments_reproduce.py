@@ -13,10 +13,11 @@ from PIL import Image
 
 import metadensity
 from experiments import evaluate, lineage, reproduce, train
+from experiments.documents import between, put_between
 from experiments.ingredients import build_model
 from experiments.reproductions import PLANS, Plan
 from experiments.reproductions.records import ROOT, read_records, write_record
-from experiments.reproductions.tables import between, gain, markdown, put_between
+from experiments.reproductions.tables import gain, markdown
 from experiments.reproductions.trained import find_run, find_weights, finished, recipe, same_config, weights_name
 from experiments.run_folder import RunFolder
 from metadensity.comparison import IncomparableError
