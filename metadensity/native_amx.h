@@ -57,7 +57,6 @@ template <int N>
 void tile_block(const Part* parts, int count, int64_t row, int64_t column, float* c, int64_t c_step, bool add) {
     const int64_t bytes = c_step * sizeof(float);
     asm volatile("" ::: "memory");  // compilers do not know that tiles are loaded from memory
-    // clang-format off
     if (add) {
         _tile_loadd(0, c, bytes);
         if constexpr (N > 1) { _tile_loadd(1, c + WIDTH, bytes); }
@@ -81,7 +80,6 @@ void tile_block(const Part* parts, int count, int64_t row, int64_t column, float
     if constexpr (N > 1) { _tile_stored(1, c + WIDTH, bytes); }
     if constexpr (N > 2) { _tile_stored(2, c + 2 * WIDTH, bytes); }
     if constexpr (N > 3) { _tile_stored(3, c + 3 * WIDTH, bytes); }
-    // clang-format on
 }
 
 // C, ``blocks`` tiles of ``rows`` rows high and ``wide`` ones wide, = the sum of the parts [+ C].

@@ -132,7 +132,6 @@ _STAGES = {
     "attention": "+ 8,000 of 16 on the drawings",
     "attention_longer_styles": "+ 5,000 of 64 in styles",
     "attention_longer": "+ 2,000 of 64 on the drawings",
-    "tuned": "+ fine-tuned on each support",
 }
 
 STAGES = Plan(
@@ -144,7 +143,6 @@ STAGES = Plan(
     },
     shots=SHOTS,
     baseline="attention_first",
-    tuning_limit=OMNIGLOT.tuning_limit,
 )
 
 ADAPTATION = Plan(
