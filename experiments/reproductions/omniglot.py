@@ -116,14 +116,7 @@ OMNIGLOT = Plan(
             "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", begins_with="attention"
         ),
         "tuned": Entry("The same, fine-tuned on each support (ours)", tunes="attention_longer", tunings=_FEW_STEPS),
-        "meta": _META_NETS["meta"],
-        "attention_meta": Entry(
-            "Attention Meta PixelCNN",
-            ("omniglot", "attention_meta", "dot", "quarter_hour"),
-            {"training": {"steps": 500, "learning_rate": 1e-3, "validate_every": 100}},
-            begins_with="attention_longer",
-            paper=_ATTENTION_META,
-        ),
+        **_META_NETS,
         "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
         "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
     },
