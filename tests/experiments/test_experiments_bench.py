@@ -19,10 +19,13 @@ from experiments import bench
 from experiments.benchmarks import attention, likelihood, sampling, training
 from experiments.benchmarks.peers import MaskedConv2d, PlainPixelCNN
 from experiments.benchmarks.timing import PeakMemory, interleaved, matmul_peak
+from experiments.documents import between
 from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN
 from metadensity.nn.pixelcnn import parameter_count
 from metadensity.training import MetaTrainer
 from tests.contracts.subjects import randomise
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("part", bench.PARTS)
@@ -58,6 +61,23 @@ def test_a_part_is_a_command_of_its_own(tmp_path: Path, repo_root: Path) -> None
     recorded = json.loads((tmp_path / "1" / "benchmark.json").read_text())
     assert {row["part"] for row in recorded["rows"]} == {"likelihood"}
     assert set(bench.PARTS) <= set(bench.experiment.commands)
+
+
+def test_the_readme_shows_the_record(tmp_path: Path) -> None:
+    record = json.loads((bench.RECORDS / bench.RECORD).read_text())
+    assert record["quick"] is False
+    assert {row["part"] for row in record["rows"]} == set(bench.PARTS)
+    assert between(README, "bench") == bench.table(record).strip()
+    copy = tmp_path / "README.md"
+    copy.write_text(README.replace(record["rows"][0]["name"], "other"))
+    bench.readme(str(copy))
+    assert copy.read_text() == README
+
+
+def test_a_record_is_kept_without_a_path(script: Any, tmp_path: Path) -> None:
+    run = script(bench.experiment, "quick", only="likelihood", keep=str(tmp_path / "kept"))
+    kept = json.loads((tmp_path / "kept" / bench.RECORD).read_text())
+    assert kept == {key: value for key, value in run.result.items() if key != "folder"}
 
 
 def test_an_unknown_part_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import metadensity
 from experiments import evaluate, lineage, reproduce, train
-from experiments.documents import between, put_between
+from experiments.documents import between
 from experiments.ingredients import build_model
 from experiments.reproductions import PLANS, Plan
 from experiments.reproductions.records import ROOT, read_records, write_record
@@ -194,17 +194,6 @@ def test_records_that_were_altered_or_are_of_other_episodes_are_refused(tmp_path
     path.write_text(json.dumps({**first.values, "units": "bits"}))
     with pytest.raises(DamagedFileError, match="different evaluations"):
         read_records(tmp_path, plan)
-
-
-def test_a_document_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
-    path = tmp_path / "a.md"
-    path.write_text("before\n<!-- records: omniglot -->\nold\n<!-- end of omniglot -->\nafter\n")
-    put_between(path, "omniglot", "| new |\\1")
-    assert between(path.read_text(), "omniglot") == "| new |\\1"
-    assert path.read_text().startswith("before\n")
-    assert path.read_text().endswith("\nafter\n")
-    with pytest.raises(ValueError, match="no <!-- records: mirror"):
-        put_between(path, "mirror", "x")
 
 
 def test_configurations_that_lead_to_the_same_weights() -> None:
