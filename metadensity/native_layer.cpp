@@ -77,8 +77,7 @@ void layer_finish(const Layer* l) {
     if (l->amx) return amx_finish(*l);
 #endif
     const Plan p(*l);
-    for (int64_t thread = 1; thread < l->threads; thread++)
-        for (int64_t i = 0; i < p.sums; i++) l->sums[i] += l->sums[thread * p.sums + i];
+    add_threads(*l, p.sums);
     float* gradients[] = {l->for_horizontal, l->for_link, l->for_read_weight, l->for_out, l->for_out_bias};
     each_weight(*l, p, [&](int which, int64_t from, int64_t to, int64_t) { gradients[which][to] = l->sums[from]; });
     each_vertical(*l, p, [&](int64_t from, int64_t to, int64_t) {

@@ -16,7 +16,7 @@ struct Layer {  // _Layer in nn/native_layer.py, in the same order
     float *for_v, *for_h, *for_read;
     float* for_starts[2];  // (batch, places, 2 * planes)
     float *for_vertical, *for_horizontal, *for_link, *for_read_weight, *for_out, *for_out_bias;
-    float *packed, *sums;  // weights as they are used, which are bfloat16 with ``amx``; gradients of the first six of them, a thread each
+    float *packed, *sums;  // weights as they are used, bfloat16 with ``amx``; gradients of the first six, a thread each
 };
 
 // Sizes that follow, and where the packed weights lie.
@@ -52,6 +52,12 @@ struct Chunks {
     explicit Chunks(int64_t height) : count((height + CHUNK - 1) / CHUNK), height(height) {}
     int64_t rows(int64_t chunk) const { return height / count + (chunk < height % count); }
 };
+
+// The sums of all threads, ``size`` each, in the first's place.
+inline void add_threads(const Layer& l, int64_t size) {
+    for (int64_t thread = 1; thread < l.threads; thread++)
+        for (int64_t i = 0; i < size; i++) l.sums[i] += l.sums[thread * size + i];
+}
 
 // Where pre-activation c of 2 * planes lies.
 inline int64_t placed(int64_t c, int64_t planes) {

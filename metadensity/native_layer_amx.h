@@ -103,8 +103,7 @@ static void amx_pack(const Layer& l) {
 
 static void amx_finish(const Layer& l) {
     const AmxPlan p(l);
-    for (int64_t thread = 1; thread < l.threads; thread++)
-        for (int64_t i = 0; i < p.sums; i++) l.sums[i] += l.sums[thread * p.sums + i];
+    add_threads(l, p.sums);
     float* gradients[] = {l.for_vertical, l.for_horizontal, l.for_link, l.for_read_weight, l.for_out, l.for_out_bias};
     each_amx_weight(l, p, [&](int which, int64_t own, int64_t sum, int64_t, int64_t) {
         gradients[which][own] = l.sums[sum];

@@ -88,14 +88,7 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
                 if (i + 1 < H) {
                     errands.will_read((const float*)(zv + W * p.z), W * p.z / 2);
                     errands.will_read((const float*)(qh + W * p.z), W * p.z / 2);
-                    errands.will_read(l.v + next * C, W * C), errands.will_read(l.h + next * C, W * C);
-                    if (l.slope_v) errands.will_read(l.slope_v + next * P, W * P);
-                    if (l.slope_h) errands.will_read(l.slope_h + next * P, W * P);
-                    if (l.slope_skip) errands.will_read(l.slope_skip + next * l.skip, W * l.skip);
-                    if (l.for_v) errands.will_write(l.for_v + place * C, W * C);
-                    if (l.for_v) errands.will_write(l.for_h + next * C, W * C);
-                    if (l.reads) errands.will_read(l.read + next * l.reads, W * l.reads);
-                    if (l.for_read) errands.will_write(l.for_read + next * l.reads, W * l.reads);
+                    call_next_back(l, place, next, errands);
                 }
                 shorten(W * C, l.v + place * C, row_v + C);
                 shorten(W * C, l.h + place * C, row_h + C);

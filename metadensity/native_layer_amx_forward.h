@@ -50,11 +50,7 @@ static void amx_forward(const Layer& l, int64_t first, int64_t last) {
             const int64_t place = (image * H + i) * W, next = place + W;
             errands.finish();
             if (i + 1 < H || image + 1 < last) {
-                errands.will_read(l.v + next * C, W * C), errands.will_read(l.h + next * C, W * C);
-                errands.will_write(l.new_v + next * P, W * P), errands.will_write(l.new_h + next * P, W * P);
-                errands.will_write(l.skips + next * l.skip, W * l.skip);
-                if (l.total) errands.will_read(l.total + next * l.skip, W * l.skip);
-                if (l.reads) errands.will_read(l.read + next * l.reads, W * l.reads);
+                call_next(l, next, errands);
             }
             keep();
             if (bias_at_places) biases(l, p.z, 0, image, i, start_v), biases(l, p.z, 1, image, i, start_h);

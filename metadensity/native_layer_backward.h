@@ -23,6 +23,19 @@ inline void add_taps(int64_t rows, int64_t size, const float* from, int64_t step
     }
 }
 
+// Calls for what the gradients of the row of places from ``next`` on will need; that of v is given a row later.
+inline void call_next_back(const Layer& l, int64_t place, int64_t next, Errands& errands) {
+    const int64_t W = l.width, P = l.planes, C = l.inputs;
+    errands.will_read(l.v + next * C, W * C), errands.will_read(l.h + next * C, W * C);
+    if (l.slope_v) errands.will_read(l.slope_v + next * P, W * P);
+    if (l.slope_h) errands.will_read(l.slope_h + next * P, W * P);
+    if (l.slope_skip) errands.will_read(l.slope_skip + next * l.skip, W * l.skip);
+    if (l.for_v) errands.will_write(l.for_v + place * C, W * C);
+    if (l.for_v) errands.will_write(l.for_h + next * C, W * C);
+    if (l.reads) errands.will_read(l.read + next * l.reads, W * l.reads);
+    if (l.for_read) errands.will_write(l.for_read + next * l.reads, W * l.reads);
+}
+
 // thread: whose ``sums`` get the gradients of the weights.
 static void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
     const Plan p(l);
@@ -81,14 +94,7 @@ static void backward(const Layer& l, int64_t thread, int64_t first, int64_t last
                 errands.finish();
                 if (i + 1 < H) {
                     errands.will_read(zv + p.pitch * p.z, p.pitch * p.z), errands.will_read(qh + W * p.z, W * p.z);
-                    errands.will_read(l.v + next * C, W * C), errands.will_read(l.h + next * C, W * C);
-                    if (l.slope_v) errands.will_read(l.slope_v + next * P, W * P);
-                    if (l.slope_h) errands.will_read(l.slope_h + next * P, W * P);
-                    if (l.slope_skip) errands.will_read(l.slope_skip + next * l.skip, W * l.skip);
-                    if (l.for_v) errands.will_write(l.for_v + place * C, W * C);
-                    if (l.for_v) errands.will_write(l.for_h + next * C, W * C);
-                    if (l.reads) errands.will_read(l.read + next * l.reads, W * l.reads);
-                    if (l.for_read) errands.will_write(l.for_read + next * l.reads, W * l.reads);
+                    call_next_back(l, place, next, errands);
                 }
                 copy(W * C, l.v + place * C, nullptr, row_v + C);
                 copy(W * C, l.h + place * C, nullptr, rows_h + r * p.pitch * C + C);

@@ -4,6 +4,16 @@
 
 #include "native_layer.h"
 
+// Calls for what the row of places from ``next`` on will need.
+inline void call_next(const Layer& l, int64_t next, Errands& errands) {
+    const int64_t W = l.width, P = l.planes, C = l.inputs;
+    errands.will_read(l.v + next * C, W * C), errands.will_read(l.h + next * C, W * C);
+    errands.will_write(l.new_v + next * P, W * P), errands.will_write(l.new_h + next * P, W * P);
+    errands.will_write(l.skips + next * l.skip, W * l.skip);
+    if (l.total) errands.will_read(l.total + next * l.skip, W * l.skip);
+    if (l.reads) errands.will_read(l.read + next * l.reads, W * l.reads);
+}
+
 // The biases of a task, or of the places of a row of it, as pre-activations are ordered.
 inline void biases(const Layer& l, int64_t z, int stack, int64_t image, int64_t row, float* to) {
     const int64_t count = l.places > 1 ? l.width : 1, size = 2 * l.planes;
@@ -54,11 +64,7 @@ static void forward(const Layer& l, int64_t first, int64_t last) {
                 const int64_t i = top + r, place = (image * H + i) * W, next = place + W;
                 errands.finish();
                 if (i + 1 < H || image + 1 < last) {
-                    errands.will_read(l.v + next * C, W * C), errands.will_read(l.h + next * C, W * C);
-                    errands.will_write(l.new_v + next * P, W * P), errands.will_write(l.new_h + next * P, W * P);
-                    errands.will_write(l.skips + next * l.skip, W * l.skip);
-                    if (l.total) errands.will_read(l.total + next * l.skip, W * l.skip);
-                    if (l.reads) errands.will_read(l.read + next * l.reads, W * l.reads);
+                    call_next(l, next, errands);
                 }
                 keep();
                 std::swap(z, other_z), std::swap(active, other_active);
