@@ -125,3 +125,10 @@ def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
     cdf = logits.double().softmax(-1).cumsum(-1)  # in float32 ways to the same logits would part at many levels
     level = (uniforms.unsqueeze(-1) >= cdf).sum(-1)
     return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one
+
+
+def mean_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
+    """Logits of the mean of categorical distributions, whose levels lie along ``dim``; a single one stays as it is."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([each.log_softmax(dim) for each in logits]).logsumexp(0) - math.log(len(logits))

@@ -6,13 +6,14 @@ All invert the CDF of each pixel at given uniform numbers, so equal numbers give
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.density import invert_cdf
+from metadensity.density import invert_cdf, mean_logits
 from metadensity.native_network import native_kernel
 from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
 from metadensity.nn.gate import gate
@@ -50,7 +51,58 @@ def sample_cached(
 
     compiled: draw the pixels of a line in the native kernel, where there is one and it can (see ``native_kernel``).
     """
-    return _CachedSampler(network, condition, len(uniforms), compiled).run(uniforms, known, temperature)
+    return _run([_CachedSampler(network, condition, len(uniforms), compiled)], uniforms, known, temperature)
+
+
+def sample_ensemble(
+    members: Sequence[tuple[PixelCNN, Condition]],
+    uniforms: Tensor,
+    known: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Sample from the mean of several networks' conditionals, side by side in torch. See ``sample_cached``."""
+    samplers = [_CachedSampler(network, condition, len(uniforms), compiled=False) for network, condition in members]
+    return _run(samplers, uniforms, known, temperature)
+
+
+def _run(samplers: Sequence[_CachedSampler], uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+    """Draw all pixels in raster order, each from the mean of the samplers' conditionals."""
+    pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
+    kernel, positions = samplers[0].kernel, samplers[0].network.input.positions
+    with torch.inference_mode():
+        for prefix in itertools.product(*map(range, samplers[0].space[:-1])):
+            for sampler in samplers:
+                sampler.begin_line(prefix)
+            line: Any = (slice(None), slice(None), *prefix)
+            given = None if known is None else known[line]
+            if kernel is not None:
+                pixels[line] = kernel.draw(samplers[0].base, positions[line[1:]], uniforms[line], given, temperature)
+            else:
+                _draw_line(samplers, pixels[line], prefix, uniforms[line], given, temperature)
+            for sampler in samplers:
+                sampler.end_line(pixels, prefix)
+    return pixels
+
+
+def _draw_line(
+    samplers: Sequence[_CachedSampler],
+    pixels: Tensor,
+    prefix: tuple[int, ...],
+    uniforms: Tensor,
+    known: Tensor | None,
+    temperature: float,
+) -> None:
+    """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
+    channels, places = pixels.shape[1:]
+    for t in range(places):
+        here, features = pixels[..., t], [sampler.step(t) for sampler in samplers]
+        for channel in range(channels):
+            heads = zip(samplers, features, strict=True)
+            logits = mean_logits([sampler.network.head.place(seen, here, channel) for sampler, seen in heads], -1)
+            given = None if known is None else known[:, channel, t]
+            here[:, channel] = _draw(logits, uniforms[:, channel, t], given, temperature)
+        for sampler in samplers:
+            sampler.take(here, prefix, t)
 
 
 def _draw(logits: Tensor, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
@@ -106,43 +158,26 @@ class _CachedSampler:
         reads = [layer.read.weight.flatten(1).T for layer in self.layers if layer.read is not None]
         self.reads = torch.cat(reads, 1) if reads else None  # (values, layers that read * 2 * planes)
 
-    def run(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
-        """Draw all pixels in raster order."""
-        pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
-        last, positions = self.dims - 1, self.network.input.positions
-        with torch.inference_mode():
-            for prefix in itertools.product(*map(range, self.space[:-1])):
-                for k in range(last):
-                    if not any(prefix[k + 1 :]):  # a new slice of stack k begins here
-                        self._advance(k, prefix[: k + 1])
-                self._begin_line(prefix)
-                line: Any = (slice(None), slice(None), *prefix)
-                given = None if known is None else known[line]
-                if self.kernel is not None:
-                    where = positions[line[1:]]
-                    pixels[line] = self.kernel.draw(self.base, where, uniforms[line], given, temperature)
-                else:
-                    self._draw_line(pixels[line], prefix, uniforms[line], given, temperature)
-                for k in range(last):
-                    self._feed(k, pixels, prefix)
-        return pixels
+    def begin_line(self, prefix: tuple[int, ...]) -> None:
+        """Compute all that the line at ``prefix`` needs of the pixels before it."""
+        for k in range(self.dims - 1):
+            if not any(prefix[k + 1 :]):  # a new slice of stack k begins here
+                self._advance(k, prefix[: k + 1])
+        self._add_up(prefix)
 
-    def _draw_line(
-        self, pixels: Tensor, prefix: tuple[int, ...], uniforms: Tensor, known: Tensor | None, temperature: float
-    ) -> None:
-        """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
-        encode, line = self.network.input, cast(Any, (slice(None), *prefix))
-        where, width = encode.positions[line], self.features[0]
-        for t in range(self.space[-1]):
-            features, here = self._step(t), pixels[..., t]
-            for channel in range(self.channels):
-                logits = self.network.head.place(features, here, channel)
-                given = None if known is None else known[:, channel, t]
-                here[:, channel] = _draw(logits, uniforms[:, channel, t], given, temperature)
-            start = (t + self.reach) * width
-            encoded = self.lines[0][:, start : start + width]
-            encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
-            encoded[:, self.channels :] = where[:, t]
+    def take(self, here: Tensor, prefix: tuple[int, ...], t: int) -> None:
+        """Put the pixels ``(batch, C)`` at place ``t`` of the line where the last stack will look."""
+        encode, width = self.network.input, self.features[0]
+        where = encode.positions[cast(Any, (slice(None), *prefix))]
+        start = (t + self.reach) * width
+        encoded = self.lines[0][:, start : start + width]
+        encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
+        encoded[:, self.channels :] = where[:, t]
+
+    def end_line(self, pixels: Tensor, prefix: tuple[int, ...]) -> None:
+        """Put the finished line where the other stacks will look."""
+        for k in range(self.dims - 1):
+            self._feed(k, pixels, prefix)
 
     def _advance(self, k: int, prefix: tuple[int, ...]) -> None:
         """Compute stack k, not the last, in all layers on the slice at ``prefix``.
@@ -166,7 +201,7 @@ class _CachedSampler:
             self.before[i][k + 1] = layer.links[k](z)
             state = gate(z) + state if state is not None else gate(z)
 
-    def _begin_line(self, prefix: tuple[int, ...]) -> None:
+    def _add_up(self, prefix: tuple[int, ...]) -> None:
         """All that the last stack adds to its gates on the line at ``prefix``: ``(places or 1, batch, 2 * planes)``."""
         k = self.dims - 1
         self.base = []
@@ -180,7 +215,7 @@ class _CachedSampler:
                 total = add_per_task(total, _at(self.condition.biases[i][k], prefix))
             self.base.append(total.flatten(2).permute(2, 0, 1).contiguous())
 
-    def _step(self, t: int) -> Tensor:
+    def step(self, t: int) -> Tensor:
         """The last stack at place ``t`` of the line, through all layers: features ``(batch, penultimate)``."""
         network, planes, state, reads = self.network, self.planes, None, None
         for i, layer in enumerate(self.layers):

@@ -32,6 +32,8 @@ def _defaults() -> None:
     if name == "multiscale":
         base = 8  # noqa: F841  longest side of the smallest image
         upscaler_layers = 18  # noqa: F841  of each doubling
+    if name == "ensemble":
+        members = 2  # noqa: F841
     if name in ("meta", "maml", "attention_meta"):  # the inner loop
         steps = 1  # noqa: F841
         step_size = 0.1  # noqa: F841

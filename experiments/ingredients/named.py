@@ -25,6 +25,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "maml": {"model": {"name": "maml"}},
     "attention_meta": {"model": {"name": "attention_meta"}},
     "multiscale": {"model": {"name": "multiscale", "attention": "dot"}},
+    "ensemble": {"model": {"name": "ensemble"}},
     "dot": {"model": {"attention": "dot"}},
     "logistic": {"model": {"likelihood": "logistic"}},
     "gpu": {"training": {"device": "cuda", "graphs": True}},

@@ -115,8 +115,30 @@ OMNIGLOT = Plan(
         **_longer(
             "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", begins_with="attention"
         ),
+        **_longer(
+            "attention_again_longer",
+            "Attention PixelCNN, another seed, trained longer",
+            "attention",
+            "dot",
+            begins_with="attention_again",
+            seed=1,
+        ),
         "tuned": Entry("The same, fine-tuned on each support (ours)", tunes="attention_longer", tunings=_FEW_STEPS),
-        **_META_NETS,
+        "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), listed=False),
+        "meta": Entry(
+            "Meta PixelCNN",
+            ("omniglot", "meta", "quarter_hour"),
+            {"training": {"steps": 1500, "learning_rate": 2e-3, "validate_every": 250}},
+            begins_with="meta_first",
+            paper=_META,
+        ),
+        "attention_meta": Entry(
+            "Attention Meta PixelCNN",
+            ("omniglot", "attention_meta", "dot", "quarter_hour"),
+            {"training": {"steps": 500, "learning_rate": 1e-3, "validate_every": 100}},
+            begins_with="attention_longer",
+            paper=_ATTENTION_META,
+        ),
         "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
         "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
     },

@@ -8,6 +8,7 @@ from metadensity.models.attention import AttentionPixelCNN
 from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.base import FewShotModel
 from metadensity.models.conditional import ConditionalPixelCNN
+from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.independent import IndependentPixels
 from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
@@ -28,6 +29,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "maml": MAMLPixelCNN,
     "attention_meta": AttentionMetaPixelCNN,
     "multiscale": MultiscalePixelCNN,
+    "ensemble": EnsemblePixelCNN,
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "AttentionMetaPixelCNN",
     "AttentionPixelCNN",
     "ConditionalPixelCNN",
+    "EnsemblePixelCNN",
     "FewShotModel",
     "IndependentPixels",
     "MAMLPixelCNN",
