@@ -182,7 +182,12 @@ def _batches(plan: Plan, task: Mapping[str, Any], split: str, limit: int | None,
 
 
 def _tuned(model: FewShotModel, entry: Entry, validation: Batches) -> tuple[FineTuned, dict[str, Any]]:
-    """The model with the settings of fine-tuning that validation classes like best, and what they said of each."""
+    """The model with the settings of fine-tuning that validation classes like best, and what they said of each.
+
+    Where there is one alone nothing is asked.
+    """
+    if len(entry.tunings) == 1:
+        return FineTuned(model, entry.tunings[0]), {"chosen": dataclasses.asdict(entry.tunings[0]), "tried": []}
 
     def score(settings: FineTuning) -> float:
         rows = metadensity.evaluate(FineTuned(model, settings), validation).rows

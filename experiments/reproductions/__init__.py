@@ -3,11 +3,12 @@
 from experiments.reproductions.mirror import MIRROR, MIRROR_48
 from experiments.reproductions.omniglot import ADAPTATION, OMNIGLOT, STAGES
 from experiments.reproductions.omniglot_28 import OMNIGLOT_28
+from experiments.reproductions.omniglot_conditioning import CONDITIONING
 from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
 
 __all__ = ["PLANS", "Entry", "Plan"]
 
 PLANS: dict[str, Plan] = {
-    plan.name: plan for plan in (OMNIGLOT, STAGES, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS)
+    plan.name: plan for plan in (OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS)
 }

@@ -19,7 +19,7 @@ _META = {4: (0.068, 0.065)}
 _ATTENTION_META = {4: (0.069, 0.065)}
 
 
-def _quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
+def quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
     """So many steps as take QUARTER_HOUR (``reproduce speeds`` measures them), and two validations at least."""
     training = {"steps": steps, "validate_every": min(500, -(-steps // 2))}
     updates: dict[str, Any] = {"training": training, **({"model": model} if model else {})}
@@ -87,9 +87,9 @@ _CONDITIONING_TUNINGS = tuple(
 _FEW_STEPS = tuple(FineTuning(steps=steps, early_stopping=False, learning_rate=1e-4) for steps in (3, 5, 7))
 
 _META_NETS: dict[str, Entry] = {
-    "meta": Entry("Meta PixelCNN", **_quarter_hour("meta", steps=860), paper=_META),
+    "meta": Entry("Meta PixelCNN", **quarter_hour("meta", steps=860), paper=_META),
     "attention_meta": Entry(
-        "Attention Meta PixelCNN", **_quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
+        "Attention Meta PixelCNN", **quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
     ),
 }
 
@@ -115,6 +115,7 @@ OMNIGLOT = Plan(
         **_longer(
             "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", begins_with="attention"
         ),
+        "tuned": Entry("The same, fine-tuned on each support (ours)", tunes="attention_longer", tunings=_FEW_STEPS),
         **_longer(
             "attention_again_longer",
             "Attention PixelCNN, another seed, trained longer",
@@ -123,7 +124,12 @@ OMNIGLOT = Plan(
             begins_with="attention_again",
             seed=1,
         ),
-        "tuned": Entry("The same, fine-tuned on each support (ours)", tunes="attention_longer", tunings=_FEW_STEPS),
+        "ensemble": Entry(
+            "Ensemble of the last two seeds (ours)", mixes=("attention_longer", "attention_again_longer")
+        ),
+        "ensemble_tuned": Entry(
+            "The same, fine-tuned on each support (ours)", tunes="ensemble", tunings=_FEW_STEPS[-1:]
+        ),
         "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), listed=False),
         "meta": Entry(
             "Meta PixelCNN",
@@ -174,24 +180,24 @@ ADAPTATION = Plan(
     entries={
         "conditional": Entry(
             "Conditional PixelCNN",
-            **_quarter_hour("conditional", steps=3800),
+            **quarter_hour("conditional", steps=3800),
             paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
         ),
         "attention": Entry(
             "Attention PixelCNN",
-            **_quarter_hour("attention", "dot", steps=3500),
+            **quarter_hour("attention", "dot", steps=3500),
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
         **_META_NETS,
-        "maml": Entry("MAML, alpha = 1", **_quarter_hour("maml", steps=480, step_size=1.0)),
+        "maml": Entry("MAML, alpha = 1", **quarter_hour("maml", steps=480, step_size=1.0)),
         "attention_meta_late": Entry(
             "Attention Meta, late layers down the NLL",
-            **_quarter_hour("attention_meta", "dot", steps=540, **_LATE),
+            **quarter_hour("attention_meta", "dot", steps=540, **_LATE),
         ),
-        "attention_half": Entry("Attention PixelCNN, half the time", **_quarter_hour("attention", "dot", steps=1750)),
+        "attention_half": Entry("Attention PixelCNN, half the time", **quarter_hour("attention", "dot", steps=1750)),
         "attention_first": Entry(
             "Attention first, then late layers down the NLL",
-            **_quarter_hour("attention_meta", "dot", steps=270, **_LATE),
+            **quarter_hour("attention_meta", "dot", steps=270, **_LATE),
             begins_with="attention_half",
         ),
         "fine_tuned": Entry("Attention PixelCNN, all weights fine-tuned", tunes="attention", tunings=_TUNINGS),

@@ -15,6 +15,7 @@ class Entry:
 
     title: what the row is called. named, updates: named configurations of experiments.train, and settings beside them.
     begins_with: the entry whose weights training begins with.
+    mixes: instead of training, the entries whose models are the members of its ensemble.
     tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
         settings to choose from, by the likelihood of validation classes.
     paper: nats/dim that were published: (test, train) by number of shots; None where it is not known.
@@ -25,6 +26,7 @@ class Entry:
     named: tuple[str, ...] = ()
     updates: Mapping[str, Any] = field(default_factory=dict)
     begins_with: str | None = None
+    mixes: tuple[str, ...] = ()
     tunes: str | None = None
     tunings: tuple[FineTuning, ...] = ()
     paper: Mapping[int, tuple[float, float | None]] = field(default_factory=dict)

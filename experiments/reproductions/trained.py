@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ import metadensity
 from experiments import lineage, train
 from experiments.configs import differences, flatten
 from experiments.reproductions.plan import Entry, Plan
-from experiments.run_folder import RunFolder, runs_root
+from experiments.run_folder import RunFolder, folder_of, runs_root
 from experiments.run_table import read_runs
 from experiments.trained_runs import train_run
 from metadensity import FewShotModel
 from metadensity.adaptation import layer_pattern
 from metadensity.files import JsonLines, read_header
+from metadensity.models import EnsemblePixelCNN
 
 KEPT = ("task", "model", "training", "seed", "initial")
 ELSEWHERE = {  # changes no weights, but by rounding
@@ -31,11 +32,15 @@ ELSEWHERE = {  # changes no weights, but by rounding
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained entry. file: its weights. config: what decided them. run: of its training, None for shipped weights."""
+    """A trained entry. file: its weights. config: what decided them. run: of its training, None where it had none here.
+
+    members: of an ensemble.
+    """
 
     file: Path
     config: dict[str, Any]
     run: RunFolder | None
+    members: tuple[Trained, ...] = ()
 
     def model(self, device: str) -> FewShotModel:
         """The model, ready to evaluate."""
@@ -51,8 +56,19 @@ class Trained:
             "steps": training["steps"],
             "images": training["steps"] * training["tasks"] * training["queries"],
             "best_step": header["provenance"].get("step"),
-            "cpu_seconds": header["provenance"].get("cpu_seconds") if self.run is None else cpu_seconds(self.run),
+            "cpu_seconds": self.cpu_seconds(),
         }
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time of the training, of all members; None where it is not known."""
+        if self.members:
+            spent = [member.cpu_seconds() for member in self.members]
+            known = [seconds for seconds in spent if seconds is not None]
+            return sum(known) if len(known) == len(spent) else None
+        if self.run is not None:
+            return cpu_seconds(self.run)
+        found: float | None = read_header(self.file)["provenance"].get("cpu_seconds")
+        return found
 
     def ship(self, path: Path, begins_with: str | None) -> None:
         """Write the weights with what a record says of their training, so that the run is no longer needed."""
@@ -75,6 +91,10 @@ def trained(
     if name in made:
         return made[name]
     entry = plan.entries[name]
+    if entry.mixes:
+        members = [trained(plan, each, run, made, weights, fast, device, progress) for each in entry.mixes]
+        made[name] = _together(members, folder_of(run) / weights_name(plan.families[0], name))
+        return made[name]
     named, updates = recipe(entry, fast)
     config = _kept(named, updates)
     shipped = find_weights(Path(weights), plan, name, config) if weights else None
@@ -96,6 +116,16 @@ def trained(
     return made[name]
 
 
+def _together(members: Sequence[Trained], file: Path) -> Trained:
+    """Trained models as an ensemble, in a file of its own."""
+    models, config = [member.model("cpu") for member in members], members[0].config
+    known = {key: models[0].provenance[key] for key in ("task", "split")}
+    weights = [model.provenance["weights_sha256"] for model in models]
+    metadensity.save(EnsemblePixelCNN.of(models), file, {**known, "members": weights})
+    sizes = {**config["model"], "name": "ensemble", "members": len(members)}
+    return Trained(file, {**config, "model": sizes}, None, tuple(members))
+
+
 def _kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights, of the configuration of a training."""
     config = train.experiment.configuration(named, updates)
@@ -103,7 +133,9 @@ def _kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def steps_before(plan: Plan, name: str, fast: bool) -> list[int]:
-    """Training steps of the entries that an entry's weights come from, the first one's first."""
+    """Training steps of the entries that an entry's weights come from, the first one's first; of one of its members."""
+    if plan.entries[name].mixes:
+        return steps_before(plan, plan.entries[name].mixes[0], fast)
     before = plan.entries[name].begins_with
     if before is None:
         return []

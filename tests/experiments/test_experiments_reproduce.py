@@ -32,7 +32,9 @@ def run(script: Any, command: str, **config: Any) -> Any:
 
 
 def begun(plan: Plan, name: str) -> int:
-    """How many trainings came before that of an entry."""
+    """How many trainings came before that of an entry, or of its first member."""
+    if plan.entries[name].mixes:
+        return begun(plan, plan.entries[name].mixes[0])
     before = plan.entries[name].begins_with
     return 0 if before is None else 1 + begun(plan, before)
 
