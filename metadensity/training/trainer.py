@@ -23,6 +23,9 @@ from metadensity.training.config import TrainingConfig
 from metadensity.training.graphed import GraphedUpdate
 
 
+_VALIDATED_AT_ONCE = 16  # tasks
+
+
 class TrainingDivergedError(RuntimeError):
     """The loss or a gradient stopped being a number."""
 
@@ -119,8 +122,9 @@ class MetaTrainer:
         assert self.validation is not None
         config = self.config
         shots = sorted({*config.shots, 0} if config.withheld else {*config.shots})
-        batches = -(-config.validation_tasks // config.tasks)
-        episodes = [self.validation.episode(i, config.tasks, shots[-1], config.queries) for i in range(batches)]
+        size = min(_VALIDATED_AT_ONCE, config.validation_tasks)  # not config.tasks: recipes are compared by this
+        batches = -(-config.validation_tasks // size)
+        episodes = [self.validation.episode(i, size, shots[-1], config.queries) for i in range(batches)]
         nested = (episode.with_shots(s) for s in shots for episode in episodes)
         result = evaluate(self.averaged_model, nested, precision=config.precision, duplicates="allow")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}

@@ -137,14 +137,15 @@ def test_validation_disturbs_nothing() -> None:
     assert often.averaged_model.training is mode
 
 
-def test_validation_numbers() -> None:
-    """Against a plain loop: mean over shots, and the upper ends of the intervals."""
-    run = trainer(validation_tasks=12)
+@pytest.mark.parametrize("tasks", [4, 20])
+def test_validation_numbers(tasks: int) -> None:
+    """Against a plain loop, whatever the batches of training: mean over shots, and the upper ends of the intervals."""
+    run = trainer(validation_tasks=40, tasks=tasks)
     values = run.validate()
     for shots in (0, 1, 3):
         nats = []
         for index in range(3):
-            episode = Patterns(seed=1).episode(index, 4, 3, 2)
+            episode = Patterns(seed=1).episode(index, 16, 3, 2)
             with torch.no_grad():
                 nats.append(-run.averaged_model.eval()(episode.support[:shots]).log_prob(episode.query) / 16)
         expected = float(torch.stack(nats).mean())
