@@ -130,14 +130,7 @@ OMNIGLOT = Plan(
         "ensemble_tuned": Entry(
             "The same, fine-tuned on each support (ours)", tunes="ensemble", tunings=_FEW_STEPS[-1:]
         ),
-        "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), listed=False),
-        "meta": Entry(
-            "Meta PixelCNN",
-            ("omniglot", "meta", "quarter_hour"),
-            {"training": {"steps": 1500, "learning_rate": 2e-3, "validate_every": 250}},
-            begins_with="meta_first",
-            paper=_META,
-        ),
+        "meta": _META_NETS["meta"],
         "attention_meta": Entry(
             "Attention Meta PixelCNN",
             ("omniglot", "attention_meta", "dot", "quarter_hour"),
