@@ -8,6 +8,7 @@ compared within: its other models with its subject.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,17 @@ from experiments.run_folder import RunFolder, folder_of, runs_root
 from experiments.scores import FILE as SCORES
 from experiments.scores import load_scores
 from experiments.tables import Section, difference_record, interval
-from metadensity.comparison import Difference, IncomparableError, paired_difference, require_comparable
+from metadensity.comparison import (
+    Difference,
+    IncomparableError,
+    differences_by_group,
+    paired_difference,
+    require_comparable,
+)
 from metadensity.evaluation import Scores
 from metadensity.files import DamagedFileError, write_atomically
 
+SHOWN_GROUPS = 20  # more make no table that is read; comparison.json has them all
 experiment = make_experiment("compare", named_configs={"fast": {}})
 
 
@@ -36,12 +44,13 @@ def _defaults() -> None:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model that a run of experiments.evaluate scored."""
+    """A model that a run of experiments.evaluate scored. groups: names by id, of the groups its queries are of."""
 
     label: str
     scores: dict[int, Scores]
     identity: dict[str, Any]
     config: dict[str, Any]
+    groups: dict[int, str]
 
 
 @experiment.main
@@ -69,7 +78,15 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
         other.label: {key: list(values) for key, values in differences(reference.config, other.config).items()}
         for other in others
     }
+    by_group = {
+        other.label: {
+            shots: differences_by_group(reference.scores[shots], other.scores[shots]) for shots in by_model[other.label]
+        }
+        for other in others
+    }
     sections = [_difference_section(reference, by_model), _config_section(reference.label, configs)]
+    if 1 < len(reference.groups) <= SHOWN_GROUPS:
+        sections.insert(1, _group_section(reference, by_group))
     print("\n" + "\n".join(section.plain() for section in sections))
     result = {
         "reference": reference.label,
@@ -78,6 +95,12 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
             {"model": name, "shots": shots, **difference_record(value)}
             for name, by_shots in by_model.items()
             for shots, value in by_shots.items()
+        ],
+        "groups": [
+            {"model": name, "shots": shots, "group": reference.groups[group], **difference_record(value)}
+            for name, by_shots in by_group.items()
+            for shots, found_groups in by_shots.items()
+            for group, value in found_groups.items()
         ],
         "config_differences": configs,
         "folder": str(folder),
@@ -127,8 +150,12 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
     scores, identity = load_scores(folder / SCORES)
     if stated != identity:
         raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
+    names = list(dict.fromkeys(row["group"] for row in report["groups"]))  # by id, as the rows are
+    ids = {int(group) for found in scores.values() for part in found.values() for group in part.groups} - {-1}
+    groups = dict(zip(sorted(ids), names, strict=True))
     return [
-        Evaluated(f"{name} ({folder.name})", scores[name], identity, model["config"]) for name, model in models.items()
+        Evaluated(f"{name} ({folder.name})", scores[name], identity, model["config"], groups)
+        for name, model in models.items()
     ]
 
 
@@ -169,6 +196,27 @@ def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Diff
         "one is called one."
     ]
     return Section(f"Reference: {reference.label}; nats/image, in pairs", headings, rows, notes)
+
+
+def _group_section(reference: Evaluated, by_group: dict[str, dict[int, dict[int, Difference]]]) -> Section:
+    """A row for each model and group: the difference at each number of shots, with half its interval."""
+    shots = sorted({count for by_shots in by_group.values() for count in by_shots})
+    rows = []
+    for name, by_shots in by_group.items():
+        for group, known_as in reference.groups.items():
+            found = {count: by_shots[count][group] for count in by_shots if group in by_shots[count]}
+            if found:
+                classes = str(next(iter(found.values())).classes)
+                rows.append([name, known_as, classes, *(_with_error(found.get(count)) for count in shots)])
+    headings = ["model", "group", "classes", *(f"{count} shot{'s' * (count != 1)}" for count in shots)]
+    return Section(f"By group, differences to {reference.label}, nats/image, with half of the 95 %", headings, rows)
+
+
+def _with_error(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    half = (found.interval[1] - found.interval[0]) / 2
+    return f"{found.mean:+.2f}" + (f" ± {half:.2f}" if math.isfinite(half) else "")
 
 
 def _said(found: Difference) -> str:

@@ -64,6 +64,16 @@ def paired_difference(reference: Scores, other: Scores) -> Difference:
     )
 
 
+def differences_by_group(reference: Scores, other: Scores) -> dict[int, Difference]:
+    """``paired_difference`` within each group, by its id; groups of unknown id (-1) are left out."""
+    require_same_queries(reference, other)
+    found = {}
+    for group in sorted(set(reference.groups.tolist()) - {-1}):
+        inside = reference.groups == group
+        found[group] = paired_difference(reference.of(inside), other.of(inside))
+    return found
+
+
 def require_same_queries(reference: Scores, other: Scores) -> None:
     """Raise IncomparableError unless both hold the scores of the same queries in the same order."""
     if len(reference.nats) != len(other.nats):

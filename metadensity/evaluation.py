@@ -33,6 +33,10 @@ class Scores:
     groups: NDArray[np.int64]
     queries: NDArray[np.int64]
 
+    def of(self, which: NDArray[np.bool_]) -> Scores:
+        """Those of the queries that ``which``, ``(n,)``, picks."""
+        return Scores(*(getattr(self, name)[which] for name in Scores.__dataclass_fields__))
+
 
 @dataclass(frozen=True)
 class Row:
@@ -135,7 +139,7 @@ def score(
         same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
         nats = -log_prob(episode.to(device))
         part = _scores(episode, nats, tasks_seen)
-        parts[episode.shots].append(_kept(part, ~same) if duplicates == "drop" else part)
+        parts[episode.shots].append(part.of(~same) if duplicates == "drop" else part)
         identical[episode.shots] += int(same.sum())
         tasks_seen, dims = tasks_seen + episode.tasks, math.prod(episode.event_shape)
     if not any(len(part.nats) for found in parts.values() for part in found):
@@ -231,7 +235,3 @@ def _scores(episode: Episode, nats: torch.Tensor, tasks_seen: int) -> Scores:
         spread(episode.group_ids, unknown),
         spread(episode.query_ids, unknown),
     )
-
-
-def _kept(scores: Scores, which: NDArray[np.bool_]) -> Scores:
-    return Scores(*(getattr(scores, name)[which] for name in Scores.__dataclass_fields__))

@@ -22,7 +22,6 @@ from metadensity.models.base import FewShotModel
 from metadensity.training.config import TrainingConfig
 from metadensity.training.graphed import GraphedUpdate
 
-
 _VALIDATED_AT_ONCE = 16  # tasks
 
 

@@ -44,6 +44,14 @@ def test_the_differences_are_those_of_the_scores(evaluated: list[str], script: A
         assert (row["mean"], row["interval_low"], row["interval_high"]) == (mean, low, high)
         assert (row["images"], row["classes"], row["groups"]) == (48, 12, len(set(one.groups)))
         assert row["group_interval_low"] < mean < row["group_interval_high"]
+    report = json.loads((Path(evaluated[0]) / "evaluation.json").read_text())
+    means = {(row["model"], row["shots"], row["group"]): row["nats_per_image"] for row in report["groups"]}
+    other = json.loads((Path(evaluated[1]) / "evaluation.json").read_text())
+    later = {(row["model"], row["shots"], row["group"]): row["nats_per_image"] for row in other["groups"]}
+    groups = {(row["shots"], row["group"]): row["mean"] for row in run.result["groups"]}
+    assert groups == pytest.approx(
+        {key[1:]: later[key] - mean for key, mean in means.items() if key[0] == "conditional"}, abs=1e-9
+    )
     label = f"conditional ({Path(evaluated[1]).name})"
     assert {row["model"] for row in run.result["rows"]} == {label}
     assert run.result["config_differences"] == {label: {"model.planes": [4, 6]}}
@@ -52,6 +60,8 @@ def test_the_differences_are_those_of_the_scores(evaluated: list[str], script: A
     text = (folder / "comparison.md").read_text()
     assert "| model | shots | reference | nats/image | difference | 95 % | 95 % over groups | model is |" in text
     assert f"| {label} | model.planes | 4 | 6 |" in text
+    assert "| model | group | classes | 0 shots | 1 shot | 2 shots |" in text
+    assert all(f"| {label} | {group} |" in text for _, group in groups)
     with Image.open(folder / "comparison.png") as picture:
         assert picture.width > 400
 
