@@ -23,6 +23,8 @@ FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not e
 OVERRIDES: dict[str, dict[str, Any]] = {"multiscale": {"base": 2, "upscaler_layers": 2}}
 # Arguments whose every value is a likelihood of its own: a constructor that takes one is run with each.
 VARIANTS: dict[str, Sequence[Any]] = {"attention": ("additive", "dot"), "likelihood": ("categorical", "logistic")}
+# Models made of others that are here in every variant: these are run in one attention, and adapt in tests of their own.
+COMPOSED: dict[str, dict[str, Sequence[Any]]] = {"ensemble": {"attention": ("dot",)}}
 # Models that give every task the same density, by design.
 IGNORE_SUPPORT = {"independent", "unconditional"}
 
@@ -129,14 +131,18 @@ def random_images(*shape: int, levels: int, seed: int) -> Tensor:
 def recipes() -> list[Recipe]:
     """Every model, with every value of the arguments in VARIANTS that it takes, in every adaptation.
 
-    Adapted from outside are the models that do not adapt by themselves, in the first likelihood: the others differ in
-    the head alone, which adapts as every other layer does.
+    Adapted from outside are the models that do not adapt by themselves and are not composed, in the first likelihood:
+    the others differ in the head alone, which adapts as every other layer does.
     """
     found = []
     for name, kind in MODELS.items():
-        axes = [[(key, value) for value in values] for key, values in VARIANTS.items() if key in arguments(kind)]
+        variants = {**VARIANTS, **COMPOSED.get(name, {})}
+        axes = [[(key, value) for value in values] for key, values in variants.items() if key in arguments(kind)]
         for chosen in map(dict, itertools.product(*axes)):
-            outside = not adapts_itself(name) and chosen.get("likelihood", "categorical") == "categorical"
+            outside = (
+                not (adapts_itself(name) or name in COMPOSED)
+                and chosen.get("likelihood", "categorical") == "categorical"
+            )
             found += [Recipe(name, chosen, way) for way in ADAPTATIONS if way == "unadapted" or outside]
     return found
 

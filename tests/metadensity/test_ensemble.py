@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from metadensity.adaptation import InnerLoop, adapt
+from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, EnsemblePixelCNN
 from tests.contracts.subjects import random_images, randomise
 
@@ -51,6 +53,23 @@ def test_the_weights_are_copies() -> None:
     before = ensemble(support).log_prob(images)
     randomise(nets[0], 7)
     assert torch.equal(ensemble(support).log_prob(images), before)
+
+
+def test_adapted_it_is_a_density_still() -> None:
+    """Each task's own parameters, of all members; the probabilities of all images sum to one."""
+    event = (1, 2, 3)
+    nets = [AttentionPixelCNN(event, 2, **SIZES) for _ in range(2)]
+    for seed, net in enumerate(nets):
+        randomise(net, seed)
+    ensemble, support = EnsemblePixelCNN.of(nets), random_images(2, 2, *event, levels=2, seed=0)
+    density = adapt(ensemble, support, InnerLoop(step_size=0.1))
+    images = (torch.arange(64)[:, None] >> torch.arange(6) & 1).view(64, 1, *event).expand(-1, 2, *event)
+    found = density.log_prob(images)
+    torch.testing.assert_close(found.logsumexp(0), torch.zeros(2), rtol=0, atol=1e-4)
+    assert (found - ensemble(support).log_prob(images)).abs().max() > 1e-2
+    chances = torch.rand(5, 2, *event, generator=torch.Generator().manual_seed(0))
+    assert isinstance(density, AutoregressiveDensity)
+    assert torch.equal(density.sample_from(chances), density.sample_from(chances, naive=True))
 
 
 def test_attention_is_the_mean_of_the_members() -> None:
