@@ -139,10 +139,8 @@ def recipes() -> list[Recipe]:
         variants = {**VARIANTS, **COMPOSED.get(name, {})}
         axes = [[(key, value) for value in values] for key, values in variants.items() if key in arguments(kind)]
         for chosen in map(dict, itertools.product(*axes)):
-            outside = (
-                not (adapts_itself(name) or name in COMPOSED)
-                and chosen.get("likelihood", "categorical") == "categorical"
-            )
+            first = chosen.get("likelihood", "categorical") == "categorical"
+            outside = first and not adapts_itself(name) and name not in COMPOSED
             found += [Recipe(name, chosen, way) for way in ADAPTATIONS if way == "unadapted" or outside]
     return found
 
