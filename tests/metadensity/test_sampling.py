@@ -17,7 +17,7 @@ from metadensity.autoregressive import AutoregressiveDensity
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN
 from metadensity.nn.causal import CausalConv
 from metadensity.nn.support import PatchEncoder
-from metadensity.sampling import _CachedSampler, sample_cached, sample_naive
+from metadensity.sampling import _CachedSampler, _run, sample_cached, sample_naive
 from tests.contracts.subjects import randomise
 
 SHAPES = [((1, 20), 2), ((2, 9), 5), ((1, 6, 7), 2), ((3, 3, 5), 256), ((1, 3, 2, 5), 3)]
@@ -88,7 +88,7 @@ def test_a_kernel_that_is_wrong_would_be_seen(monkeypatch: pytest.MonkeyPatch) -
             sampler.kernel._kept[0]["logits_bias"][0, 0] += 1
         else:
             given.network.head.logits.bias[0] += 1
-        drawn = sampler.run(chances, None, 1.0)
+        drawn = _run([sampler], chances, None, 1.0)
         monkeypatch.undo()
         assert not torch.equal(drawn, sample_naive(*_same((1, 6, 7)), chances))
 
