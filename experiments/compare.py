@@ -143,15 +143,15 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
         report = json.loads(path.read_text())
         models = report["models"]
         stated = {key: report[key] for key in ("units", "pixels", "split", "episodes_sha256")}
+        names = list(dict.fromkeys(row["group"] for row in report["groups"]))  # by id, as the rows are
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(
             f"{path} is damaged or of another version ({error!r}). Evaluate the run again."
         ) from error
     scores, identity = load_scores(folder / SCORES)
-    if stated != identity:
-        raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
-    names = list(dict.fromkeys(row["group"] for row in report["groups"]))  # by id, as the rows are
     ids = {int(group) for found in scores.values() for part in found.values() for group in part.groups} - {-1}
+    if stated != identity or len(ids) != len(names):
+        raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
     groups = dict(zip(sorted(ids), names, strict=True))
     return [
         Evaluated(f"{name} ({folder.name})", scores[name], identity, model["config"], groups)

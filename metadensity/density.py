@@ -131,4 +131,9 @@ def mean_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
     """Logits of the mean of categorical distributions, whose levels lie along ``dim``; a single one stays as it is."""
     if len(logits) == 1:
         return logits[0]
-    return torch.stack([each.log_softmax(dim) for each in logits]).logsumexp(0) - math.log(len(logits))
+    return log_mean([each.log_softmax(dim) for each in logits])
+
+
+def log_mean(logarithms: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the mean of what these are the logarithms of, entry by entry."""
+    return torch.stack(list(logarithms)).logsumexp(0) - math.log(len(logarithms))

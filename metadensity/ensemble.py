@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.density import mean_logits
+from metadensity.density import log_mean, mean_logits
 from metadensity.nn.pixelcnn import Condition, PixelCNN
 from metadensity.sampling import sample_ensemble
 
@@ -30,8 +29,7 @@ class EnsembleDensity(AutoregressiveDensity):
         super().__init__(network, Condition(self.members[0].tasks, [], None), validate_args)
 
     def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        terms = torch.stack([member._pixel_log_prob(value) for member in self.members])
-        return terms.logsumexp(0) - math.log(len(self.members))
+        return log_mean([member._pixel_log_prob(value) for member in self.members])
 
     @property
     def attends(self) -> bool:
@@ -42,13 +40,9 @@ class EnsembleDensity(AutoregressiveDensity):
         """The mean of the members'; see ``OrderedDensity.attention_weights``."""
         return torch.stack([member.attention_weights(value) for member in self.members]).mean(0)
 
-    def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
-        if naive:
-            return super()._sample_from(uniforms, naive, known, temperature)
+    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         pairs = [(member.network, member.condition) for member in self.members]
-        flat, given = (None if part is None else part.reshape(-1, *self.event_shape) for part in (uniforms, known))
-        assert flat is not None
-        return sample_ensemble(pairs, flat, given, temperature).view(uniforms.shape)
+        return sample_ensemble(pairs, uniforms, known, temperature)
 
 
 class EnsembleNetworks:
