@@ -168,11 +168,11 @@ class _CachedSampler:
     def take(self, here: Tensor, prefix: tuple[int, ...], t: int) -> None:
         """Put the pixels ``(batch, C)`` at place ``t`` of the line where the last stack will look."""
         encode, width = self.network.input, self.features[0]
-        where = encode.positions[cast(Any, (slice(None), *prefix))]
+        where = encode.positions[cast(Any, (slice(None), *prefix, t))]
         start = (t + self.reach) * width
         encoded = self.lines[0][:, start : start + width]
         encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
-        encoded[:, self.channels :] = where[:, t]
+        encoded[:, self.channels :] = where
 
     def end_line(self, pixels: Tensor, prefix: tuple[int, ...]) -> None:
         """Put the finished line where the other stacks will look."""
