@@ -2,7 +2,7 @@
 
 Meta-trains an unconditional PixelCNN on drawings of Hershey glyphs, and from its weights on an AttentionPixelCNN;
 scores both, and the simple baselines, on glyphs of held-out fonts; draws samples. The unconditional one sees 25,600
-images, all without a support; the other one, after these, 36,000 without and 28,000 with.
+images, all without a support; the other one, after these, 45,000 without and 35,000 with.
 """
 
 from __future__ import annotations

@@ -45,21 +45,22 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     },
     # make demo: under four minutes on two cores, and its unconditional baseline in under one
     "demo": {
-        "task": {"styles": 4},
+        "task": {"styles": 16},
         "model": {"layers": 8, "attention": "dot"},
         "training": {
-            "steps": 4000,
+            "steps": 2500,
+            "tasks": 32,
             "queries": 1,
             "shots": [1, 2, 4, 8],
             "withheld": 0.5625,
             "learning_rate": 5e-3,
             "weight_decay": 0.1,
-            "validate_every": 1000,
+            "validate_every": 500,
             "validation_tasks": 64,
-            "checkpoint_every": 1000,
+            "checkpoint_every": 500,
         },
     },
-    "demo_baseline": {"training": {"steps": 1600, "shots": [0], "withheld": 0.0, "validate_every": 400}},
+    "demo_baseline": {"training": {"steps": 1600, "tasks": 16, "shots": [0], "withheld": 0.0, "validate_every": 400}},
     # the paper's Omniglot net on one core
     "quarter_hour": {
         "training": {
@@ -72,6 +73,24 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "validate_every": 500,
             "checkpoint_every": 500,
         }
+    },
+    # templates of blots, for twenty minutes of one core: how near their optimum a net comes
+    "near_optimum": {
+        "task": {"smooth": 3.0},
+        "model": {"layers": 8, "planes": 48, "penultimate": 128, "attention": "dot", "patch_stride": 2},
+        "training": {
+            "steps": 8000,
+            "tasks": 32,
+            "queries": 4,
+            "shots": [1, 2, 4, 8],
+            "withheld": 0.25,
+            "learning_rate": 4e-3,
+            "weight_decay": 0.03,
+            "clip": 0.2,
+            "precision": "bfloat16",
+            "validate_every": 2000,
+            "checkpoint_every": 1000,
+        },
     },
     # small images, for trainings by the dozen
     "minutes": {

@@ -86,12 +86,13 @@ _CONDITIONING_TUNINGS = tuple(
 
 _FEW_STEPS = tuple(FineTuning(steps=steps, early_stopping=False, learning_rate=1e-4) for steps in (3, 5, 7))
 
-_META_NETS: dict[str, Entry] = {
-    "meta": Entry("Meta PixelCNN", **quarter_hour("meta", steps=860), paper=_META),
-    "attention_meta": Entry(
-        "Attention Meta PixelCNN", **quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
-    ),
-}
+
+def _adapting(begins_with: str, seed: int, **entry: Any) -> Entry:
+    """The Meta PixelCNN from weights of another stage, on episodes that this one did not see."""
+    training = {"steps": 1500, "learning_rate": 2e-3, "validate_every": 250}
+    updates = {"task": {"seed": seed}, "training": training, "seed": seed}
+    return Entry("Meta PixelCNN", ("omniglot", "meta", "quarter_hour"), updates, begins_with=begins_with, **entry)
+
 
 OMNIGLOT = Plan(
     name="omniglot",
@@ -130,7 +131,9 @@ OMNIGLOT = Plan(
         "ensemble_tuned": Entry(
             "The same, fine-tuned on each support (ours)", tunes="ensemble", tunings=_FEW_STEPS[-1:]
         ),
-        "meta": _META_NETS["meta"],
+        "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), listed=False),
+        "meta_begun": _adapting("meta_first", seed=0, listed=False),
+        "meta": _adapting("meta_begun", seed=1, paper=_META),
         "attention_meta": Entry(
             "Attention Meta PixelCNN",
             ("omniglot", "attention_meta", "dot", "quarter_hour"),
@@ -181,7 +184,10 @@ ADAPTATION = Plan(
             **quarter_hour("attention", "dot", steps=3500),
             paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
         ),
-        **_META_NETS,
+        "meta": Entry("Meta PixelCNN", **quarter_hour("meta", steps=860), paper=_META),
+        "attention_meta": Entry(
+            "Attention Meta PixelCNN", **quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
+        ),
         "maml": Entry("MAML, alpha = 1", **quarter_hour("maml", steps=480, step_size=1.0)),
         "attention_meta_late": Entry(
             "Attention Meta, late layers down the NLL",
