@@ -76,7 +76,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     },
     # templates of blots, for twenty minutes of one core: how near their optimum a net comes
     "near_optimum": {
-        "task": {"smooth": 3.0},
+        "task": {"name": "templates", "size": 8, "smooth": 3.0},
         "model": {"layers": 8, "planes": 48, "penultimate": 128, "attention": "dot", "patch_stride": 2},
         "training": {
             "steps": 8000,
