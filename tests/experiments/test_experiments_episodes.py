@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from experiments import episodes, evaluate, train
-from experiments.ingredients import NAMED_CONFIGS, build_task
-from tasks import DataError, EpisodeSet
+from experiments.ingredients import build_task
+from tasks import TASKS, DataError, EpisodeSet
 
 SMALL: dict[str, Any] = {"task": {"size": 12}}
 
@@ -63,7 +63,7 @@ def test_the_defaults_of_both_scripts_agree() -> None:
     assert {key: one[key] for key in shared} == {key: other[key] for key in shared}
 
 
-@pytest.mark.parametrize("name", [name for name, config in NAMED_CONFIGS.items() if "name" in config.get("task", {})])
+@pytest.mark.parametrize("name", list(TASKS))
 def test_every_task_has_its_named_configuration(name: str) -> None:
     run = episodes.experiment._create_run(named_configs=[name])
     assert run.config["task"]["name"] == name
