@@ -43,7 +43,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 2,
         },
     },
-    # make demo: under four minutes on two cores, and its unconditional baseline in under one
+    # make demo: under four minutes on two cores; its unconditional baseline one, and half a one to draw the glyphs
     "demo": {
         "task": {"styles": 16},
         "model": {"layers": 8, "attention": "dot"},
