@@ -37,9 +37,9 @@ class _Line(ctypes.Structure):
 
     _sizes = "batch layers planes places reach channels levels features middle attention tasks entries dims"
     _pointers = (
-        "taps inputs base_places lines bases kernels residuals residual_biases skips skip_bias penult penult_bias "
-        "hidden hidden_bias previous logits logits_bias query query_bias keys values score reads positions scratch "
-        "uniforms known pixels"
+        "taps starts inputs base_places lines bases kernels residuals residual_biases skips skip_bias penult "
+        "penult_bias hidden hidden_bias previous logits logits_bias query query_bias keys values score reads positions "
+        "scratch uniforms known pixels"
     )
     _fields_ = (
         *((name, ctypes.c_int64) for name in _sizes.split()),

@@ -19,7 +19,7 @@ constexpr int64_t BYTES = 32, MOST = 2;
 template <class T>
 struct Line {  // _Line in native.py, in the same order
     int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, dims;
-    const int64_t *taps, *inputs, *base_places;
+    const int64_t *taps, *starts, *inputs, *base_places;
     T* const* lines;
     const T *const *bases, *const *kernels, *const *residuals, *const *residual_biases;
     const T *skips, *skip_bias, *penult, *penult_bias, *hidden, *hidden_bias, *previous, *logits, *logits_bias;
@@ -184,7 +184,7 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
                         0);
             }
             const T* base = net.bases[i] + (std::min(t, net.base_places[i] - 1) * net.batch + first) * 2 * wide;
-            product(rows, z, 2 * wide, line + t * size, length, net.kernels[i], 2 * wide, net.taps[i], base, 2 * wide);
+            product(rows, z, 2 * wide, line + (t + net.starts[i]) * size, length, net.kernels[i], 2 * wide, net.taps[i], base, 2 * wide);
             if (net.attention && i >= net.middle)
                 for (int64_t r = 0; r < rows; r++) {
                     const T* own = read_gates + (r * readers + i - net.middle) * 2 * wide;

@@ -64,4 +64,6 @@ def native_kernel(sampler: _CachedSampler) -> LineKernel | None:
         "residuals": [padded(residual) for residual in sampler.residuals],
         "residual_biases": [padded(bias) for bias in sampler.residual_biases],
     }
-    return LineKernel(library, sizes, tensors, lists, {"taps": sampler.taps, "inputs": sampler.features})
+    return LineKernel(
+        library, sizes, tensors, lists, {"taps": sampler.taps, "starts": sampler.starts, "inputs": sampler.features}
+    )

@@ -128,11 +128,12 @@ class _CachedSampler:
         self.layers: list[GatedLayer] = list(network.layers)  # type: ignore[arg-type]
         self.channels, *self.space = network.event_shape
         self.dims, self.planes, self.middle = network.dims, network.planes, network.middle
-        self.buffers = [[self._buffer(layer.conv(k)) for k in range(self.dims)] for layer in self.layers]
-        self.lines = [buffer[-1].transpose(1, 2).flatten(1) for buffer in self.buffers]
+        self.buffers = [[self._buffer(layer.conv(k)) for k in range(self.dims - 1)] for layer in self.layers]
         self.before: list[list[Tensor | None]] = [[None] * self.dims for _ in self.layers]
         self.base: list[Tensor] = []
         self._prepare_last_stack()
+        width = self.space[-1] + self.reach
+        self.lines = [self.skips.new_zeros(batch, width * features) for features in self.features]
         self.kernel = native_kernel(self) if compiled else None
 
     def _buffer(self, conv: CausalConv) -> Tensor:
@@ -144,7 +145,8 @@ class _CachedSampler:
     def _prepare_last_stack(self) -> None:
         """The weights of the last stack as matrices, inputs first."""
         convs = [layer.conv(self.dims - 1) for layer in self.layers]
-        self.reach = convs[0].reach
+        self.reach = max(conv.reach for conv in convs)  # of all lines, so that a place has one index in each
+        self.starts = [self.reach - conv.reach for conv in convs]  # of the window of place 0
         self.taps = [conv.taps * conv.weight.shape[1] for conv in convs]  # width of a window
         self.features = [conv.weight.shape[1] for conv in convs]
         self.kernels = [conv.weight.flatten(2).permute(2, 1, 0).flatten(0, 1).contiguous() for conv in convs]
@@ -231,7 +233,8 @@ class _CachedSampler:
                     (network.attention(self.condition.memory, hidden).flatten(1) @ self.reads).split(2 * planes, 1)
                 )
             base = self.base[i][min(t, len(self.base[i]) - 1)]
-            z = torch.addmm(base, line[:, t * features : t * features + self.taps[i]], self.kernels[i])
+            start = (t + self.starts[i]) * features
+            z = torch.addmm(base, line[:, start : start + self.taps[i]], self.kernels[i])
             if reads is not None and layer.read is not None:
                 z = z + next(reads)
             gated = self.gates[:, i * planes : (i + 1) * planes]
@@ -245,7 +248,8 @@ class _CachedSampler:
         """Put the input features of a finished line where stack k, not the last, will look."""
         line: Any = (slice(None), slice(None), *(slice(t, t + 1) for t in prefix), slice(None))
         inputs = self.network.input(pixels, line)
-        inner: Any = (*(t + self.reach for t in prefix[k:]), slice(self.reach, self.reach + self.space[-1]))
+        reach = self.layers[0].conv(k).reach
+        inner: Any = (*(t + reach for t in prefix[k:]), slice(reach, reach + self.space[-1]))
         self.buffers[0][k][(slice(None), slice(None), *inner)] = inputs.view(*inputs.shape[:2], -1)
 
 

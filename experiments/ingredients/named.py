@@ -74,22 +74,32 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 500,
         }
     },
-    # templates of blots, for twenty minutes of one core: how near their optimum a net comes
+    # templates of blots, for ten minutes: how near their optimum a net comes
     "near_optimum": {
         "task": {"name": "templates", "size": 8, "smooth": 3.0},
-        "model": {"layers": 8, "planes": 48, "penultimate": 128, "attention": "dot", "patch_stride": 2},
+        "model": {
+            "layers": 4,
+            "planes": 48,
+            "penultimate": 64,
+            "first_kernel": 15,
+            "encoder_hidden": 512,
+            "attention": "dot",
+            "patch_stride": 2,
+        },
         "training": {
-            "steps": 8000,
-            "tasks": 32,
-            "queries": 4,
-            "shots": [1, 2, 4, 8],
-            "withheld": 0.25,
-            "learning_rate": 4e-3,
-            "weight_decay": 0.03,
+            "steps": 5500,
+            "tasks": 64,
+            "queries": 2,
+            "shots": [1, 1, 2, 8],
+            "withheld": 0.33,
+            "optimizer": "muon",
+            "learning_rate": 1e-2,
+            "weight_decay": 0.0,
             "clip": 0.2,
+            "average": 0.99,
             "precision": "bfloat16",
-            "validate_every": 2000,
-            "checkpoint_every": 1000,
+            "validate_every": 1100,
+            "checkpoint_every": 1100,
         },
     },
     # small images, for trainings by the dozen

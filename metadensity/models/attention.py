@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, require_sizes
+from metadensity.models.base import FewShotModel, is_whole, require_sizes
 from metadensity.nn.heads import require_likelihood
 from metadensity.nn.pixelcnn import PixelCNN
 from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
@@ -20,7 +20,11 @@ class AttentionPixelCNN(FewShotModel):
     The middle layer's activations query the patches; what is read conditions the second half of the
     layers, beside f(s), which conditions them all.
     The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
+    first_kernel: of the first layer, as the 7 of van den Oord et al. 2016; None: ``kernel_size``. Twice the longest
+        side of an image less one sees all of its past at once.
     context: size of f(s); None means twice the planes.
+    encoder_hidden: features of one more layer before f(s), 0 for none as published; it helps to tell classes apart by
+        the whole of one noisy support.
     attention: "additive", as published, or "dot", scaled dot products.
     patch_stride: places between patches of the support; 4, as published, or 2 or 1, for what has to be found exactly.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
@@ -34,22 +38,36 @@ class AttentionPixelCNN(FewShotModel):
         planes: int = 24,
         penultimate: int = 32,
         kernel_size: int = 3,
+        first_kernel: int | None = None,
         context: int | None = None,
+        encoder_hidden: int = 0,
         attention: str = "additive",
         patch_stride: int = 4,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
         context = 2 * planes if context is None else context
-        sizes: Any = {"layers": layers, "planes": planes, "penultimate": penultimate, "kernel_size": kernel_size}
+        sizes: Any = {
+            "layers": layers,
+            "planes": planes,
+            "penultimate": penultimate,
+            "kernel_size": kernel_size,
+            "first_kernel": first_kernel,
+        }
+        reads: Any = {
+            "context": context,
+            "encoder_hidden": encoder_hidden,
+            "attention": attention,
+            "patch_stride": patch_stride,
+        }
         head: Any = {"likelihood": likelihood, "components": components}
-        super().__init__(
-            event_shape, levels, **sizes, context=context, attention=attention, patch_stride=patch_stride, **head
-        )
+        super().__init__(event_shape, levels, **sizes, **reads, **head)
         require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
+        if not is_whole(encoder_hidden) or encoder_hidden < 0:
+            raise ValueError(f"encoder_hidden={encoder_hidden!r}; it must be a whole number, 0 for no such layer.")
         require_likelihood(likelihood)
         require_attention(attention)
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
+        self.encoder = VectorEncoder(self.event_shape, levels, planes, context, encoder_hidden)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, patch_stride)
         self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention, **head)
 

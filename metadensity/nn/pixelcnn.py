@@ -33,6 +33,7 @@ class PixelCNN(nn.Module):
     """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
 
     context: features of the task vector that biases every gate (0: none).
+    first_kernel: of the first layer, which looks at the image itself; None: ``kernel_size``, as that of the others.
     likelihood: of a pixel given its past, "categorical" or "logistic" (a mixture with so many ``components``).
     attention: None, "additive" or "dot". With attention, the activations of the middle layer's last
         stack are the queries, and what is read conditions the second half of the layers. Only the last
@@ -49,6 +50,7 @@ class PixelCNN(nn.Module):
         planes: int,
         penultimate: int,
         kernel_size: int,
+        first_kernel: int | None = None,
         context: int = 0,
         attention: str | None = None,
         likelihood: str = "categorical",
@@ -57,6 +59,8 @@ class PixelCNN(nn.Module):
         super().__init__()
         if layers < 2:
             raise ValueError(f"layers={layers}; a PixelCNN needs at least 2.")
+        if first_kernel is not None and (first_kernel < 3 or first_kernel % 2 == 0):
+            raise ValueError(f"first_kernel={first_kernel}; give an odd number of 3 or more, or None for kernel_size.")
         dims = len(event_shape) - 1
         self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
         self.planes, self.penultimate = planes, penultimate
@@ -68,7 +72,7 @@ class PixelCNN(nn.Module):
                 planes,
                 penultimate,
                 dims,
-                kernel_size,
+                kernel_size if i or first_kernel is None else first_kernel,
                 strict=i == 0,
                 context=context,
                 read=planes if attention and i >= self.middle else 0,

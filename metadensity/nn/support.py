@@ -7,6 +7,7 @@ a 1-of-S index channel, which would make the density depend on their order; it i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,9 +51,10 @@ class VectorEncoder(nn.Module):
 
     Supports ``(S, tasks, C, *space)`` are halved by stride-2 convolutions to at most 4 places a
     dimension, mapped to ``features`` each, and averaged together with the learned null entry.
+    hidden: features of a layer in between (0: mapped at once).
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int) -> None:
+    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int, hidden: int = 0) -> None:
         super().__init__()
         space, dims = list(event_shape[1:]), len(event_shape) - 1
         self.input = PixelInput(event_shape, levels)
@@ -61,7 +63,9 @@ class VectorEncoder(nn.Module):
             layers += [CONV[dims](planes, planes, 3, stride=2, padding=1), nn.ReLU()]
             space = [(size + 1) // 2 for size in space]
         self.convs = nn.Sequential(*layers)
-        self.project = nn.Linear(planes * int(torch.tensor(space).prod()), features)
+        places = planes * math.prod(space)
+        self.hidden = nn.Linear(places, hidden) if hidden else None
+        self.project = nn.Linear(hidden or places, features)
         self.null = nn.Parameter(torch.zeros(features))
 
     def forward(self, support: Tensor) -> Tensor:
@@ -69,7 +73,8 @@ class VectorEncoder(nn.Module):
         shots, tasks = support.shape[:2]
         if not shots:
             return self.null.expand(tasks, -1)
-        x = self.project(self.convs(self.input(support.flatten(0, 1))).flatten(1))
+        x = self.convs(self.input(support.flatten(0, 1))).flatten(1)
+        x = self.project(x if self.hidden is None else F.relu(self.hidden(x)))
         return (x.unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
 
 

@@ -16,8 +16,9 @@ class TrainingConfig:
     shots: numbers of supports; one is drawn for each step.
     withheld: part of the tasks of each batch whose supports are withheld, so that every step also learns the
         prior, p(x) with no support; 0 leaves that to the steps at zero shots, if ``shots`` has them.
-    optimizer: "adamw" or "rmsprop". learning_rate: the peak, after ``warmup`` steps; then ``decay``
-        ("cosine" or "linear" to 0, or "none"). weight_decay: decoupled in AdamW, part of the gradient in RMSProp.
+    optimizer: "adamw", "rmsprop" or "muon" (AdamW but for weight matrices, see ``metadensity.training.muon``).
+    learning_rate: the peak, after ``warmup`` steps; then ``decay`` ("cosine" or "linear" to 0, or "none").
+    weight_decay: decoupled, but part of the gradient in RMSProp.
     clip: largest gradient norm (0: off).
     average: decay of the moving average of the weights that is validated and saved (0: off).
     precision: "float32" or "bfloat16" (autocast; parameters stay float32), which is the faster on processors and GPUs
@@ -51,11 +52,13 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _choice("optimizer", self.optimizer, ("adamw", "rmsprop"))
+        _choice("optimizer", self.optimizer, ("adamw", "rmsprop", "muon"))
         _choice("decay", self.decay, ("cosine", "linear", "none"))
         _choice("precision", self.precision, ("float32", "bfloat16"))
         if self.graphs and not self.device.startswith("cuda"):
             raise ValueError(f"graphs=True with device={self.device!r}; only CUDA devices record them. Leave it False.")
+        if self.graphs and self.optimizer == "muon":
+            raise ValueError("graphs=True with optimizer='muon', which is not recorded. Leave graphs False.")
         counts = ("steps", "tasks", "queries", "log_every", "validate_every", "validation_tasks", "checkpoint_every")
         for name in counts:
             value = getattr(self, name)

@@ -21,6 +21,7 @@ from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.models.base import FewShotModel
 from metadensity.training.config import TrainingConfig
 from metadensity.training.graphed import GraphedUpdate
+from metadensity.training.muon import Muon
 
 _VALIDATED_AT_ONCE = 16  # tasks
 
@@ -306,4 +307,6 @@ def _optimizer(model: FewShotModel, config: TrainingConfig, device: torch.device
     rate: Any = torch.tensor(config.learning_rate, device=device) if graphs else config.learning_rate
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, weight_decay=decay, capturable=graphs)
+    if config.optimizer == "muon":
+        return Muon(model.named_parameters(), lr=rate, weight_decay=decay)
     return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=graphs)

@@ -22,9 +22,13 @@ SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8}
 FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not every network has a choice of
 OVERRIDES: dict[str, dict[str, Any]] = {"multiscale": {"base": 2, "upscaler_layers": 2}}
 # Arguments whose every value is a likelihood of its own: a constructor that takes one is run with each.
-VARIANTS: dict[str, Sequence[Any]] = {"attention": ("additive", "dot"), "likelihood": ("categorical", "logistic")}
+VARIANTS: dict[str, Sequence[Any]] = {
+    "attention": ("additive", "dot"),
+    "likelihood": ("categorical", "logistic"),
+    "first_kernel": (None, 5),
+}
 # Models made of others that are here in every variant: these are run in one attention, and adapt in tests of their own.
-COMPOSED: dict[str, dict[str, Sequence[Any]]] = {"ensemble": {"attention": ("dot",)}}
+COMPOSED: dict[str, dict[str, Sequence[Any]]] = {"ensemble": {"attention": ("dot",), "first_kernel": (None,)}}
 # Models that give every task the same density, by design.
 IGNORE_SUPPORT = {"independent", "unconditional"}
 

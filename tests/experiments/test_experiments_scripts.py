@@ -164,7 +164,7 @@ def test_bad_input_is_named(script: Any, trained: Any, runs: Path, tmp_path: Pat
         script(train.experiment, "hershey", "fast", model={"name": "pixelrnn"})
     with pytest.raises(KeyError, match=r"no task 'mnist'; give one of digits, emoji, folder, hershey, "):
         script(train.experiment, "fast", task={"name": "mnist"})
-    with pytest.raises(ValueError, match=r"optimizer='sgd'; choose one of 'adamw', 'rmsprop'"):
+    with pytest.raises(ValueError, match=r"optimizer='sgd'; choose one of 'adamw', 'rmsprop', 'muon'"):
         script(train.experiment, "hershey", "fast", training={"optimizer": "sgd"})
     with pytest.raises(ValueError, match=r"shots"):
         script(train.experiment, "hershey", "fast", training={"shots": [30]})

@@ -52,11 +52,11 @@ def has_compiler() -> bool:
 @pytest.mark.parametrize("attention", ["dot", "additive"])
 @pytest.mark.parametrize(("shape", "levels"), SHAPES)
 @pytest.mark.parametrize("batch", [1, 16])
-@pytest.mark.parametrize("stride", [4, 1])
+@pytest.mark.parametrize("options", [{"patch_stride": 4}, {"patch_stride": 1}, {"first_kernel": 7}], ids=str)
 def test_all_samplers_draw_the_same_pixels(
-    shape: tuple[int, ...], levels: int, batch: int, attention: str, stride: int
+    shape: tuple[int, ...], levels: int, batch: int, attention: str, options: dict[str, int]
 ) -> None:
-    given = density(shape, levels, attention=attention, patch_stride=stride)
+    given = density(shape, levels, attention=attention, **options)
     chances = uniforms(batch, shape)
     with torch.no_grad():
         assert _CachedSampler(given.network, given.condition, batch, compiled=True).kernel is not None

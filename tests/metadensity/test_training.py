@@ -20,7 +20,9 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "rmsprop", "learning_rate": 3e-3}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimizer": "rmsprop", "learning_rate": 3e-3}, {"optimizer": "muon"}], ids=str
+)
 def test_loss_falls(settings: dict[str, Any]) -> None:
     """Four classes of 16 pixels, a twentieth of them wrong: 0.2 nats/dim given the class, ln 2 knowing nothing."""
     source = Patterns(classes=4)

@@ -39,7 +39,7 @@ def test_no_warm_up_and_nothing_but_warm_up() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"optimizer": "sgd"}, "optimizer='sgd'; choose one of 'adamw', 'rmsprop'"),
+        ({"optimizer": "sgd"}, "optimizer='sgd'; choose one of 'adamw', 'rmsprop', 'muon'"),
         ({"decay": "step"}, "decay='step'; choose one of 'cosine', 'linear', 'none'"),
         ({"precision": "float16"}, "precision='float16'; choose one of 'float32', 'bfloat16'"),
         ({"shots": ()}, "shots=(); name at least one number of supports, each 0 or more"),
@@ -56,6 +56,10 @@ def test_no_warm_up_and_nothing_but_warm_up() -> None:
         ({"clip": -1.0}, "clip=-1.0; it must be 0 or more"),
         ({"weight_decay": -1e-4}, "weight_decay=-0.0001; it must be 0 or more"),
         ({"seed": -1}, "seed=-1; it must be 0 or more"),
+        (
+            {"graphs": True, "device": "cuda", "optimizer": "muon"},
+            "graphs=True with optimizer='muon', which is not rec",
+        ),
         ({"graphs": True}, "graphs=True with device='cpu'; only CUDA devices record them. Leave it False"),
     ],
     ids=str,

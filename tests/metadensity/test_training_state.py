@@ -49,6 +49,8 @@ def without_speed(recorder: Recorder) -> list[tuple[int, dict[str, float]]]:
         (small_network, {"optimizer": "rmsprop"}),
         (small_network, {"average": 0.0, "decay": "linear"}),
         (small_network, {"precision": "bfloat16"}),
+        (small_network, {"optimizer": "muon"}),
+        (wide, {"channels_last": True, "optimizer": "muon"}),
         (wide, {"channels_last": True}),
         (wide, {"channels_last": True, "optimizer": "rmsprop"}),
         (attention, {"average": 0.99}),
