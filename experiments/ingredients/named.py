@@ -87,7 +87,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "patch_stride": 2,
         },
         "training": {
-            "steps": 5500,
+            "steps": 6400,
             "tasks": 64,
             "queries": 2,
             "shots": [1, 1, 2, 8],
@@ -98,8 +98,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "clip": 0.2,
             "average": 0.99,
             "precision": "bfloat16",
-            "validate_every": 1100,
-            "checkpoint_every": 1100,
+            "validate_every": 1600,
+            "checkpoint_every": 1600,
         },
     },
     # small images, for trainings by the dozen
