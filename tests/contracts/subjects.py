@@ -99,7 +99,7 @@ class Recipe:
     adaptation: str = "unadapted"
 
     def __str__(self) -> str:
-        parts = [self.name, *(str(value) for value in self.options.values() if value != "categorical")]
+        parts = [self.name, *(str(value) for value in self.options.values() if value not in ("categorical", None))]
         return "-".join(parts if self.adaptation == "unadapted" else [*parts, self.adaptation])
 
     def build(self, case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> Subject:

@@ -28,11 +28,12 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 
 def test_arguments_that_are_not_the_defaults(tmp_path: Path) -> None:
-    sizes = {"layers": 4, "planes": 6, "penultimate": 5, "kernel_size": 5, "context": 7}
+    sizes = {"layers": 4, "planes": 6, "penultimate": 5, "kernel_size": 5, "first_kernel": 7, "context": 7}
     options: dict[str, Any] = {
         **sizes,
         "attention": "dot",
         "patch_stride": 2,
+        "encoder_hidden": 3,
         "likelihood": "logistic",
         "components": 4,
     }

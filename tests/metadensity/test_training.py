@@ -21,7 +21,9 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"optimizer": "rmsprop", "learning_rate": 3e-3}, {"optimizer": "muon"}], ids=str
+    "settings",
+    [{}, {"optimizer": "rmsprop", "learning_rate": 3e-3}, {"optimizer": "muon", "learning_rate": 5e-2}],
+    ids=str,
 )
 def test_loss_falls(settings: dict[str, Any]) -> None:
     """Four classes of 16 pixels, a twentieth of them wrong: 0.2 nats/dim given the class, ln 2 knowing nothing."""
