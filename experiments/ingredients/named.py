@@ -78,16 +78,16 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "near_optimum": {
         "task": {"name": "templates", "size": 8, "smooth": 3.0},
         "model": {
-            "layers": 6,
+            "layers": 4,
             "planes": 48,
-            "penultimate": 128,
+            "penultimate": 64,
             "first_kernel": 15,
             "encoder_hidden": 512,
             "attention": "dot",
             "patch_stride": 2,
         },
         "training": {
-            "steps": 5200,
+            "steps": 6400,
             "tasks": 64,
             "queries": 2,
             "shots": [1, 1, 2, 8],
@@ -98,8 +98,8 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "clip": 0.2,
             "average": 0.99,
             "precision": "bfloat16",
-            "validate_every": 1300,
-            "checkpoint_every": 1300,
+            "validate_every": 1600,
+            "checkpoint_every": 1600,
         },
     },
     # small images, for trainings by the dozen
