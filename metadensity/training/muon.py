@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
                 weight.sub_(direction.view_as(weight), alpha=weights["lr"])
 
 
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonal(matrices: Tensor) -> Tensor:
     """About U V' of matrices U S V', ``(n, rows, columns)``: five steps of a Newton-Schulz iteration in bfloat16.
 
     Singular values come out between 0.6 and 1.3 or so, but those below about a thousandth of the largest part (the
@@ -70,7 +70,7 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    for _ in range(steps):
+    for _ in range(5):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if tall else x).to(matrices.dtype)
