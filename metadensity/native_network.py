@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 def native_kernel(sampler: _CachedSampler) -> LineKernel | None:
     """The kernel that draws the lines of ``sampler``, or None where there is none or it cannot.
 
-    It takes float32 and float64 networks with a categorical head on the CPU, outside autocast.
+    It takes float32 and float64 networks with a categorical head and no prototypes on the CPU, outside autocast.
     """
     network, memory, head = sampler.network, sampler.condition.memory, sampler.network.head
     weight, batch, planes = sampler.skips, sampler.batch, sampler.planes
     plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
     if not plain or not isinstance(head, CategoricalHead) or torch.is_autocast_enabled("cpu"):
+        return None
+    if network.prototypes is not None:
         return None
     if (library := native.library()) is None:
         return None

@@ -95,7 +95,7 @@ def _draw_line(
     """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
     channels, places = pixels.shape[1:]
     for t in range(places):
-        here, features = pixels[..., t], [sampler.step(t) for sampler in samplers]
+        here, features = pixels[..., t], [sampler.step(prefix, t) for sampler in samplers]
         for channel in range(channels):
             heads = zip(samplers, features, strict=True)
             logits = mean_logits([sampler.network.head.place(seen, here, channel) for sampler, seen in heads], -1)
@@ -134,6 +134,9 @@ class _CachedSampler:
         self._prepare_last_stack()
         width = self.space[-1] + self.reach
         self.lines = [self.skips.new_zeros(batch, width * features) for features in self.features]
+        self.prototypes = network.prototypes
+        prior = self.skips.new_zeros(condition.tasks, 0) if condition.prior is None else condition.prior
+        self.scores = prior.repeat(batch // condition.tasks, 1)  # of the prototypes, for the next place
         self.kernel = native_kernel(self) if compiled else None
 
     def _buffer(self, conv: CausalConv) -> Tensor:
@@ -175,6 +178,8 @@ class _CachedSampler:
         encoded = self.lines[0][:, start : start + width]
         encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
         encoded[:, self.channels :] = where
+        if self.prototypes is not None:
+            self.scores = self.scores + self.prototypes.scores(here, (*prefix, t))
 
     def end_line(self, pixels: Tensor, prefix: tuple[int, ...]) -> None:
         """Put the finished line where the other stacks will look."""
@@ -217,8 +222,8 @@ class _CachedSampler:
                 total = add_per_task(total, _at(self.condition.biases[i][k], prefix))
             self.base.append(total.flatten(2).permute(2, 0, 1).contiguous())
 
-    def step(self, t: int) -> Tensor:
-        """The last stack at place ``t`` of the line, through all layers: features ``(batch, penultimate)``."""
+    def step(self, prefix: tuple[int, ...], t: int) -> Tensor:
+        """The last stack at place ``t`` of a line, through all layers: features ``(batch, penultimate)``."""
         network, planes, state, reads = self.network, self.planes, None, None
         for i, layer in enumerate(self.layers):
             line, features = self.lines[i], self.features[i]
@@ -242,6 +247,8 @@ class _CachedSampler:
             residual = torch.addmm(self.residual_biases[i], gated, self.residuals[i])
             state = residual if state is None else state + residual
         total = torch.addmm(self.skip_bias, self.gates, self.skips)
+        if self.prototypes is not None:
+            total = total + self.prototypes.read(self.scores, (*prefix, t))
         return F.linear(F.relu(total), network.penult.weight.flatten(1), network.penult.bias)
 
     def _feed(self, k: int, pixels: Tensor, prefix: tuple[int, ...]) -> None:

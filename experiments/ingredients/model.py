@@ -23,7 +23,7 @@ def _defaults() -> None:
     kernel_size = 3  # noqa: F841
     first_kernel = None  # noqa: F841  of the first layer; None: kernel_size
     context = None  # noqa: F841  size of f(s); None: twice the planes
-    encoder_hidden = 0  # noqa: F841  features of a layer more before f(s)
+    prototypes = 0  # noqa: F841  learned images that pasts and supports are compared with
     attention = "additive"  # noqa: F841  as published, or "dot"
     patch_stride = 4  # noqa: F841  places between patches of the support: 4, as published, 2 or 1
     likelihood = "categorical"  # noqa: F841  or "logistic", the mixture of PixelCNN++

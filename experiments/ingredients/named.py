@@ -74,32 +74,31 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 500,
         }
     },
-    # templates of blots, for ten minutes: how near their optimum a net comes
+    # templates, for ten minutes: how near their optimum a net comes
     "near_optimum": {
-        "task": {"name": "templates", "size": 8, "smooth": 3.0},
+        "task": {"name": "templates"},
         "model": {
             "layers": 4,
-            "planes": 48,
+            "planes": 24,
             "penultimate": 64,
-            "first_kernel": 15,
-            "encoder_hidden": 512,
+            "prototypes": 1024,
             "attention": "dot",
             "patch_stride": 2,
         },
         "training": {
-            "steps": 6400,
+            "steps": 4400,
             "tasks": 64,
             "queries": 2,
             "shots": [1, 1, 2, 8],
             "withheld": 0.33,
             "optimizer": "muon",
-            "learning_rate": 1e-2,
+            "learning_rate": 2e-2,
             "weight_decay": 0.0,
             "clip": 0.2,
             "average": 0.99,
             "precision": "bfloat16",
-            "validate_every": 1600,
-            "checkpoint_every": 1600,
+            "validate_every": 1100,
+            "checkpoint_every": 1100,
         },
     },
     # small images, for trainings by the dozen

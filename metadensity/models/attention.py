@@ -23,8 +23,8 @@ class AttentionPixelCNN(FewShotModel):
     first_kernel: of the first layer, as the 7 of van den Oord et al. 2016; None: ``kernel_size``. Twice the longest
         side of an image less one sees all of its past at once.
     context: size of f(s); None means twice the planes.
-    encoder_hidden: features of one more layer before f(s), 0 for none as published; it helps to tell classes apart by
-        the whole of one noisy support.
+    prototypes: learned images that pasts and supports are compared with, 0 for none as published; for small noisy
+        images of classes that come again, see ``metadensity.nn.prototypes``.
     attention: "additive", as published, or "dot", scaled dot products.
     patch_stride: places between patches of the support; 4, as published, or 2 or 1, for what has to be found exactly.
     likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
@@ -40,7 +40,7 @@ class AttentionPixelCNN(FewShotModel):
         kernel_size: int = 3,
         first_kernel: int | None = None,
         context: int | None = None,
-        encoder_hidden: int = 0,
+        prototypes: int = 0,
         attention: str = "additive",
         patch_stride: int = 4,
         likelihood: str = "categorical",
@@ -56,22 +56,25 @@ class AttentionPixelCNN(FewShotModel):
         }
         reads: Any = {
             "context": context,
-            "encoder_hidden": encoder_hidden,
+            "prototypes": prototypes,
             "attention": attention,
             "patch_stride": patch_stride,
         }
         head: Any = {"likelihood": likelihood, "components": components}
         super().__init__(event_shape, levels, **sizes, **reads, **head)
         require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
-        if not is_whole(encoder_hidden) or encoder_hidden < 0:
-            raise ValueError(f"encoder_hidden={encoder_hidden!r}; it must be a whole number, 0 for no such layer.")
+        if not is_whole(prototypes) or prototypes < 0:
+            raise ValueError(f"prototypes={prototypes!r}; it must be a whole number, 0 for none.")
         require_likelihood(likelihood)
         require_attention(attention)
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, context, encoder_hidden)
+        self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, patch_stride)
-        self.network = PixelCNN(self.event_shape, levels, **sizes, context=context, attention=attention, **head)
+        reading: Any = {"context": context, "attention": attention, "prototypes": prototypes}
+        self.network = PixelCNN(self.event_shape, levels, **sizes, **reading, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s), keys and values."""
         vector, patches = self.encoder(support), self.patches(support)
+        if self.network.prototypes is not None:
+            vector = vector + self.network.prototypes.describe(support)
         return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], vector, patches))

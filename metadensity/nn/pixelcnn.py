@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.causal import GatedLayer, pointwise
 from metadensity.nn.heads import build_head
+from metadensity.nn.prototypes import Prototypes
 from metadensity.nn.support import Memory, PixelInput, SupportAttention
 
 
@@ -22,11 +23,13 @@ class Condition:
     biases: for each layer and stack what is added to its gates, ``(tasks, 2 * planes, 1, ...)``;
         empty lists where nothing is.
     memory: what attention looks at, or None.
+    prior: scores of the prototypes before any pixel, ``(tasks, prototypes)``, or None.
     """
 
     tasks: int
     biases: list[list[Tensor]]
     memory: Memory | None = None
+    prior: Tensor | None = None
 
 
 class PixelCNN(nn.Module):
@@ -39,6 +42,8 @@ class PixelCNN(nn.Module):
         stack are the queries, and what is read conditions the second half of the layers. Only the last
         stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
         seen by pixels that come earlier than some of those.
+    prototypes: learned images that the past is compared with, see ``Prototypes``; what a place gets from them joins
+        the skip outputs of the layers. 0: none.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class PixelCNN(nn.Module):
         first_kernel: int | None = None,
         context: int = 0,
         attention: str | None = None,
+        prototypes: int = 0,
         likelihood: str = "categorical",
         components: int = 10,
     ) -> None:
@@ -80,6 +86,8 @@ class PixelCNN(nn.Module):
             for i in range(layers)
         )
         self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
+        remembered: Any = (event_shape, levels, prototypes, penultimate)
+        self.prototypes = Prototypes(*remembered, context=context) if prototypes else None
         self.penult = pointwise(penultimate, penultimate, dims)
         self.head = build_head(likelihood, penultimate, event_shape[0], levels, dims, components)
 
@@ -89,7 +97,8 @@ class PixelCNN(nn.Module):
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
         biases = [cast(GatedLayer, layer).biases(vector) if vector is not None else [] for layer in self.layers]
         memory = self.attention.memorise(*patches) if self.attention is not None and patches is not None else None
-        return Condition(tasks, biases, memory)
+        prior = self.prototypes.prior_of(tasks, vector) if self.prototypes is not None else None
+        return Condition(tasks, biases, memory, prior)
 
     def trunk(self, pixels: Tensor, condition: Condition) -> Tensor:
         """Features ``(batch, penultimate, *space)`` of the strict past of every place.
@@ -104,6 +113,8 @@ class PixelCNN(nn.Module):
                 read = self.attention(condition.memory, stacks[-1])
             stacks, total = layer(stacks, biases, read, total)
         assert total is not None
+        if self.prototypes is not None and condition.prior is not None:
+            total = total + self.prototypes(pixels, condition.prior)
         return cast(Tensor, self.penult(F.relu(total)))
 
     def forward(self, pixels: Tensor, condition: Condition) -> Tensor:

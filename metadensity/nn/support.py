@@ -51,10 +51,9 @@ class VectorEncoder(nn.Module):
 
     Supports ``(S, tasks, C, *space)`` are halved by stride-2 convolutions to at most 4 places a
     dimension, mapped to ``features`` each, and averaged together with the learned null entry.
-    hidden: features of a layer in between (0: mapped at once).
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int, hidden: int = 0) -> None:
+    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int) -> None:
         super().__init__()
         space, dims = list(event_shape[1:]), len(event_shape) - 1
         self.input = PixelInput(event_shape, levels)
@@ -63,9 +62,7 @@ class VectorEncoder(nn.Module):
             layers += [CONV[dims](planes, planes, 3, stride=2, padding=1), nn.ReLU()]
             space = [(size + 1) // 2 for size in space]
         self.convs = nn.Sequential(*layers)
-        places = planes * math.prod(space)
-        self.hidden = nn.Linear(places, hidden) if hidden else None
-        self.project = nn.Linear(hidden or places, features)
+        self.project = nn.Linear(planes * math.prod(space), features)
         self.null = nn.Parameter(torch.zeros(features))
 
     def forward(self, support: Tensor) -> Tensor:
@@ -74,8 +71,7 @@ class VectorEncoder(nn.Module):
         if not shots:
             return self.null.expand(tasks, -1)
         x = self.convs(self.input(support.flatten(0, 1))).flatten(1)
-        x = self.project(x if self.hidden is None else F.relu(self.hidden(x)))
-        return (x.unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
+        return (self.project(x).unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
 
 
 class PatchEncoder(nn.Module):

@@ -19,6 +19,7 @@ from metadensity.episode import Episode, EpisodeSource, require_levels
 from metadensity.evaluation import clustered_mean, evaluate
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.models.base import FewShotModel
+from metadensity.nn.prototypes import Prototypes
 from metadensity.training.config import TrainingConfig
 from metadensity.training.graphed import GraphedUpdate
 from metadensity.training.muon import Muon
@@ -58,6 +59,7 @@ class MetaTrainer:
         self.model = model.to(self.device)
         if config.channels_last and len(model.event_shape) == 3:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._fill_prototypes()
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.average), use_buffers=False)
         self.optimizer = _optimizer(self.model, config, self.device)
         self._share = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
@@ -193,6 +195,16 @@ class MetaTrainer:
                 "model with the arguments it was trained with."
             )
         self.load_state(tensors, header)
+
+    def _fill_prototypes(self) -> None:
+        """Let prototypes that have not seen a data set begin as queries of the first training episodes."""
+        tasks, queries = self.config.tasks, self.config.queries
+        for part in self.model.modules():
+            if isinstance(part, Prototypes) and not part.filled:
+                batches = -(-part.count // (tasks * queries))
+                episodes = [self.train.episode(i, tasks, 0, queries) for i in range(batches)]
+                images = torch.cat([episode.query.flatten(0, 1) for episode in episodes])
+                part.fill(images[: part.count].to(self.device))
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps

@@ -21,14 +21,16 @@ from metadensity.models import MODELS
 SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8}
 FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not every network has a choice of
 OVERRIDES: dict[str, dict[str, Any]] = {"multiscale": {"base": 2, "upscaler_layers": 2}}
-# Arguments whose every value is a likelihood of its own: a constructor that takes one is run with each.
-VARIANTS: dict[str, Sequence[Any]] = {
-    "attention": ("additive", "dot"),
-    "likelihood": ("categorical", "logistic"),
-    "first_kernel": (None, 5),
-}
+# Arguments by which a model is another density: a constructor is run with each choice of an axis that it takes, and
+# with all combinations of axes. What one test tells apart from nothing stands in one choice.
+Axis = Sequence[dict[str, Any]]
+VARIANTS: Sequence[Axis] = (
+    ({"attention": "additive"}, {"attention": "dot"}),
+    ({"likelihood": "categorical"}, {"likelihood": "logistic"}),
+    ({}, {"first_kernel": 5, "prototypes": 4}),
+)
 # Models made of others that are here in every variant: these are run in one attention, and adapt in tests of their own.
-COMPOSED: dict[str, dict[str, Sequence[Any]]] = {"ensemble": {"attention": ("dot",), "first_kernel": (None,)}}
+COMPOSED: dict[str, Sequence[Axis]] = {"ensemble": (VARIANTS[0][1:], VARIANTS[1])}
 # Models that give every task the same density, by design.
 IGNORE_SUPPORT = {"independent", "unconditional"}
 
@@ -99,7 +101,7 @@ class Recipe:
     adaptation: str = "unadapted"
 
     def __str__(self) -> str:
-        parts = [self.name, *(str(value) for value in self.options.values() if value not in ("categorical", None))]
+        parts = [self.name, *(str(value) for value in self.options.values() if value != "categorical")]
         return "-".join(parts if self.adaptation == "unadapted" else [*parts, self.adaptation])
 
     def build(self, case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> Subject:
@@ -133,16 +135,17 @@ def random_images(*shape: int, levels: int, seed: int) -> Tensor:
 
 
 def recipes() -> list[Recipe]:
-    """Every model, with every value of the arguments in VARIANTS that it takes, in every adaptation.
+    """Every model, in every variant that it takes, in every adaptation.
 
     Adapted from outside are the models that do not adapt by themselves and are not composed, in the first likelihood:
     the others differ in the head alone, which adapts as every other layer does.
     """
     found = []
     for name, kind in MODELS.items():
-        variants = {**VARIANTS, **COMPOSED.get(name, {})}
-        axes = [[(key, value) for value in values] for key, values in variants.items() if key in arguments(kind)]
-        for chosen in map(dict, itertools.product(*axes)):
+        takes = set(arguments(kind))
+        axes = [[choice for choice in axis if takes >= choice.keys()] for axis in COMPOSED.get(name, VARIANTS)]
+        for choices in itertools.product(*(axis for axis in axes if axis)):
+            chosen = {key: value for choice in choices for key, value in choice.items()}
             first = chosen.get("likelihood", "categorical") == "categorical"
             outside = first and not adapts_itself(name) and name not in COMPOSED
             found += [Recipe(name, chosen, way) for way in ADAPTATIONS if way == "unadapted" or outside]

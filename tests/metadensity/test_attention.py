@@ -203,17 +203,6 @@ def test_sizes_of_the_published_model() -> None:
     }
 
 
-def test_a_hidden_layer_before_the_task_vector() -> None:
-    """By hand for two supports; none of it is there by default."""
-    encoder = VectorEncoder((1, 8, 8), 2, planes=3, features=5, hidden=7)
-    support = torch.randint(2, (2, 4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    assert encoder.hidden is not None
-    each = [encoder.project(encoder.hidden(encoder.convs(encoder.input(x)).flatten(1)).relu()) for x in support]
-    torch.testing.assert_close(encoder(support), (each[0] + each[1] + encoder.null) / 3)
-    torch.testing.assert_close(encoder(support[:0]), encoder.null.expand(4, -1))
-    assert VectorEncoder((1, 8, 8), 2, planes=3, features=5).hidden is None
-
-
 def test_a_first_kernel_that_sees_all_of_the_past() -> None:
     """With two layers the last pixel of 8x8 depends on the first one only through a first kernel of 15."""
     first = torch.zeros(2, 1, 8, 8, dtype=torch.long)
@@ -232,8 +221,8 @@ def test_a_first_kernel_that_sees_all_of_the_past() -> None:
     [
         ({"first_kernel": 4}, "first_kernel=4; give an odd number of 3 or more"),
         ({"first_kernel": 1}, "first_kernel=1; give an odd number of 3 or more"),
-        ({"encoder_hidden": -1}, "encoder_hidden=-1; it must be a whole number"),
-        ({"encoder_hidden": 2.5}, "encoder_hidden=2.5; it must be a whole number"),
+        ({"prototypes": -1}, "prototypes=-1; it must be a whole number"),
+        ({"prototypes": 2.5}, "prototypes=2.5; it must be a whole number"),
     ],
 )
 def test_sizes_that_are_refused(options: dict[str, int], says: str) -> None:

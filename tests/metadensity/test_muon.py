@@ -66,12 +66,12 @@ def test_all_but_the_weights_of_layers_take_the_steps_of_adamw() -> None:
 
 
 def test_which_parameters_are_orthogonalised() -> None:
-    model = AttentionPixelCNN((1, 4, 4), 2, layers=2, planes=4, penultimate=4, encoder_hidden=6)
+    model = AttentionPixelCNN((1, 4, 4), 2, layers=2, planes=4, penultimate=4, prototypes=6)
     optimizer = Muon(model.named_parameters(), lr=0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     weights, others = ({names[id(p)] for p in group["params"]} for group in optimizer.param_groups)
-    assert "encoder.hidden.weight" in weights
+    assert "encoder.project.weight" in weights
     assert "network.layers.0.convs.0.weight" in weights
-    assert {"encoder.null", "network.attention.null_key", "network.penult.bias"} <= others
+    assert {"encoder.null", "network.attention.null_key", "network.penult.bias", "network.prototypes.images"} <= others
     assert not any(name.endswith("weight") for name in others)
     assert weights | others == set(names.values())

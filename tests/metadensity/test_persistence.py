@@ -33,7 +33,7 @@ def test_arguments_that_are_not_the_defaults(tmp_path: Path) -> None:
         **sizes,
         "attention": "dot",
         "patch_stride": 2,
-        "encoder_hidden": 3,
+        "prototypes": 3,
         "likelihood": "logistic",
         "components": 4,
     }

@@ -98,9 +98,20 @@ def _same(shape: tuple[int, ...]) -> tuple[Any, Any]:
     return again.network, again.condition
 
 
+@pytest.mark.parametrize(("shape", "levels"), SHAPES)
+def test_with_prototypes_both_samplers_draw_the_same_pixels(shape: tuple[int, ...], levels: int) -> None:
+    given = density(shape, levels, tasks=2, prototypes=7)
+    chances = uniforms(16, shape)
+    with torch.no_grad():
+        naive = sample_naive(given.network, given.condition, chances)
+        assert torch.equal(naive, sample_cached(given.network, given.condition, chances))
+    assert len(naive.unique()) > 1
+
+
 def test_networks_that_the_kernel_cannot_take_run_in_torch() -> None:
-    given = density((1, 5), 4, likelihood="logistic")
-    assert _CachedSampler(given.network, given.condition, 2, compiled=True).kernel is None
+    for options in ({"likelihood": "logistic"}, {"prototypes": 3}):
+        given = density((1, 5), 4, **options)
+        assert _CachedSampler(given.network, given.condition, 2, compiled=True).kernel is None
     plain = density((1, 5), 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert _CachedSampler(plain.network, plain.condition, 2, compiled=True).kernel is None

@@ -19,7 +19,7 @@ from .toys import Recorder, small_network, trainer
 
 def attention() -> AttentionPixelCNN:
     torch.manual_seed(0)
-    return AttentionPixelCNN((1, 4, 4), 2, layers=2, planes=4, penultimate=4)
+    return AttentionPixelCNN((1, 4, 4), 2, layers=2, planes=4, penultimate=4, prototypes=3)
 
 
 def wide() -> ConditionalPixelCNN:
