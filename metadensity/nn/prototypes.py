@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from metadensity.nn.recall import recall
 from metadensity.nn.support import scale
 
 
@@ -27,14 +28,14 @@ class Prototypes(nn.Module):
     2.2) do, and which begin as images of the training data, as those may. Convolutions have to learn a class that
     lies here or there place by place, while a prototype is compared at all places by the same numbers.
 
-    The comparison at all places takes count x places^2 products an image: it is meant for small images.
+    Every place has a score for every prototype, so they are meant for small images. The weights of a trained model hold
+    what looks like training images, and may be them.
 
     features: of what a place gets, a linear function of its read in units of the initial pixels.
     context: features of the task vector; 0 for none. hidden: of the vectors that stand for a prototype in the prior and
         in the description of a support.
     """
 
-    past: Tensor
     filled: Tensor
 
     def __init__(
@@ -49,13 +50,11 @@ class Prototypes(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = levels
-        size, places = math.prod(event_shape), math.prod(event_shape[1:])
-        self.contrast = 4 / size**0.5  # so that the scores of unrelated images differ by 4 nats or so
+        self.contrast = 4 / math.prod(event_shape) ** 0.5  # scores of unrelated images differ by 4 nats or so
         self.images = nn.Parameter(self.contrast * torch.randn(count, *event_shape))
         self.bias = nn.Parameter(torch.zeros(count))
         self.classes = _Classes(count, context, hidden) if context else None
-        self.recall = nn.Linear(event_shape[0], features, bias=False)
-        self.register_buffer("past", torch.ones(places, places).tril(-1), persistent=False)
+        self.to_features = nn.Linear(event_shape[0], features, bias=False)
         self.register_buffer("filled", torch.tensor(False))  # whether the images have been those of a data set
 
     @property
@@ -83,7 +82,8 @@ class Prototypes(nn.Module):
         """What the supports ``(S, tasks, C, *space)`` add to f(s): ``(tasks, context)``, zero for none."""
         assert self.classes is not None
         pixels = scale(support.flatten(2), self.levels, self.images.dtype)
-        weights = (pixels @ self.images.flatten(1).T + self.bias).softmax(-1)
+        with torch.autocast(pixels.device.type, enabled=False):  # as in ``recall``
+            weights = (pixels @ self.images.flatten(1).T + self.bias).softmax(-1)
         return self.classes(weights).sum(0) / (len(support) + 1)
 
     def scores(self, here: Tensor, place: tuple[int, ...]) -> Tensor:
@@ -92,20 +92,18 @@ class Prototypes(nn.Module):
 
     def read(self, scores: Tensor, place: tuple[int, ...]) -> Tensor:
         """What a place with ``scores`` ``(batch, count)`` gets: ``(batch, features)``."""
-        return cast(Tensor, self.recall(scores.softmax(-1) @ self._at(place) / self.contrast))
+        return cast(Tensor, self.to_features(scores.softmax(-1) @ self._at(place) / self.contrast))
 
     def forward(self, pixels: Tensor, prior: Tensor) -> Tensor:
         """What all places get: ``(batch, features, *space)``.
 
         pixels: ``(samples * tasks, C, *space)``, tasks fastest. prior: the scores before any, ``(tasks, count)``.
         """
-        x = scale(pixels.flatten(2), self.levels, self.images.dtype)  # (batch, C, places)
-        pasts = (x.unsqueeze(1) * self.past.unsqueeze(1)).flatten(2)  # (batch, places, C * places)
-        scores = pasts @ self.images.flatten(1).T
-        weights = (scores.unflatten(0, (-1, len(prior))) + prior.unsqueeze(1)).flatten(0, 1).softmax(-1)
-        values = self.images.flatten(2).permute(2, 0, 1)  # (places, count, C)
-        read = self.recall(weights.transpose(0, 1) @ values / self.contrast)  # (places, batch, features)
-        return cast(Tensor, read).permute(1, 2, 0).unflatten(-1, pixels.shape[2:])
+        places_first = pixels.flatten(2).permute(2, 0, 1)  # (places, batch, C)
+        x, images = scale(places_first, self.levels, self.images.dtype), self.images.flatten(2).permute(2, 0, 1)
+        each = prior.repeat(x.shape[1] // len(prior), 1)
+        read = recall(x.unsqueeze(0), images.unsqueeze(0), each.unsqueeze(0))[0] / self.contrast
+        return cast(Tensor, self.to_features(read)).permute(1, 2, 0).unflatten(-1, pixels.shape[2:])
 
     def _at(self, place: tuple[int, ...]) -> Tensor:
         """The prototypes' pixels ``(count, C)`` at a place."""

@@ -39,7 +39,7 @@ def test_half_the_log_odds_of_pixels_give_the_posterior_of_a_mixture() -> None:
     prior = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     with torch.no_grad():
         memory.images.copy_(chances.logit().view_as(memory.images) / 2)
-        memory.recall.weight.fill_(memory.contrast)
+        memory.to_features.weight.fill_(memory.contrast)
     images = torch.tensor(list(itertools.product([0, 1], repeat=4)))
     # A place's chances differ from exp(x * half the log-odds) by a factor that prototypes do not share; with the past
     # it grows, so the prior is set for one place at a time.
