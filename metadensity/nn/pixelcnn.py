@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,8 +86,9 @@ class PixelCNN(nn.Module):
             for i in range(layers)
         )
         self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
-        remembered: Any = (event_shape, levels, prototypes, penultimate)
-        self.prototypes = Prototypes(*remembered, context=context) if prototypes else None
+        self.prototypes = (
+            Prototypes(event_shape, levels, prototypes, penultimate, context=context) if prototypes else None
+        )
         self.penult = pointwise(penultimate, penultimate, dims)
         self.head = build_head(likelihood, penultimate, event_shape[0], levels, dims, components)
 

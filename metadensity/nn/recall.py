@@ -74,6 +74,7 @@ def _weights(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
 
 
 def _gradients(gradient: Tensor, pixels: Tensor, images: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of ``recall`` in its three arguments."""
     for_pixels, for_images, for_prior = torch.zeros_like(pixels), torch.zeros_like(images), torch.empty_like(prior)
     for rows in _blocks(pixels, images):
         given, here = (part[:, :, rows].contiguous() for part in (pixels, gradient))
