@@ -21,10 +21,10 @@ def native_kernel(sampler: _CachedSampler) -> LineKernel | None:
     """
     network, memory, head = sampler.network, sampler.condition.memory, sampler.network.head
     weight, batch, planes = sampler.skips, sampler.batch, sampler.planes
-    plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+    plain = (
+        network.prototypes is None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+    )
     if not plain or not isinstance(head, CategoricalHead) or torch.is_autocast_enabled("cpu"):
-        return None
-    if network.prototypes is not None:
         return None
     if (library := native.library()) is None:
         return None

@@ -54,14 +54,9 @@ class AttentionPixelCNN(FewShotModel):
             "kernel_size": kernel_size,
             "first_kernel": first_kernel,
         }
-        reads: Any = {
-            "context": context,
-            "prototypes": prototypes,
-            "attention": attention,
-            "patch_stride": patch_stride,
-        }
+        reads: Any = {"context": context, "prototypes": prototypes, "attention": attention}
         head: Any = {"likelihood": likelihood, "components": components}
-        super().__init__(event_shape, levels, **sizes, **reads, **head)
+        super().__init__(event_shape, levels, **sizes, **reads, patch_stride=patch_stride, **head)
         require_sizes(layers=layers, planes=planes, penultimate=penultimate, context=context, components=components)
         if not is_whole(prototypes) or prototypes < 0:
             raise ValueError(f"prototypes={prototypes!r}; it must be a whole number, 0 for none.")
@@ -69,8 +64,7 @@ class AttentionPixelCNN(FewShotModel):
         require_attention(attention)
         self.encoder = VectorEncoder(self.event_shape, levels, planes, context)
         self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, patch_stride)
-        reading: Any = {"context": context, "attention": attention, "prototypes": prototypes}
-        self.network = PixelCNN(self.event_shape, levels, **sizes, **reading, **head)
+        self.network = PixelCNN(self.event_shape, levels, **sizes, **reads, **head)
 
     def condition(self, support: Tensor) -> AutoregressiveDensity:
         """Encode the support into f(s), keys and values."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadensity.nn import native_additive
-from metadensity.nn.blockwise import as_more_tasks, through_softmax
+from metadensity.nn.blockwise import as_more_tasks, differentiable, through_softmax
 from metadensity.nn.native_calls import bfloat16_wanted
 
 HELD = 1 << 24  # scores, 64 MiB of float32
@@ -100,59 +100,41 @@ def additive_read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) ->
     Works under torch.func, also where each task has a ``score`` of its own. A gradient of the gradient goes through
     the plain form, with its memory.
     """
-    with torch.autocast(query.device.type, enabled=False):  # all is of one precision, which it would mix
-        result: Tensor = _AdditiveRead.apply(query, keys, values, score.expand(len(query), -1))
-    return result
+    return _additive_read(query, keys, values, score.expand(len(query), -1))
 
 
-class _AdditiveRead(torch.autograd.Function):
+def _read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
     """query ``(tasks, T, P)``, keys ``(tasks, J, P)``, values ``(tasks, J, V)``, score ``(tasks, P)``."""
+    if native_additive.possible(query, keys, values, score):
+        return native_additive.read(query, keys, values, score)
+    read = query.new_empty(*query.shape[:2], values.shape[2])
+    for task, rows in _blocks(query, keys):
+        block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])
+        torch.matmul((block @ score[task]).softmax(-1), values[task], out=read[task, rows])
+    return read
 
-    @staticmethod
-    def forward(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
-        if native_additive.possible(query, keys, values, score):
-            return native_additive.read(query, keys, values, score)
-        read = query.new_empty(*query.shape[:2], values.shape[2])
-        for task, rows in _blocks(query, keys):
-            block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])
-            torch.matmul((block @ score[task]).softmax(-1), values[task], out=read[task, rows])
-        return read
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(gradient.device.type, enabled=False):
-            return _AdditiveRead._gradients(gradient, *ctx.saved_tensors)
-
-    @staticmethod
-    def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
-            block = torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1))  # (tasks, T, J, P)
-            weights = (block @ score[:, None, :, None]).squeeze(3).softmax(-1)  # (tasks, T, J)
-            slope = through_softmax(weights, gradient @ values.mT).unsqueeze(3)
-            inner = slope * (1 - block.square()) * score[:, None, None]
-            return inner.sum(2), inner.sum(1), weights.mT @ gradient, (slope * block).sum((1, 2))
-        if native_additive.possible(query, keys, values, score):
-            return native_additive.gradients(gradient, query, keys, values, score)
-        for_query, for_keys = torch.empty_like(query), torch.zeros_like(keys)
-        for_values, for_score = torch.zeros_like(values), score.new_zeros(score.shape)
-        for task, rows in _blocks(query, keys):
-            block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])  # (rows, J, P)
-            weights = (block @ score[task]).softmax(-1)  # (rows, J)
-            for_values[task].addmm_(weights.T, gradient[task, rows])
-            slope = through_softmax(weights, gradient[task, rows] @ values[task].T)
-            for_score[task] += slope.flatten() @ block.flatten(0, 1)
-            inner = torch.addcmul(slope.unsqueeze(2), block.square_(), slope.unsqueeze(2), value=-1)  # times 1 - tanh^2
-            for_query[task, rows] = inner.sum(1)
-            for_keys[task] += inner.sum(0)
-        return for_query.mul_(score.unsqueeze(1)), for_keys.mul_(score.unsqueeze(1)), for_values, for_score
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        return as_more_tasks(_AdditiveRead.apply, info, in_dims, inputs)
+def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> tuple[Tensor, ...]:
+    if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
+        block = torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1))  # (tasks, T, J, P)
+        weights = (block @ score[:, None, :, None]).squeeze(3).softmax(-1)  # (tasks, T, J)
+        slope = through_softmax(weights, gradient @ values.mT).unsqueeze(3)
+        inner = slope * (1 - block.square()) * score[:, None, None]
+        return inner.sum(2), inner.sum(1), weights.mT @ gradient, (slope * block).sum((1, 2))
+    if native_additive.possible(query, keys, values, score):
+        return native_additive.gradients(gradient, query, keys, values, score)
+    for_query, for_keys = torch.empty_like(query), torch.zeros_like(keys)
+    for_values, for_score = torch.zeros_like(values), score.new_zeros(score.shape)
+    for task, rows in _blocks(query, keys):
+        block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])  # (rows, J, P)
+        weights = (block @ score[task]).softmax(-1)  # (rows, J)
+        for_values[task].addmm_(weights.T, gradient[task, rows])
+        slope = through_softmax(weights, gradient[task, rows] @ values[task].T)
+        for_score[task] += slope.flatten() @ block.flatten(0, 1)
+        inner = torch.addcmul(slope.unsqueeze(2), block.square_(), slope.unsqueeze(2), value=-1)  # times 1 - tanh^2
+        for_query[task, rows] = inner.sum(1)
+        for_keys[task] += inner.sum(0)
+    return for_query.mul_(score.unsqueeze(1)), for_keys.mul_(score.unsqueeze(1)), for_values, for_score
 
 
 def _blocks(query: Tensor, keys: Tensor) -> Iterator[tuple[int, slice]]:
@@ -160,3 +142,6 @@ def _blocks(query: Tensor, keys: Tensor) -> Iterator[tuple[int, slice]]:
     for task in range(len(query)):
         for start in range(0, query.shape[1], step):
             yield task, slice(start, start + step)
+
+
+_additive_read = differentiable(_read, _gradients)
