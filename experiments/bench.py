@@ -2,7 +2,7 @@
 
 Each part times ours and its peer in turn, asserts that both compute the same, and reports medians. The run folder gets
 benchmark.json, benchmark.md (with the hardware) and, with sampling, a picture of time against pixels. The README shows
-those in RECORDS, which ``bench readme`` writes into it.
+those in BENCH_RECORDS, which ``bench readme`` writes into it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from matplotlib.figure import Figure
 from sacred.run import Run
 
 from experiments.benchmarks.timing import machine
-from experiments.command_line import main, make_experiment
-from experiments.documents import put_between
-from experiments.plots import save_figure
-from experiments.run_folder import folder_of
-from experiments.tables import markdown, plain
+from experiments.figures.shot_curves import save_figure
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.run_folder import folder_of
+from experiments.reporting.document_blocks import put_between
+from experiments.reporting.tables import markdown, plain
+from experiments.results import RECORDS
 from metadensity.files import write_atomically
 
 PARTS = ("sampling", "training", "adaptation", "likelihood", "attention", "episodes")
-RECORDS = Path(__file__).resolve().parents[1] / "records" / "bench"
+BENCH_RECORDS = RECORDS / "bench"
 RECORD, PICTURE = "benchmark.json", "sampling.png"
 HEADINGS = ("benchmark", "ours", "peer", "ratio", "bar")
 _QUICK = {"quick": True}
@@ -59,7 +60,7 @@ def bench(only: str | Sequence[str] | None, quick: bool, keep: str | None, _run:
 @experiment.command
 def readme(document: str) -> None:
     """Write the table of the repository's record into the README, or another document with its marks."""
-    put_between(Path(document), "bench", table(json.loads((RECORDS / RECORD).read_text())))
+    put_between(Path(document), "bench", table(json.loads((BENCH_RECORDS / RECORD).read_text())))
 
 
 @experiment.command

@@ -14,23 +14,22 @@ import numpy as np
 from sacred.run import Run
 from tqdm import tqdm
 
-from experiments.command_line import main, make_experiment
 from experiments.ingredients import build_task
-from experiments.lineage import record_use
-from experiments.room import room
-from experiments.run_folder import RunFolder, folder_of
-from experiments.tables import markdown, plain
-from metadensity.classification import (
+from experiments.ingredients.episode_counts import room
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.lineage import record_use
+from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.reporting.tables import markdown, plain
+from metadensity.evaluation.classification import (
     Classification,
-    bounded_mean,
     class_log_probs,
     classification,
     nearest_scores,
     shared_credit,
 )
-from metadensity.evaluation import clustered_mean
+from metadensity.evaluation.intervals import bounded_mean, clustered_mean
+from metadensity.evaluation.nway import NWayEpisodes, draw_nway, eligible_groups, stack_nway
 from metadensity.files import write_atomically
-from metadensity.nway import NWayEpisodes, draw_nway, eligible_groups, stack_nway
 from tasks import ImageTasks
 
 HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % interval", "ECE")

@@ -15,22 +15,22 @@ from typing import Any
 
 from sacred.run import Run
 
-from experiments import lineage
-from experiments.command_line import main, make_experiment
-from experiments.plots import difference_curve, save_figure
-from experiments.resume import differences
-from experiments.run_folder import RunFolder, folder_of, runs_root
-from experiments.scores import FILE as SCORES
-from experiments.scores import load_scores
-from experiments.tables import Section, difference_record, interval
-from metadensity.comparison import (
+from experiments.figures.shot_curves import difference_curve, save_figure
+from experiments.recording import lineage
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.flat_configs import differences
+from experiments.recording.run_folder import RunFolder, folder_of, runs_root
+from experiments.recording.score_files import FILE as SCORES
+from experiments.recording.score_files import load_scores
+from experiments.reporting.tables import Section, difference_record, interval
+from metadensity.evaluation.comparison import (
     Difference,
     IncomparableError,
     differences_by_group,
     paired_difference,
     require_comparable,
 )
-from metadensity.evaluation import Scores
+from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError, write_atomically
 
 SHOWN_GROUPS = 20  # more make no table that is read; comparison.json has them all

@@ -14,8 +14,8 @@ from typing import Any
 from sacred import Experiment
 
 from experiments import evaluate, sample, train
-from experiments.command_line import observe_in_runs
-from experiments.run_folder import runs_root
+from experiments.recording.command_line import observe_in_runs
+from experiments.recording.run_folder import runs_root
 
 
 def run(experiment: Experiment, named_configs: tuple[str, ...] = (), **config: Any) -> dict[str, Any]:

@@ -10,24 +10,24 @@ from sacred.run import Run
 from tqdm import tqdm
 
 import metadensity
-from experiments.baselines import BASELINES, fit_baseline
-from experiments.command_line import main, make_experiment
-from experiments.episodes import Batches, choose_episodes, pixels_of
-from experiments.evaluation_report import evaluation_report, group_records, support_record
+from experiments.figures.shot_curves import save_figure, shot_curve
 from experiments.ingredients import NAMED_CONFIGS, build_task
-from experiments.lineage import record_use
-from experiments.plots import save_figure, shot_curve
-from experiments.room import room
-from experiments.run_folder import RunFolder, folder_of
-from experiments.scores import FILE as SCORES
-from experiments.scores import save_scores
-from experiments.tables import comma_separated, cost_record, records
-from metadensity.evaluation import score
+from experiments.ingredients.baselines import BASELINES, fit_baseline
+from experiments.ingredients.episode_counts import room
+from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.comparability import UNITS, origin, require_same_pixels
+from experiments.recording.lineage import record_use
+from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.score_files import FILE as SCORES
+from experiments.recording.score_files import save_scores
+from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
+from experiments.reporting.tables import comma_separated, cost_record, records
+from metadensity.evaluation.likelihood import score
+from metadensity.evaluation.support_use import support_use
 from metadensity.files import write_atomically
-from metadensity.support_use import support_use
 from tasks import TaskDistribution
 
-UNITS = "nats/image"
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
 
 
@@ -44,7 +44,7 @@ def _defaults() -> None:
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes, spread over the classes
     drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.leaks.DUPLICATES
+    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
     tasks_per_batch = 16  # noqa: F841
     device = "cpu"  # noqa: F841
     precision = "float32"  # noqa: F841
@@ -147,13 +147,6 @@ def evaluate(
     return result
 
 
-def origin(run: RunFolder) -> dict[str, Any]:
-    """Where a model comes from: its run, and of the run's configuration what decides the weights."""
-    config = run.config()
-    kept = {key: config[key] for key in ("task", "model", "training", "seed") if key in config}
-    return {"run": str(run.path), "config": kept}
-
-
 def optimal(task: TaskDistribution, batches: Batches, device: str, duplicates: str) -> metadensity.Evaluation | None:
     """The evaluation of the truth itself, where the task knows it."""
     if task.optimum(next(iter(batches))) is None:
@@ -165,20 +158,6 @@ def optimal(task: TaskDistribution, batches: Batches, device: str, duplicates: s
         return density.log_prob(episode.query)
 
     return score(log_prob, batches, device, duplicates)
-
-
-TRAINING_ONLY = ("seed", "data_root", "styles")  # settings of a task that its test pixels do not depend on
-
-
-def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Raise ValueError where two runs were trained on different tasks or pixels: their numbers do not compare."""
-    differ = {key for key in one["task"] if key not in TRAINING_ONLY and one["task"][key] != other["task"].get(key)}
-    if differ:
-        detail = ", ".join(f"{key}: {one['task'][key]!r} and {other['task'].get(key)!r}" for key in sorted(differ))
-        raise ValueError(
-            f"These runs model different pixels ({detail}), so their likelihoods cannot be compared. "
-            "Compare runs with the same task settings."
-        )
 
 
 def _weights(model: metadensity.FewShotModel) -> dict[str, Any]:

@@ -15,16 +15,16 @@ from sacred.run import Run
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.command_line import main, make_experiment
+from experiments.figures.images import GAP, PAPER, draw_samples, save_picture, support_beside_samples
 from experiments.ingredients import build_task
-from experiments.lineage import record_use
-from experiments.pictures import GAP, PAPER, draw_samples, save_picture, support_beside_samples
-from experiments.room import room
-from experiments.run_folder import RunFolder, folder_of
-from experiments.tables import markdown, plain
+from experiments.ingredients.episode_counts import room
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.lineage import record_use
+from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
+from metadensity.evaluation.memorisation import Closeness, closeness, nearest
 from metadensity.files import write_atomically
-from metadensity.memorisation import Closeness, closeness, nearest
 from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
 
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="cpu", help="where to evaluate what was not evaluated")
     options = parser.parse_args(arguments)
-    from experiments.html_report import ReportError, write_report
+    from experiments.run_page.page import ReportError, write_report
 
     try:
         path = write_report(options.run, options.output, make=not options.no_make, device=options.device)

@@ -16,25 +16,26 @@ from sacred.run import Run
 from tqdm import tqdm
 
 import metadensity
-from experiments import lineage
 from experiments.benchmarks.timing import machine
-from experiments.command_line import main, make_experiment
-from experiments.documents import put_between
-from experiments.episodes import Batches, choose_episodes, pixels_of
-from experiments.evaluate import UNITS
 from experiments.ingredients import build_task
+from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.recording import lineage
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.comparability import UNITS
+from experiments.recording.run_folder import folder_of
+from experiments.reporting.document_blocks import put_between
+from experiments.reporting.tables import cost_record, records
 from experiments.reproductions import PLANS, Entry, Plan
-from experiments.reproductions.omniglot import QUARTER_HOUR
-from experiments.reproductions.records import ROOT, Record, read_records, write_record
+from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
+from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
 from experiments.reproductions.tables import markdown, sections
 from experiments.reproductions.trained import Trained, steps_before, trained, weights_name
-from experiments.run_folder import folder_of
-from experiments.tables import cost_record, records
+from experiments.results import RECORDS, WEIGHTS
 from metadensity import FewShotModel
+from metadensity.adaptation.fine_tuning import FineTuned, FineTuning
+from metadensity.evaluation.cost import parameter_count
 from metadensity.files import write_atomically
-from metadensity.fine_tuning import FineTuned, FineTuning
-from metadensity.nn.pixelcnn import parameter_count
 
 SPLITS = ("train", "validation", "test")
 experiment = make_experiment(
@@ -45,7 +46,7 @@ experiment = make_experiment(
 @experiment.config
 def _defaults() -> None:
     only = list[str]()  # noqa: F841  names of entries; none: all
-    weights = "weights"  # noqa: F841  folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
+    weights = "shipped"  # noqa: F841  or a folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
     keep_weights = None  # noqa: F841  a folder to copy the trained models to
     keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
     folder = None  # noqa: F841  mirror, products: images to take in place of the plan's (a folder, or a zip archive)
@@ -93,7 +94,7 @@ def speeds(fast: bool, _run: Run) -> dict[str, Any]:
 def readme(document: str) -> None:
     """Write the tables of the repository's records into the README, or another document with their marks."""
     for plan in PLANS.values():
-        put_between(Path(document), plan.name, markdown(plan, read_records(ROOT / plan.name, plan)))
+        put_between(Path(document), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
 
 
 def reproduce(
@@ -121,6 +122,8 @@ def reproduce(
         plan, weights = plan.on(str(Path(folder).resolve())), None
     if unknown := set(only) - plan.entries.keys():
         raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.rows)}.")
+    if weights == "shipped":
+        weights = str(WEIGHTS)
     here = folder_of(run)
     limits = {
         "train": plan.train_limit if train_limit is None else train_limit,

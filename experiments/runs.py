@@ -16,17 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.configs import differences
-from experiments.run_filters import FilterError, parse_filter
-from experiments.run_table import (
-    RunRecord,
-    read_run,
-    read_runs,
-    runs_root,
-    runs_table,
-    select,
-    sort_runs,
-)
+from experiments.recording.flat_configs import differences
+from experiments.recording.run_filters import FilterError, parse_filter
+from experiments.recording.run_table import RunRecord, read_run, read_runs, runs_root, runs_table, select, sort_runs
 
 __all__ = ["FilterError", "RunRecord", "main", "prunable", "read_run", "read_runs", "runs_table", "select", "sort_runs"]
 

@@ -20,19 +20,19 @@ import torch
 from sacred.run import Run
 from torch import Tensor
 
-from experiments.attention_maps import pixel_picture
-from experiments.command_line import main, make_experiment
-from experiments.evaluate import require_same_pixels
+from experiments.figures.attention_maps import pixel_picture
+from experiments.figures.images import save_picture, support_beside_samples
 from experiments.ingredients import build_task
-from experiments.lineage import record_use
-from experiments.pictures import save_picture, support_beside_samples
-from experiments.room import room
-from experiments.run_folder import RunFolder, folder_of
+from experiments.ingredients.episode_counts import room
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.comparability import require_same_pixels
+from experiments.recording.lineage import record_use
+from experiments.recording.run_folder import RunFolder, folder_of
 from metadensity import Density, Episode
-from metadensity.completion import Part, complete_in_parts, observe, seeds_of
-from metadensity.density import IndependentDensity
+from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
+from metadensity.densities.independent import IndependentDensity
+from metadensity.density import OrderedDensity
 from metadensity.files import content_hash, write_tensors
-from metadensity.ordered import OrderedDensity
 
 SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
 OBSERVED = ("top", "left", "small")

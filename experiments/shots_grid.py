@@ -17,21 +17,21 @@ from sacred.run import Run
 from tqdm import tqdm
 
 import metadensity
-from experiments import lineage
-from experiments.command_line import main, make_experiment
-from experiments.episodes import Batches, choose_episodes, pixels_of
-from experiments.evaluate import UNITS, require_same_pixels
-from experiments.grid_plots import heat_map
+from experiments.figures.grids import heat_map
+from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.plots import save_figure
-from experiments.run_folder import RunFolder, folder_of
-from experiments.scores import FILE as SCORES
-from experiments.scores import save_scores
-from experiments.tables import Section, difference_record, interval, records
-from experiments.trained_runs import find_runs, in_words, other_settings, train_run, write_results
+from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.recording import lineage
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.comparability import UNITS, require_same_pixels
+from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.score_files import FILE as SCORES
+from experiments.recording.score_files import save_scores
+from experiments.reporting.tables import Section, difference_record, interval, records
+from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity import Evaluation
-from metadensity.comparison import Difference, paired_difference
-from metadensity.evaluation import Row
+from metadensity.evaluation.comparison import Difference, paired_difference
+from metadensity.evaluation.scores import Row
 
 _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0, 1, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
@@ -48,7 +48,7 @@ def _defaults() -> None:
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes, spread over the classes
     drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.leaks.DUPLICATES
+    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
     tasks_per_batch = 16  # noqa: F841
     device = "cpu"  # noqa: F841  of the evaluation
     precision = "float32"  # noqa: F841  of the evaluation

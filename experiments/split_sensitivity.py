@@ -20,18 +20,18 @@ from sacred.run import Run
 from tqdm import tqdm
 
 import metadensity
-from experiments import lineage
-from experiments.command_line import main, make_experiment
-from experiments.episodes import Batches, choose_episodes, pixels_of
-from experiments.evaluate import UNITS
-from experiments.grid_plots import split_points
+from experiments.figures.grids import split_points
+from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.plots import save_figure
-from experiments.run_folder import folder_of
-from experiments.split_report import KINDS, Scored, report, spread_records, spreads
-from experiments.tables import bounds
-from experiments.trained_runs import find_runs, in_words, other_settings, train_run, write_results
-from metadensity.comparison import IncomparableError
+from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.recording import lineage
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.comparability import UNITS
+from experiments.recording.run_folder import folder_of
+from experiments.reporting.tables import bounds
+from experiments.studies.split_report import KINDS, Scored, report, spread_records, spreads
+from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
+from metadensity.evaluation.comparison import IncomparableError
 from tasks import TASKS
 
 _FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queries": 2, "limit": 8}
@@ -48,7 +48,7 @@ def _defaults() -> None:
     queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
     draws = 1  # noqa: F841  how often each image is a query
     limit = None  # noqa: F841  at most so many episodes of a split, spread over the classes
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.leaks.DUPLICATES
+    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
     tasks_per_batch = 16  # noqa: F841
     device = "cpu"  # noqa: F841  of the evaluation
     precision = "float32"  # noqa: F841  of the evaluation

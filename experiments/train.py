@@ -13,16 +13,25 @@ from typing import Any
 from sacred.run import Run
 from sacred.utils import SacredError, SacredInterrupt
 
-from experiments import lineage
-from experiments.attention_maps import attention_picture
-from experiments.beginning import begin_from, weights_file
-from experiments.command_line import main, make_experiment
-from experiments.folder_observer import FolderObserver
-from experiments.ingredients import NAMED_CONFIGS, build_model, build_task, model, task, training, training_config
-from experiments.pictures import draw_samples, save_picture, support_beside_samples
-from experiments.resume import inherit_best, newest_state, require_same_config
-from experiments.run_folder import RunFolder, folder_of
-from metadensity.nn.pixelcnn import parameter_count
+from experiments.figures.attention_maps import attention_picture
+from experiments.figures.images import draw_samples, save_picture, support_beside_samples
+from experiments.ingredients import (
+    NAMED_CONFIGS,
+    TRAINING_DEFAULTS,
+    build_model,
+    build_task,
+    model,
+    task,
+    training,
+    training_config,
+)
+from experiments.recording import lineage
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.folder_observer import FolderObserver
+from experiments.recording.initial_weights import begin_from, weights_file
+from experiments.recording.resume import inherit_best, newest_state, require_same_config
+from experiments.recording.run_folder import RunFolder, folder_of
+from metadensity.evaluation.cost import parameter_count
 from metadensity.training import MetaTrainer
 from tasks import TaskDistribution
 
@@ -82,7 +91,7 @@ def train(
         lineage.record(_run, folder, "trained", parents, episodes)
     else:
         parent = RunFolder.find(resume, holding="state-*.safetensors")
-        require_same_config(parent.config(), settings, allow)
+        require_same_config(parent.config(), settings, allow, TRAINING_DEFAULTS)
         if not any(name.startswith("task.") and name != "task.data_root" for name in allow):
             lineage.require_same_episodes(parent, episodes)
         state = newest_state(parent)

@@ -1,8 +1,7 @@
-"""Densities: distributions over images, one for each task of a batch."""
+"""The contract of a density: a distribution over images, one for each task of a batch."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from metadensity.episode import require_integer_pixels, require_levels
+from metadensity.checks import expand_known, require_integer_pixels, require_levels, require_temperature
 
 
 class Density(Distribution):
@@ -78,62 +77,61 @@ class Density(Distribution):
         return torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
 
 
-class IndependentDensity(Density):
-    """Pixels independent of one another, each with its own categorical distribution.
+class OrderedDensity(Density):
+    """p(x) as a product over the steps of an order, in which pixels can be drawn, and some of them given.
 
-    logits: ``(tasks, levels, C, *space)``, normalised here; or ``(1, levels, C, *space)``, the same for all ``tasks``.
-    log_probs: what they are normalised to. A table of 256 levels is large: no copy of it is made for each image.
+    order: the order in words, for messages: "Only pixels that come first in ORDER ...".
     """
 
-    log_probs: Tensor
+    order: ClassVar[str] = "raster order"
 
-    def __init__(self, logits: Tensor, validate_args: bool | None = None, tasks: int | None = None) -> None:
-        given, levels, *event_shape = logits.shape
-        self.log_probs = logits.log_softmax(1)
-        super().__init__(given if tasks is None else tasks, event_shape, levels, validate_args)
+    @property
+    @abstractmethod
+    def steps(self) -> Tensor:
+        """At which step each place is generated, ``(*space)`` int64: a place depends on those of smaller steps alone.
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        return look_up(self.log_probs, value)
+        Places of one step are independent of one another given those; the channels of a place follow one another.
+        """
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+
+    @property
+    @abstractmethod
+    def attends(self) -> bool:
+        """Whether it looks at its supports while it scores, so that there are ``attention_weights``."""
+
+    @abstractmethod
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """Where each place looks in the supports while it is scored: ``(*sample, tasks, J, *space)``.
+
+        J: the patches of all supports in order, and last the learned null entry; the weights sum to one over them.
+        Raises ValueError for a density without attention, and as ``log_prob`` does.
+        """
+
+    @abstractmethod
+    def sample_from(self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """The images that these uniform numbers in [0, 1) stand for, by inverting each pixel's CDF in turn.
+
+        uniforms: ``(*sample, tasks, C, *space)``. The map is deterministic: equal numbers, equal images.
+        known: pixels that are given, of a shape that broadcasts to that of ``uniforms``; -1 where one is to be drawn.
+            Each pixel is drawn given those of earlier steps alone (see ``metadensity.densities.completion``).
+        temperature: what logits are divided by; below 1 likely pixels become likelier still. 1 is the density.
+
+        Raises ValueError for another shape, a known pixel out of range or a temperature that is not positive.
+        """
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        uniforms = torch.rand(self._extended(sample_shape), generator=generator, device=self.log_probs.device)
-        return invert_cdf(self.log_probs.movedim(1, -1), uniforms)
+        """Draw in order; see ``Density.sample``."""
+        return self.sample_from(torch.rand(self._extended(sample_shape), generator=generator, device=self.device))
 
-
-def look_up(table: Tensor, value: Tensor) -> Tensor:
-    """The entries of a table of all levels at those of images, the shape of ``value``.
-
-    table: ``(tasks, levels, C, *space)``, or with 1 for tasks where all share it.
-    value: integers ``(*sample, tasks, C, *space)``.
-    """
-    tasks, levels, *event_shape = table.shape
-    places = math.prod(event_shape)
-    index = value.long() * places + torch.arange(places, device=value.device).view(event_shape)
-    if tasks > 1:
-        first = torch.arange(tasks, device=value.device) * (levels * places)
-        index = index + first.view(tasks, *[1] * len(event_shape))
-    # Not gather: its gradient is of the size of the table for each image.
-    return table.reshape(-1).index_select(0, index.reshape(-1)).view(value.shape)
-
-
-def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """The levels at which categorical distributions reach ``uniforms``: inverse-CDF sampling.
-
-    logits: ``(..., levels)``; uniforms: ``(...)`` in [0, 1). Returns int64 levels ``(...)``.
-    """
-    cdf = logits.double().softmax(-1).cumsum(-1)  # in float32 ways to the same logits would part at many levels
-    level = (uniforms.unsqueeze(-1) >= cdf).sum(-1)
-    return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one
-
-
-def mean_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
-    """Logits of the mean of categorical distributions, whose levels lie along ``dim``; a single one stays as it is."""
-    if len(logits) == 1:
-        return logits[0]
-    return log_mean([each.log_softmax(dim) for each in logits])
-
-
-def log_mean(logarithms: Sequence[Tensor]) -> Tensor:
-    """Logarithm of the mean of what these are the logarithms of, entry by entry."""
-    return torch.stack(list(logarithms)).logsumexp(0) - math.log(len(logarithms))
+    def _require_drawable(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor | None:
+        """``known`` in the shape of ``uniforms``, once the arguments of ``sample_from`` have been checked."""
+        expected = (*self.batch_shape, *self.event_shape)
+        if tuple(uniforms.shape[-len(expected) :]) != expected:
+            raise ValueError(f"uniforms have shape {tuple(uniforms.shape)}; they must end in {expected}.")
+        require_temperature(temperature)
+        return None if known is None else expand_known(known, uniforms.shape, self.levels)

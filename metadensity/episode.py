@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from metadensity.checks import require_integer_pixels
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,6 @@ class Episode:
         return replace(self, support=self.support.to(device), query=self.query.to(device))
 
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
 class EpisodeSource(Protocol):
     """What training and evaluation need of a task distribution (the real ones live in ``tasks``)."""
 
@@ -104,29 +103,3 @@ class EpisodeSource(Protocol):
     def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
         """A pure function of (the source's seed, ``index``)."""
         ...
-
-
-def require_integer_pixels(name: str, pixels: Any) -> None:
-    """Raise TypeError unless ``pixels`` is a tensor of an integer dtype."""
-    if not isinstance(pixels, Tensor) or pixels.dtype not in _INTEGERS:
-        given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise TypeError(
-            f"{name} holds {given}; pixels are integers in [0, levels), for example torch.uint8. "
-            "Binarise or quantise the images first."
-        )
-
-
-def require_levels(name: str, pixels: Tensor, levels: int) -> None:
-    """Raise ValueError unless every pixel lies in ``[0, levels)``.
-
-    While a CUDA graph is recorded nothing is known of the pixels, and nothing is asked.
-    """
-    if pixels.numel() == 0 or (pixels.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return
-    low, high = (int(bound) for bound in torch.aminmax(pixels))
-    if low < 0 or high >= levels:
-        more = "" if low < 0 else f", or build the model with levels={high + 1}"
-        raise ValueError(
-            f"{name} holds pixels from {low} to {high}; with levels={levels} they must lie in [0, {levels - 1}]. "
-            f"Rescale the pixels{more}."
-        )

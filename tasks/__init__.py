@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tasks import digits, emoji, folder, hershey, mirror, omniglot, templates
-from tasks._data import DataError
-from tasks.base import SPLITS, TaskDistribution
-from tasks.episode_range import EpisodeRange
-from tasks.episode_set import EpisodeSet
+from tasks import digits, emoji, hershey, omniglot, templates
+from tasks.base import TaskDistribution
+from tasks.checks import SPLITS
+from tasks.data.roots import DataError
+from tasks.episodes.generated_episodes import EpisodeRange
+from tasks.episodes.stored_episodes import EpisodeSet
+from tasks.folders import folder, mirror
 from tasks.images import ImageTasks
 from tasks.templates import TemplateTasks
 

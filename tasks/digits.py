@@ -7,9 +7,10 @@ import os
 
 import numpy as np
 
-from tasks._data import DataError, load_split
-from tasks.base import split_parts
+from tasks.checks import split_parts
+from tasks.data.roots import DataError
 from tasks.images import ImageTasks
+from tasks.splits.committed import load_split
 
 
 def digits(

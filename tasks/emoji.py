@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks._data import Arrays, DataError, find_data_root, load_split
-from tasks.base import require_count, split_parts
+from tasks.checks import require_count, split_parts
+from tasks.data.cache import Arrays
+from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
+from tasks.splits.committed import load_split
 
 SIDE = 32
 KEYS = ("image", "label", "class_name", "class_codepoints", "class_subgroup", "subgroup_name")

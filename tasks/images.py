@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from metadensity.episode import Episode
-from tasks.base import TaskDistribution, require_count, require_word
+from tasks.base import TaskDistribution
+from tasks.checks import require_count, require_word
 
 Ints = NDArray[np.int64]
 

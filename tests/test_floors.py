@@ -1,13 +1,17 @@
-"""Who may import whom: the floors of the house, read from every file's syntax tree, notebooks included.
+"""Who may import whom: the floors of the house and their rooms, read from every file's syntax tree, notebooks included.
 
 metadensity/   knows no task, no experiment, no tracker, no data package.
-tasks/         takes from metadensity the types it has to return, and nothing else.
+tasks/         takes from metadensity the types it has to return, its checks and its files, and nothing else.
 experiments/   is the only floor that knows Sacred and TensorBoard.
+
+Inside a floor every room stands in one list, from the ground up, and imports only rooms that stand before it. No two
+files import each other, however long the way round.
 """
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -28,9 +32,26 @@ FORBIDDEN = {
 }
 ELSEWHERE = {"experiments", *TRACKERS, *ABOVE}
 TASKS_MAY_TAKE = {
-    "metadensity": {"Episode", "EpisodeSource", "Density"},
+    "metadensity": {"Episode", "EpisodeSource", "Density", "checks", "files"},
     "metadensity.episode": {"Episode", "EpisodeSource"},
     "metadensity.density": {"Density"},
+}
+# From the ground up: contracts and layers, then what they build, then the numbers and the outer loop.
+ROOMS = {
+    floor: words.split()
+    for floor, words in {
+        "metadensity": """
+            files checks native episode density nn model likelihoods networks sampling densities adaptation models
+            persistence evaluation training
+        """,
+        "tasks": """
+            checks data splits styles base images digits emoji hershey omniglot templates folders episodes interop
+        """,
+        "experiments": """
+            results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
+            memorisation studies reproductions shots_grid split_sensitivity reproduce bench demo runs run_page report
+        """,
+    }.items()
 }
 HIDDEN_OR_MADE = {"build", "dist", "runs"}
 
@@ -83,6 +104,48 @@ def files(root: Path) -> list[Path]:
     return sorted(path for path in found if not path.parts[0].startswith(".") and path.parts[0] not in HIDDEN_OR_MADE)
 
 
+def room_of(module: str) -> tuple[str, str]:
+    """The floor and the room of a module; a floor's own ``__init__`` is the room ""."""
+    floor, _, rest = module.partition(".")
+    return floor, rest.partition(".")[0]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows(root: Path) -> Iterator[tuple[Path, int, str, str]]:
+    """Each import of one file of a floor by another: path, line, the importing module and the imported one."""
+    modules = {module_of(path): path for path in files(root) if path.suffix == ".py" and path.parts[0] in ROOMS}
+    for module, path in modules.items():
+        for item in imports((root / path).read_text(encoding="utf-8"), ".".join(path.parent.parts)):
+            full = item.module if item.name is None else f"{item.module}.{item.name}"
+            target = full if full in modules else item.module
+            if target in modules and target != module:
+                yield path, item.line, module, target
+
+
+def wrong_ways(root: Path) -> list[str]:
+    """Each import that goes to a room which stands above, each room that stands in no list, and each circle."""
+    found, graph = set(), graphlib.TopologicalSorter[str]()
+    for path, line, module, target in arrows(root):
+        graph.add(module, target)
+        (floor, room), (other_floor, other) = room_of(module), room_of(target)
+        if floor != other_floor or not room or room == other:
+            continue
+        order = ROOMS[floor]
+        found |= {f"{path}:{line}: {floor}/{name} stands in no list of rooms" for name in {room, other} - {*order, ""}}
+        if not other:
+            found.add(f"{path}:{line}: {floor}/{room} must not import {floor} itself, which is made of its rooms")
+        elif {room, other} <= set(order) and order.index(other) > order.index(room):
+            found.add(f"{path}:{line}: {floor}/{room} must not import {floor}/{other}, which stands above it")
+    try:
+        graph.prepare()
+    except graphlib.CycleError as error:
+        found.add(f"a circle of imports: {' <- '.join(error.args[1])}")
+    return sorted(found)
+
+
 def violations(root: Path) -> list[str]:
     """Each import under ``root`` that goes against the arrows, as one line."""
     found = []
@@ -95,9 +158,12 @@ def violations(root: Path) -> list[str]:
             if (
                 floor == "tasks"
                 and item.reaches("metadensity")
+                and item.module not in ("metadensity.checks", "metadensity.files")
                 and item.name not in TASKS_MAY_TAKE.get(item.module, ())
             ):
-                found.append(f"{path}:{item.line}: tasks may import only Episode, EpisodeSource and Density")
+                found.append(
+                    f"{path}:{item.line}: tasks may import only Episode, EpisodeSource, Density, checks and files"
+                )
     return found
 
 
@@ -121,7 +187,7 @@ def test_the_arrows_hold(repo_root: Path) -> None:
         ("tasks/a.py", "import metadensity"),
         ("tasks/a.py", "from metadensity import models"),
         ("tasks/a.py", "from metadensity.models import AttentionPixelCNN"),
-        ("tasks/a.py", "from metadensity.episode import require_levels"),
+        ("tasks/a.py", "from metadensity.model import FewShotModel"),
         ("tasks/a.py", "from experiments.train import ex"),
         ("tasks/a.py", "from sacred import Experiment"),
         ("tasks/a.py", "from tests import conftest"),
@@ -147,6 +213,7 @@ def test_a_violation_is_caught(path: str, source: str, tmp_path: Path) -> None:
             "tasks/a.py",
             "from metadensity import Density, Episode\nfrom metadensity.episode import Episode, EpisodeSource",
         ),
+        ("tasks/a.py", "from metadensity.checks import is_whole\nfrom metadensity import files"),
         ("tasks/a.py", "from . import base\nfrom tasks.images import ImageTasks\nimport torchmeta"),
         ("experiments/a.py", "import sacred, tasks, metadensity\nfrom torch.utils.tensorboard import SummaryWriter"),
         ("notebooks/a.ipynb", "%matplotlib inline\nimport metadensity\nfrom experiments import load_run"),
@@ -157,6 +224,43 @@ def test_a_violation_is_caught(path: str, source: str, tmp_path: Path) -> None:
 def test_what_is_allowed_passes(path: str, source: str, tmp_path: Path) -> None:
     write(tmp_path, path, source)
     assert violations(tmp_path) == []
+
+
+def test_the_rooms_stand_in_order(repo_root: Path) -> None:
+    assert wrong_ways(repo_root) == []
+    assert len(list(arrows(repo_root))) > 500
+    for floor, order in ROOMS.items():
+        there = {path.stem for path in (repo_root / floor).iterdir() if path.suffix == ".py" or path.is_dir()}
+        assert there - {"__init__", "__pycache__"} - set(order) == set(), f"rooms of {floor} that stand in no list"
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ({"metadensity/nn/a.py": "from metadensity.likelihoods import b", "metadensity/likelihoods/b.py": ""}, "above"),
+        ({"metadensity/files.py": "import metadensity.checks", "metadensity/checks.py": ""}, "above"),
+        ({"metadensity/native/a.py": "def f():\n    from ..nn import b", "metadensity/nn/b.py": ""}, "above"),
+        ({"tasks/base.py": "from tasks.images import I", "tasks/images.py": ""}, "above"),
+        ({"experiments/recording/a.py": "from experiments.train import ex", "experiments/train.py": ""}, "above"),
+        ({"metadensity/nn/a.py": "import metadensity", "metadensity/__init__.py": ""}, "made of its rooms"),
+        ({"metadensity/attic/a.py": "import metadensity.files", "metadensity/files.py": ""}, "no list"),
+        ({"metadensity/nn/a.py": "from . import b", "metadensity/nn/b.py": "from metadensity.nn import a"}, "circle"),
+        (
+            {
+                "tasks/data/a.py": "from tasks.data.b import f",
+                "tasks/data/b.py": "import tasks.data.c",
+                "tasks/data/c.py": "from tasks.data import a",
+            },
+            "circle",
+        ),
+    ],
+)
+def test_a_wrong_way_is_caught(sources: dict[str, str], said: str, tmp_path: Path) -> None:
+    for path, source in sources.items():
+        write(tmp_path, path, source)
+    found = wrong_ways(tmp_path)
+    assert len(found) == 1
+    assert said in found[0]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +278,7 @@ def test_importing_a_floor_loads_nothing_from_above(package: str, absent: list[s
 
 def write(root: Path, path: str, source: str) -> None:
     target = root / path
-    target.parent.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".ipynb":
         source = json.dumps({"cells": [{"cell_type": "code", "source": source.splitlines(keepends=True)}]})
     target.write_text(source, encoding="utf-8")

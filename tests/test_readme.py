@@ -15,9 +15,9 @@ import torch
 
 from experiments.ingredients import NAMED_CONFIGS
 from metadensity import evaluate
+from metadensity.evaluation.cost import parameter_count
 from metadensity.models import MODELS
 from metadensity.models.attention import AttentionPixelCNN
-from metadensity.nn.pixelcnn import parameter_count
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks import TASKS
 

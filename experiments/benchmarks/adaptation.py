@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metadensity.adaptation import InnerLoop, adapt
 from metadensity.models import UnconditionalPixelCNN
-from tasks.adapters import import_learn2learn
+from tasks.interop.imports import import_learn2learn
 
 STEP_SIZE = 0.1
 

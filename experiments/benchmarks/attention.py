@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.timing import PeakMemory, Row, interleaved, row
-from metadensity.nn import additive
-from metadensity.nn.additive import additive_scores_plain
-from metadensity.nn.support import Memory, SupportAttention
+from metadensity.nn.attention import Memory, SupportAttention
+from metadensity.nn.functional import additive_attention as additive
+from metadensity.nn.functional.additive_attention import additive_scores_plain
 
 
 def rows(quick: bool) -> list[Row]:

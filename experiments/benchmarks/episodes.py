@@ -20,8 +20,8 @@ from experiments.benchmarks import training
 from experiments.benchmarks.timing import Row, interleaved, row
 from metadensity import Episode
 from tasks import TASKS
-from tasks.adapters import import_learn2learn, import_torchmeta
 from tasks.images import ImageTasks
+from tasks.interop.imports import import_learn2learn, import_torchmeta
 
 SHOTS, QUERIES, BATCH = 4, 1, 32
 Batch = tuple[Tensor, Tensor]  # supports (tasks, SHOTS, ...) and queries (tasks, QUERIES, ...)

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.density import invert_cdf
+from metadensity.likelihoods.categorical import CategoricalHead
+from metadensity.likelihoods.levels import invert_cdf
+from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.causal import CausalConv, GatedLayer
-from metadensity.nn.heads import CategoricalHead
-from metadensity.nn.pixelcnn import PixelCNN
 
 
 class MaskedConv2d(nn.Conv2d):

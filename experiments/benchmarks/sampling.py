@@ -16,11 +16,11 @@ from torch import Tensor
 
 from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, row
-from metadensity import native
-from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.evaluation.cost import parameter_count
 from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN
-from metadensity.nn.pixelcnn import parameter_count
-from metadensity.sampling import sample_cached
+from metadensity.native import line_sampler
+from metadensity.sampling.cached import sample_cached
 
 Sizes: TypeAlias = dict[str, Any]
 SIZES: Sizes = {"layers": 9, "planes": 32, "penultimate": 32}
@@ -79,7 +79,7 @@ def against_naive(
         _require_equal(pixels.view_as(naive), naive, name)
     after = interleaved(sides, 5)
     seconds = {side: (before[side] + after[side]) / 2 for side in sides}
-    kernel = "native kernel" if native.library() is not None else "torch"
+    kernel = "native kernel" if line_sampler.library() is not None else "torch"
     found = [row(f"sampling: {name}; cached ({kernel}), naive", seconds["cached"], naive_s, bar=bar)]
     if torch_alone:
         found.append(row(f"sampling: {name}; cached (torch alone), naive", seconds["torch"], naive_s, bar=bar))
@@ -110,7 +110,7 @@ def curve(quick: bool) -> list[dict[str, float | str]]:
             "cached, native kernel": partial(density.sample_from, chances),
             "cached, torch alone": partial(_cached, density, chances, compiled=False),
         }
-        if native.library() is None:
+        if line_sampler.library() is None:
             del sides["cached, native kernel"]
         seconds = interleaved(sides, 3)
         if side <= 20:

@@ -23,9 +23,10 @@ from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, matmul_peak, row
 from metadensity import Episode, FewShotModel
 from metadensity.models import MODELS, UnconditionalPixelCNN
-from metadensity.nn import causal, native_additive
-from metadensity.nn.gate import gate_plain
-from metadensity.nn.native_layer import has_amx
+from metadensity.native import additive_attention as native_additive
+from metadensity.native.gated_layer import has_amx
+from metadensity.nn import causal
+from metadensity.nn.functional.gate import gate_plain
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks import TASKS
 

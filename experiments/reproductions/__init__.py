@@ -1,9 +1,11 @@
 """Tables that one command makes: ``python -m experiments.reproduce NAME``."""
 
 from experiments.reproductions.mirror import MIRROR, MIRROR_48
-from experiments.reproductions.omniglot import ADAPTATION, OMNIGLOT, STAGES
+from experiments.reproductions.omniglot import OMNIGLOT
 from experiments.reproductions.omniglot_28 import OMNIGLOT_28
+from experiments.reproductions.omniglot_adaptation import ADAPTATION
 from experiments.reproductions.omniglot_conditioning import CONDITIONING
+from experiments.reproductions.omniglot_stages import STAGES
 from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from experiments.reproductions.plan import Entry, Plan
-from metadensity.adaptation import layer_pattern
-from metadensity.fine_tuning import CONDITIONING, FineTuning
+from metadensity.adaptation.fine_tuning import FineTuning
 
 SHOTS = (1, 2, 4, 8)
-QUARTER_HOUR = 950.0  # seconds of one core
 # nats/dim, test and train, as recalled
-_CONDITIONAL = ((0.077, 0.070), (0.077, 0.068), (0.077, 0.067), (0.076, 0.065))
-_ATTENTION = ((0.071, 0.066), (0.068, 0.064), (0.066, 0.062), (0.064, 0.060))
-_META = {4: (0.068, 0.065)}
-_ATTENTION_META = {4: (0.069, 0.065)}
-
-
-def quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
-    """So many steps as take QUARTER_HOUR (``reproduce speeds`` measures them), and two validations at least."""
-    training = {"steps": steps, "validate_every": min(500, -(-steps // 2))}
-    updates: dict[str, Any] = {"training": training, **({"model": model} if model else {})}
-    return {"named": ("omniglot", *named, "quarter_hour"), "updates": updates}
+PAPER_CONDITIONAL = ((0.077, 0.070), (0.077, 0.068), (0.077, 0.067), (0.076, 0.065))
+PAPER_ATTENTION = ((0.071, 0.066), (0.068, 0.064), (0.066, 0.062), (0.064, 0.060))
+PAPER_META = {4: (0.068, 0.065)}
+PAPER_ATTENTION_META = {4: (0.069, 0.065)}
 
 
 def _stage(
@@ -78,12 +68,6 @@ _STYLES_FIRST: Mapping[str, Any] = {
         "validate_every": 500,
     },
 }
-_LATE: Mapping[str, Any] = {"inner": "support", "adapts": layer_pattern(6, 12), "step_size": 10.0}
-_TUNINGS = tuple(FineTuning(steps=20, patience=5, learning_rate=rate) for rate in (1e-4, 3e-4))
-_CONDITIONING_TUNINGS = tuple(
-    FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3)
-)
-
 _FEW_STEPS = tuple(FineTuning(steps=steps, early_stopping=False, learning_rate=1e-4) for steps in (3, 5, 7))
 
 
@@ -103,14 +87,14 @@ OMNIGLOT = Plan(
             "conditional",
             "Conditional PixelCNN",
             "conditional",
-            paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
+            paper=dict(zip(SHOTS, PAPER_CONDITIONAL, strict=True)),
         ),
         **_in_stages(
             "attention",
             "Attention PixelCNN",
             "attention",
             "dot",
-            paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
+            paper=dict(zip(SHOTS, PAPER_ATTENTION, strict=True)),
         ),
         **_in_stages("attention_again", "Attention PixelCNN, another seed", "attention", "dot", seed=1),
         **_longer(
@@ -133,13 +117,13 @@ OMNIGLOT = Plan(
         ),
         "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), listed=False),
         "meta_begun": _adapting("meta_first", seed=0, listed=False),
-        "meta": _adapting("meta_begun", seed=1, paper=_META),
+        "meta": _adapting("meta_begun", seed=1, paper=PAPER_META),
         "attention_meta": Entry(
             "Attention Meta PixelCNN",
             ("omniglot", "attention_meta", "dot", "quarter_hour"),
             {"training": {"steps": 500, "learning_rate": 1e-3, "validate_every": 100}},
             begins_with="attention_longer",
-            paper=_ATTENTION_META,
+            paper=PAPER_ATTENTION_META,
         ),
         "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
         "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
@@ -148,63 +132,4 @@ OMNIGLOT = Plan(
     baseline="conditional",
     gain=("attention", "conditional"),
     tuning_limit=48,
-)
-
-_STAGES = {
-    "attention_first": "20,000 steps of 16 images on the drawings",
-    "attention_styles": "+ 12,000 of 16 in seven further styles",
-    "attention": "+ 8,000 of 16 on the drawings",
-    "attention_longer_styles": "+ 5,000 of 64 in styles",
-    "attention_longer": "+ 2,000 of 64 on the drawings",
-}
-
-STAGES = Plan(
-    name="stages",
-    families=("omniglot",),
-    title="What each part of the recipe brings to the Attention PixelCNN",
-    entries={
-        name: replace(OMNIGLOT.entries[name], title=title, paper={}, listed=True) for name, title in _STAGES.items()
-    },
-    shots=SHOTS,
-    baseline="attention_first",
-)
-
-ADAPTATION = Plan(
-    name="adaptation",
-    families=("quarter_hour", "omniglot"),
-    title="Ways to adapt, Omniglot, 4 shots, a quarter of an hour of one core each",
-    entries={
-        "conditional": Entry(
-            "Conditional PixelCNN",
-            **quarter_hour("conditional", steps=3800),
-            paper=dict(zip(SHOTS, _CONDITIONAL, strict=True)),
-        ),
-        "attention": Entry(
-            "Attention PixelCNN",
-            **quarter_hour("attention", "dot", steps=3500),
-            paper=dict(zip(SHOTS, _ATTENTION, strict=True)),
-        ),
-        "meta": Entry("Meta PixelCNN", **quarter_hour("meta", steps=860), paper=_META),
-        "attention_meta": Entry(
-            "Attention Meta PixelCNN", **quarter_hour("attention_meta", "dot", steps=650), paper=_ATTENTION_META
-        ),
-        "maml": Entry("MAML, alpha = 1", **quarter_hour("maml", steps=480, step_size=1.0)),
-        "attention_meta_late": Entry(
-            "Attention Meta, late layers down the NLL",
-            **quarter_hour("attention_meta", "dot", steps=540, **_LATE),
-        ),
-        "attention_half": Entry("Attention PixelCNN, half the time", **quarter_hour("attention", "dot", steps=1750)),
-        "attention_first": Entry(
-            "Attention first, then late layers down the NLL",
-            **quarter_hour("attention_meta", "dot", steps=270, **_LATE),
-            begins_with="attention_half",
-        ),
-        "fine_tuned": Entry("Attention PixelCNN, all weights fine-tuned", tunes="attention", tunings=_TUNINGS),
-        "fine_tuned_conditioning": Entry(
-            "Attention PixelCNN, conditioning fine-tuned", tunes="attention", tunings=_CONDITIONING_TUNINGS
-        ),
-    },
-    shots=(4,),
-    baseline="attention",
-    limit=72,
 )

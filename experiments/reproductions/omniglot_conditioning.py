@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.reproductions.omniglot import SHOTS, quarter_hour
+from experiments.reproductions.omniglot import SHOTS
+from experiments.reproductions.omniglot_adaptation import quarter_hour
 from experiments.reproductions.plan import Entry, Plan
 
 STEPS = 3500

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from metadensity.fine_tuning import FineTuning
+from metadensity.adaptation.fine_tuning import FineTuning
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.recording.score_files import load_scores, save_scores
 from experiments.reproductions.plan import Plan
-from experiments.scores import load_scores, save_scores
 from metadensity import Evaluation
-from metadensity.comparison import require_comparable
-from metadensity.evaluation import Scores
+from metadensity.evaluation.comparison import require_comparable
+from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError, write_atomically
 
-ROOT = Path(__file__).resolve().parents[2] / "records"
-"""The records that the README shows."""
 IDENTITY = ("units", "pixels", "split", "episodes_sha256")
 
 
@@ -30,7 +28,7 @@ class Record:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the numbers are numbers of; see ``metadensity.comparison.require_comparable``."""
+        """What the numbers are numbers of; see ``metadensity.evaluation.comparison.require_comparable``."""
         return {key: self.values[key] for key in IDENTITY}
 
     def row(self, shots: int, split: str = "rows") -> dict[str, Any] | None:

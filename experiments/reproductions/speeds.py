@@ -8,9 +8,9 @@ from typing import Any
 
 from experiments import train
 from experiments.ingredients import build_model, build_task, training_config
+from experiments.reporting.tables import Section
 from experiments.reproductions.plan import Plan
 from experiments.reproductions.trained import recipe
-from experiments.tables import Section
 from metadensity.training import MetaTrainer
 
 

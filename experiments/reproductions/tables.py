@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.reporting.tables import Section, interval
 from experiments.reproductions.plan import Plan
 from experiments.reproductions.records import Record
-from experiments.tables import Section, interval
-from metadensity.comparison import paired_difference
-from metadensity.evaluation import clustered_mean
+from metadensity.evaluation.comparison import paired_difference
+from metadensity.evaluation.intervals import clustered_mean
 
 
 def sections(plan: Plan, records: Mapping[str, Record]) -> list[Section]:

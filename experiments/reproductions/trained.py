@@ -12,12 +12,13 @@ from typing import Any
 from sacred.run import Run
 
 import metadensity
-from experiments import lineage, train
-from experiments.configs import differences, flatten
+from experiments import train
+from experiments.recording import lineage
+from experiments.recording.flat_configs import differences, flatten
+from experiments.recording.run_folder import RunFolder, folder_of, runs_root
+from experiments.recording.run_table import read_runs
 from experiments.reproductions.plan import Entry, Plan
-from experiments.run_folder import RunFolder, folder_of, runs_root
-from experiments.run_table import read_runs
-from experiments.trained_runs import train_run
+from experiments.studies.training_runs import train_run
 from metadensity import FewShotModel
 from metadensity.adaptation import layer_pattern
 from metadensity.files import JsonLines, read_header

@@ -1,11 +1,11 @@
 """Adaptation: one functional inner loop on torch.func, for every few-shot model."""
 
 from metadensity.adaptation.adapt import adapt
-from metadensity.adaptation.density import AdaptedAutoregressiveDensity, AdaptedDensity, adapted_density
-from metadensity.adaptation.diagnostics import InnerStep, inner_metrics, inner_steps
-from metadensity.adaptation.inner import InnerLoop, adapted_parameters, parameter_path
+from metadensity.adaptation.adapted_density import AdaptedAutoregressiveDensity, AdaptedDensity, adapted_density
+from metadensity.adaptation.adaptive_model import AdaptiveModel, layer_pattern
+from metadensity.adaptation.inner_loop import InnerLoop, adapted_parameters, parameter_path
 from metadensity.adaptation.losses import LearnedLoss, support_nll
-from metadensity.adaptation.model import AdaptiveModel, layer_pattern
+from metadensity.adaptation.trajectory import InnerStep, inner_metrics, inner_steps
 
 __all__ = [
     "AdaptedAutoregressiveDensity",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from metadensity.adaptation.density import adapted_density
-from metadensity.adaptation.inner import InnerLoop, Loss, adapted_parameters
+from metadensity.adaptation.adapted_density import adapted_density
+from metadensity.adaptation.inner_loop import InnerLoop, Loss, adapted_parameters
 from metadensity.adaptation.losses import support_nll
 from metadensity.density import Density
-from metadensity.models.base import FewShotModel
+from metadensity.model import FewShotModel
 
 
 def adapt(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel
-from metadensity.nn.causal import CONV
-from metadensity.nn.pixelcnn import Condition, PixelCNN
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.model import FewShotModel
+from metadensity.networks.conditioning import Condition
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.convolution import CONV
 
 
 def without_each(support: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 A new one is a file in this folder and a line in ``MODELS``; it then inherits every contract test.
 """
 
+from metadensity.model import FewShotModel
 from metadensity.models.aligned import AlignedPixelCNN
 from metadensity.models.attention import AttentionPixelCNN
 from metadensity.models.attention_meta import AttentionMetaPixelCNN
-from metadensity.models.base import FewShotModel
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.independent import IndependentPixels

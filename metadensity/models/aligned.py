@@ -8,12 +8,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, require_sizes
-from metadensity.nn.causal import pointwise
-from metadensity.nn.heads import require_likelihood
-from metadensity.nn.pixelcnn import Condition, PixelCNN
-from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
+from metadensity.checks import require_sizes
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.likelihoods import require_likelihood
+from metadensity.model import FewShotModel
+from metadensity.networks.conditioning import Condition
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.attention import require_attention
+from metadensity.nn.convolution import pointwise
+from metadensity.nn.encoders import PatchEncoder, VectorEncoder
 from metadensity.nn.support_map import SupportMap
 
 
@@ -28,7 +31,7 @@ class AlignedPixelCNN(FewShotModel):
     map_features: features of the map for each of mean and maximum. map_every: it reaches the first layer and every
         so manyth after it; others see it through these.
     attention, patch_stride: as in ``AttentionPixelCNN``; attention None to do without.
-    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
+    likelihood, components: of a pixel given its past, see ``metadensity.likelihoods.build_head``.
     """
 
     def __init__(

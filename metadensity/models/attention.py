@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, is_whole, require_sizes
-from metadensity.nn.heads import require_likelihood
-from metadensity.nn.pixelcnn import PixelCNN
-from metadensity.nn.support import PatchEncoder, VectorEncoder, require_attention
+from metadensity.checks import is_whole, require_sizes
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.likelihoods import require_likelihood
+from metadensity.model import FewShotModel
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.attention import require_attention
+from metadensity.nn.encoders import PatchEncoder, VectorEncoder
 
 
 class AttentionPixelCNN(FewShotModel):
@@ -27,7 +29,7 @@ class AttentionPixelCNN(FewShotModel):
         images of classes that come again, see ``metadensity.nn.prototypes``.
     attention: "additive", as published, or "dot", scaled dot products.
     patch_stride: places between patches of the support; 4, as published, or 2 or 1, for what has to be found exactly.
-    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
+    likelihood, components: of a pixel given its past, see ``metadensity.likelihoods.build_head``.
     """
 
     def __init__(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from metadensity.adaptation.inner import InnerLoop
+from metadensity.adaptation.adaptive_model import AdaptiveModel, layer_pattern, require_feature_layer
+from metadensity.adaptation.inner_loop import InnerLoop
 from metadensity.adaptation.losses import LearnedLoss, support_nll
-from metadensity.adaptation.model import AdaptiveModel, layer_pattern, require_feature_layer
+from metadensity.checks import require_sizes
+from metadensity.likelihoods import require_likelihood
 from metadensity.models.attention import AttentionPixelCNN
-from metadensity.models.base import require_sizes
-from metadensity.nn.heads import require_likelihood
-from metadensity.nn.support import require_attention
+from metadensity.nn.attention import require_attention
 
 
 class AttentionMetaPixelCNN(AdaptiveModel):

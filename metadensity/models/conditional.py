@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, require_sizes
-from metadensity.nn.heads import require_likelihood
-from metadensity.nn.pixelcnn import PixelCNN
-from metadensity.nn.support import VectorEncoder
+from metadensity.checks import require_sizes
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.likelihoods import require_likelihood
+from metadensity.model import FewShotModel
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.encoders import VectorEncoder
 
 
 class ConditionalPixelCNN(FewShotModel):
@@ -19,7 +20,7 @@ class ConditionalPixelCNN(FewShotModel):
 
     The defaults are the paper's Omniglot sizes: 12 layers of 24 planes, 32 in the penultimate layer.
     context: size of f(s); None means twice the planes.
-    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
+    likelihood, components: of a pixel given its past, see ``metadensity.likelihoods.build_head``.
     """
 
     def __init__(

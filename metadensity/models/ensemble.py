@@ -7,9 +7,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from metadensity.ensemble import EnsembleDensity
+from metadensity.checks import require_sizes
+from metadensity.densities.ensemble import EnsembleDensity
+from metadensity.model import FewShotModel
 from metadensity.models.attention import AttentionPixelCNN
-from metadensity.models.base import FewShotModel, require_sizes
 
 
 class EnsemblePixelCNN(FewShotModel):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metadensity.density import IndependentDensity
-from metadensity.models.base import FewShotModel
+from metadensity.densities.independent import IndependentDensity
+from metadensity.model import FewShotModel
 
 
 class IndependentPixels(FewShotModel):

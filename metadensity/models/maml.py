@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metadensity.adaptation.adaptive_model import AdaptiveModel
 from metadensity.adaptation.functional import adapting_names
-from metadensity.adaptation.inner import InnerLoop
+from metadensity.adaptation.inner_loop import InnerLoop
 from metadensity.adaptation.losses import support_nll
-from metadensity.adaptation.model import AdaptiveModel
-from metadensity.models.base import require_sizes
+from metadensity.checks import require_sizes
+from metadensity.likelihoods import require_likelihood
 from metadensity.models.unconditional import UnconditionalPixelCNN
-from metadensity.nn.heads import require_likelihood
 
 
 class MAMLPixelCNN(AdaptiveModel):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from metadensity.adaptation.inner import InnerLoop
+from metadensity.adaptation.adaptive_model import AdaptiveModel, layer_pattern, require_feature_layer
+from metadensity.adaptation.inner_loop import InnerLoop
 from metadensity.adaptation.losses import LearnedLoss
-from metadensity.adaptation.model import AdaptiveModel, layer_pattern, require_feature_layer
-from metadensity.models.base import require_sizes
+from metadensity.checks import require_sizes
+from metadensity.likelihoods import require_likelihood
 from metadensity.models.unconditional import UnconditionalPixelCNN
-from metadensity.nn.heads import require_likelihood
 
 
 class MetaPixelCNN(AdaptiveModel):

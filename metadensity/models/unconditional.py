@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.models.base import FewShotModel, require_sizes
-from metadensity.nn.heads import require_likelihood
-from metadensity.nn.pixelcnn import PixelCNN
+from metadensity.checks import require_sizes
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.likelihoods import require_likelihood
+from metadensity.model import FewShotModel
+from metadensity.networks.pixelcnn import PixelCNN
 
 
 class UnconditionalPixelCNN(FewShotModel):
     """A gated PixelCNN (van den Oord et al. 2016) of all tasks together; the same density for every support.
 
-    likelihood, components: of a pixel given its past, see ``metadensity.nn.heads.build_head``.
+    likelihood, components: of a pixel given its past, see ``metadensity.likelihoods.build_head``.
     """
 
     def __init__(

@@ -20,22 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.nn.gate import gate
-from metadensity.nn.native_layer import native_layer
-
-CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True) -> Any:
-    """A convolution with a kernel of one place in ``dims`` dimensions."""
-    return CONV[dims](in_features, out_features, kernel_size=1, bias=bias)
-
-
-def positions(space: tuple[int, ...]) -> Tensor:
-    """Coordinates in [-1, 1], one channel a dimension: ``(dims, *space)``. A dimension of one place is at 0."""
-    axes = [torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1) for size in space]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+from metadensity.nn.convolution import CONVOLVE, pointwise
+from metadensity.nn.functional.gate import gate
+from metadensity.nn.functional.gated_layer import native_layer
 
 
 class CausalConv(nn.Module):

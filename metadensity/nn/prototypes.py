@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from metadensity.nn.recall import recall
-from metadensity.nn.support import scale
+from metadensity.nn.functional.prototype_attention import recall
+from metadensity.nn.inputs import scale
 
 
 class Prototypes(nn.Module):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.nn.causal import CONV
-from metadensity.nn.support import PixelInput
+from metadensity.nn.convolution import CONV
+from metadensity.nn.inputs import PixelInput
 
 
 class SupportMap(nn.Module):

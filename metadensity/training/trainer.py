@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -15,14 +14,17 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from metadensity.episode import Episode, EpisodeSource, require_levels
-from metadensity.evaluation import clustered_mean, evaluate
+from metadensity.checks import require_levels
+from metadensity.episode import Episode, EpisodeSource
+from metadensity.evaluation.intervals import clustered_mean
+from metadensity.evaluation.likelihood import evaluate
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
-from metadensity.models.base import FewShotModel
+from metadensity.model import FewShotModel
 from metadensity.nn.prototypes import Prototypes
 from metadensity.training.config import TrainingConfig
-from metadensity.training.graphed import GraphedUpdate
-from metadensity.training.muon import Muon
+from metadensity.training.cuda_graphs import GraphedUpdate
+from metadensity.training.optimizers import build_optimizer, like_parameter, set_learning_rate
+from metadensity.training.weight_average import moving_average, newest_share
 
 _VALIDATED_AT_ONCE = 16  # tasks
 
@@ -60,8 +62,8 @@ class MetaTrainer:
         if config.channels_last and len(model.event_shape) == 3:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._fill_prototypes()
-        self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.average), use_buffers=False)
-        self.optimizer = _optimizer(self.model, config, self.device)
+        self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
+        self.optimizer = build_optimizer(self.model, config, self.device)
         self._share = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
         self._graphed = self._fresh_graphs()
         self.step = 0
@@ -157,7 +159,7 @@ class MetaTrainer:
         self.average.load_state_dict(groups["average"])
         for name, parameter in self.model.named_parameters():
             moments = {
-                key.rpartition("/")[2]: _moment(value, parameter)
+                key.rpartition("/")[2]: like_parameter(value, parameter)
                 for key, value in groups["optimizer"].items()
                 if key.rpartition("/")[0] == name
             }
@@ -213,7 +215,7 @@ class MetaTrainer:
         config = self.config
         episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
         for group in self.optimizer.param_groups:
-            _set_rate(group, config.rate(self.step))
+            set_learning_rate(group, config.rate(self.step))
         if self._graphed is None:
             value, gradient = self._gradients(episode.to(self.device)).tolist()
             self._require_finite(value, gradient, observer)
@@ -224,7 +226,7 @@ class MetaTrainer:
             self.model.check_support(episode.support)  # a recorded step looks at no pixel
             require_levels("query", episode.query, self.model.levels)
             count = int(self.average.n_averaged)
-            self._share.fill_(_share(config.average, count) if count else 1.0)
+            self._share.fill_(newest_share(config.average, count) if count else 1.0)
             value, gradient = self._graphed(episode).tolist()
             self._require_finite(value, gradient, observer)  # the weights are lost by now; what was kept is not
             self.average.n_averaged += 1
@@ -282,43 +284,3 @@ class MetaTrainer:
             observer.metrics(self.step, values)
             if best:
                 observer.checkpoint(self, best=True)
-
-
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average that follows fast at first, see ``_share``."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        torch._foreach_lerp_(averaged, current, _share(decay, float(count)))
-
-    return update
-
-
-def _share(decay: float, count: float) -> float:
-    """Of the newest weights in the average after ``count`` others: 1 - min(decay, (1 + n) / (10 + n))."""
-    return 1 - min(decay, (1 + count) / (10 + count))
-
-
-def _set_rate(group: dict[str, Any], rate: float) -> None:
-    """Set a learning rate, in place where it is a tensor, which recorded steps read."""
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-
-
-def _moment(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment of ``parameter``, in its memory format: fused kernels pair the two by their place in memory."""
-    if not value.ndim:
-        return value.to(parameter.device, copy=True)
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _optimizer(model: FewShotModel, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    parameters, decay, graphs = list(model.parameters()), config.weight_decay, config.graphs
-    rate: Any = torch.tensor(config.learning_rate, device=device) if graphs else config.learning_rate
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, weight_decay=decay, capturable=graphs)
-    if config.optimizer == "muon":
-        return Muon(model.named_parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=graphs)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from metadensity import Density
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.density import IndependentDensity
+from metadensity.densities.independent import IndependentDensity
+from metadensity.densities.pixelcnn import AutoregressiveDensity
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
 from metadensity.nn.causal import CausalConv
 

@@ -14,9 +14,9 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from metadensity import Density
-from metadensity.autoregressive import AutoregressiveDensity
-from metadensity.density import IndependentDensity
-from metadensity.models.multiscale import MultiscaleDensity
+from metadensity.densities.independent import IndependentDensity
+from metadensity.densities.multiscale import MultiscaleDensity
+from metadensity.densities.pixelcnn import AutoregressiveDensity
 
 from .subjects import Subject, randomise
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import metadensity
-from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.densities.pixelcnn import AutoregressiveDensity
 
 from .checks_density import agreement
 from .subjects import Subject, arguments

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metadensity import Density, FewShotModel
 from metadensity.adaptation import AdaptiveModel, InnerLoop, adapt
-from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.densities.pixelcnn import AutoregressiveDensity
 from metadensity.models import MODELS
 
 # Arguments that keep a model small, for the constructors that take them, and models that need others.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metadensity.autoregressive import AutoregressiveDensity
+from metadensity.densities.pixelcnn import AutoregressiveDensity
 from metadensity.models import MODELS
 
 from .subjects import NETWORKS, RECIPES, SMALL, Case, Recipe, arguments

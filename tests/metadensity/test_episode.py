@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metadensity import Episode
-from metadensity.episode import require_levels
+from metadensity.checks import require_levels
 
 from .toys import Patterns
 

@@ -16,7 +16,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of these tests' own, so that they neither read nor fill the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks._data.user_cache", lambda: folder)
+        patch.setattr("tasks.data.roots.user_cache", lambda: folder)
         yield folder
 
 
@@ -24,7 +24,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder for one test."""
     folder = tmp_path / "own-cache"
-    monkeypatch.setattr("tasks._data.user_cache", lambda: folder)
+    monkeypatch.setattr("tasks.data.roots.user_cache", lambda: folder)
     return folder
 
 

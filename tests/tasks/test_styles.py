@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks import TASKS
-from tasks._styles import restyled, style
+from tasks.styles import restyled, style
 
 
 def blot(side: int = 31) -> np.ndarray:

@@ -1,0 +1,30 @@
+"""Which evaluations may stand in one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.recording.run_folder import RunFolder
+
+UNITS = "nats/image"
+
+
+def origin(run: RunFolder) -> dict[str, Any]:
+    """Where a model comes from: its run, and of the run's configuration what decides the weights."""
+    config = run.config()
+    kept = {key: config[key] for key in ("task", "model", "training", "seed") if key in config}
+    return {"run": str(run.path), "config": kept}
+
+
+TRAINING_ONLY = ("seed", "data_root", "styles")  # settings of a task that its test pixels do not depend on
+
+
+def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Raise ValueError where two runs were trained on different tasks or pixels: their numbers do not compare."""
+    differ = {key for key in one["task"] if key not in TRAINING_ONLY and one["task"][key] != other["task"].get(key)}
+    if differ:
+        detail = ", ".join(f"{key}: {one['task'][key]!r} and {other['task'].get(key)!r}" for key in sorted(differ))
+        raise ValueError(
+            f"These runs model different pixels ({detail}), so their likelihoods cannot be compared. "
+            "Compare runs with the same task settings."
+        )

@@ -1,0 +1,93 @@
+"""What a training run writes into its folder while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sacred.run import Run
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+import metadensity
+from experiments.recording.flat_configs import flatten
+from experiments.recording.run_folder import WALL_CLOCK, RunFolder, step_of
+from metadensity.files import JsonLines, write_atomically
+from metadensity.training import MetaTrainer
+
+
+class FolderObserver:
+    """Writes metrics and checkpoints of a training run into its folder; sparse scalars go to Sacred as well.
+
+    keep: how many of the newest states stay. The best models that these build on stay with them, so that a run which
+    goes on from any of them has the best model that the run had there.
+    """
+
+    def __init__(self, folder: Path, run: Run | None, provenance: dict[str, Any], keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep={keep}; at least 1 state must stay, or nothing could be resumed.")
+        self.folder, self.run, self.provenance, self.keep = RunFolder(folder), run, provenance, keep
+        self.records = JsonLines(folder / "metrics.jsonl")
+        self.timing = JsonLines(folder / "timing.jsonl")
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        if run is not None:
+            run.info["tensorboard"] = str(folder / "tensorboard")
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Append to the JSON lines and TensorBoard; validation also to Sacred's other observers."""
+        for lines, kept in ((self.records, values.keys() - WALL_CLOCK), (self.timing, values.keys() & WALL_CLOCK)):
+            if kept:
+                lines.append({"step": step, **{name: value for name, value in values.items() if name in kept}})
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+            if self.run is not None and name.startswith("validation/"):
+                self.run.log_scalar(name, value, step)
+
+    def checkpoint(self, trainer: MetaTrainer, best: bool) -> None:
+        """Keep the newest states, and the best averaged model.
+
+        Metrics are on the disk before the state that follows them, so that a chain of runs has no gap.
+        """
+        checkpoints = self.folder.checkpoints
+        if best:
+            path = checkpoints / f"best-{trainer.step:08d}.safetensors"
+            metadensity.save(trainer.averaged_model, path, {**self.provenance, "step": trainer.step})
+            write_atomically(self.folder.best, path.read_bytes())
+        else:
+            self.records.sync()
+            trainer.save_state(checkpoints / f"state-{trainer.step:08d}.safetensors", self.provenance)
+        self._tidy()
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest state kept."""
+        return next(reversed(self.folder.states()), None)
+
+    def settings(self, config: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        """Settings beside final metrics, for TensorBoard's table of runs; no run of its own, as add_hparams makes."""
+        kept = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in flatten(config).items()
+            if value is not None
+        }
+        summaries = hparams(kept, dict.fromkeys(results, 0.0))
+        writer = self.writer._get_file_writer()
+        for summary in summaries:
+            writer.add_summary(summary)
+        for name, value in results.items():
+            self.writer.add_scalar(name, value)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self.writer.close()
+
+    def _tidy(self) -> None:
+        for old in self.folder.states()[: -self.keep]:
+            old.unlink()
+        bests = self.folder.bests()
+        needed = set(bests[-1:])
+        for state in self.folder.states():
+            needed |= set([best for best in bests if step_of(best) <= step_of(state)][-1:])
+        for best in bests:
+            if best not in needed:
+                best.unlink()

@@ -1,0 +1,46 @@
+"""Training that begins from the weights of another model: train attention first, say, and then to adapt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import metadensity
+from experiments.recording.run_folder import RunFolder, runs_root
+from metadensity import FewShotModel
+
+
+def weights_file(source: str | int) -> Path:
+    """The file of a model: by its path, or the best model of a run, by its folder, its number or "latest".
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = Path(str(source))
+    if path.is_file():
+        return path
+    if path.suffix == ".safetensors":
+        raise FileNotFoundError(f"There are no weights at {path}. Give a file of metadensity.save, or a run.")
+    best = RunFolder.find(source).best
+    if not best.is_file():
+        raise FileNotFoundError(f"{best.parent.parent} holds no trained model. Give a finished run in {runs_root()}.")
+    return best
+
+
+def begin_from(model: FewShotModel, path: Path) -> list[str]:
+    """Copy the weights in ``path`` into ``model``, or into its ``base`` where it adapts a model of their kind.
+
+    Returns the names of the parameters that keep their own initial values. Raises as ``metadensity.load``, and
+    ValueError where a weight of the file has no place of its shape in the model.
+    """
+    given = metadensity.load(path).state_dict()
+    own = model.state_dict()
+    prefix = "" if given.keys() <= own.keys() else "base."
+    for name, tensor in given.items():
+        place = own.get(prefix + name)
+        if place is None or place.shape != tensor.shape:
+            raise ValueError(
+                f"initial={str(path)!r} holds {name} of shape {tuple(tensor.shape)}, and this model "
+                f"{'has none' if place is None else f'one of shape {tuple(place.shape)}'}. Begin from a model of the "
+                "same sizes: the same kind, or the one that this kind adapts."
+            )
+    model.load_state_dict({**own, **{prefix + name: tensor for name, tensor in given.items()}})
+    return sorted(name for name, _ in model.named_parameters() if name.removeprefix(prefix) not in given)

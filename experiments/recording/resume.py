@@ -1,0 +1,83 @@
+"""Going on from an earlier run, only where its configuration is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.recording.flat_configs import differences
+from experiments.recording.run_folder import RunFolder, step_of
+from metadensity.files import DamagedFileError, read_header, read_tensors, write_atomically
+
+
+class ChangedConfigError(ValueError):
+    """A resumed run would not be the run it goes on from."""
+
+
+def require_same_config(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    allow: Iterable[str] = (),
+    training_defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise ChangedConfigError, showing every difference, unless the differing settings are all in ``allow``.
+
+    training_defaults: what training an earlier version had no setting for, it did as is now the default.
+    """
+    allowed = set(allow)
+    old = {key: old.get(key) for key in new}
+    if old.get("training") is not None:
+        old["training"] = {**(training_defaults or {}), **old["training"]}
+    changed = {key: values for key, values in differences(old, new).items() if key not in allowed}
+    if changed:
+        lines = "\n".join(f"    {key}: {before!r} -> {after!r}" for key, (before, after) in changed.items())
+        raise ChangedConfigError(
+            f"The configuration differs from the run to resume:\n{lines}\n"
+            f"Give the old values, or name what may change, for example allow=\"['{next(iter(changed))}']\"."
+        )
+
+
+def newest_state(run: RunFolder) -> Path:
+    """The newest state of training in a run that can be read; damaged ones are named and passed over.
+
+    Raises FileNotFoundError where the run has no state at all, DamagedFileError where none can be read.
+    """
+    states = run.states()
+    if not states:
+        raise FileNotFoundError(f"{run.path} has no state to resume from: it ended before its first checkpoint.")
+    problems = []
+    for path in reversed(states):
+        try:
+            read_tensors(path)
+        except DamagedFileError as error:
+            problems.append(str(error))
+            print(f"{error} Trying the one before it.")
+        else:
+            return path
+    raise DamagedFileError(f"No state of {run.path} can be read:\n" + "\n".join(problems))
+
+
+def inherit_best(parent: RunFolder, child: RunFolder, step: int) -> Path | None:
+    """Copy the best model that ``parent`` had at ``step`` to ``child``, so that a run is whole by itself.
+
+    A parent that was killed may hold a better model of a step after the state to go on from: it is no part of the
+    resumed run, which will come by it again. Returns the copy; None where there is none, as nothing had been validated
+    by then, or it is damaged, which is said.
+    """
+    candidates = {step_of(path): path for path in parent.bests()}
+    if not candidates and parent.best.is_file():  # runs of earlier versions keep it under this name alone
+        candidates = {int(read_header(parent.best)["provenance"]["step"]): parent.best}
+    made = max((number for number in candidates if number <= step), default=None)
+    if made is None:
+        return None
+    try:
+        read_tensors(candidates[made])
+    except DamagedFileError as error:
+        print(f"{error} The best model is chosen anew from here on.")
+        return None
+    data = candidates[made].read_bytes()
+    copy = child.checkpoints / f"best-{made:08d}.safetensors"
+    write_atomically(copy, data)
+    write_atomically(child.best, data)
+    return copy

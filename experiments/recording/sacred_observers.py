@@ -1,0 +1,253 @@
+"""Sacred's observers so that a run is never lost: the file record whole at any moment, the others unable to harm it.
+
+Files are the record; SQL, TinyDB and MongoDB are copies of it. ``record_safely`` is applied to the observers of every
+experiment that ``command_line.make_experiment`` makes, whether they come from code or from Sacred's flags
+-F (files), -s (SQL), -t (TinyDB) and -m (MongoDB).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from sacred.observers import FileStorageObserver, MongoObserver, SqlObserver
+from sacred.serializer import flatten
+
+from metadensity.files import JsonLines, write_atomically
+
+PATIENCE = 5.0  # seconds a database may take for one event before the run goes on without it
+
+
+def record_safely(observers: Iterable[Any]) -> list[Any]:
+    """The observers with files written atomically, and all others guarded. Queued observers are refused.
+
+    Raises ValueError for Sacred's QueueObserver round anything: in Sacred 0.8.7 it hangs once a scalar was logged.
+    """
+    found: list[Any] = []
+    for observer in observers:
+        if type(observer).__name__ in ("QueueObserver", "QueuedMongoObserver"):
+            raise ValueError(
+                f"{type(observer).__name__} hangs in Sacred 0.8.7 once a number was logged. Give the observer within "
+                "it: it is guarded against lost connections here."
+            )
+        if type(observer) is FileStorageObserver:
+            found.append(FileRecord.of(observer))
+        elif isinstance(observer, FileStorageObserver | Guarded):
+            found.append(observer)
+        else:
+            found.append(Guarded(observer))
+    return found
+
+
+class FileRecord(FileStorageObserver):
+    """Sacred's file observer with atomic files, strict JSON and scalars appended to ``scalars.jsonl``.
+
+    Sacred's own writes in place, so that a crash or a full disk in the middle leaves no record, and rewrites all of
+    metrics.json at each heartbeat.
+    """
+
+    @classmethod
+    def of(cls, other: FileStorageObserver) -> FileRecord:
+        """One with the settings of Sacred's."""
+        names = ("resource_dir", "source_dir", "template", "priority", "copy_artifacts", "copy_sources")
+        made: FileRecord = cls.create_from(other.basedir, **{name: getattr(other, name) for name in names})
+        return made
+
+    def started_event(self, ex_info: dict[str, Any], *arguments: Any, **event: Any) -> Any:
+        """Begin the record; Sacred's would put its own names of the sources into what the next observer is given."""
+        return super().started_event(dict(ex_info), *arguments, **event)
+
+    def save_json(self, obj: Any, filename: str) -> None:
+        """Write atomically; a number that is not finite, which JSON cannot hold, as null."""
+        text = json.dumps(finite(flatten(obj)), sort_keys=True, indent=2, allow_nan=False)
+        write_atomically(Path(self.dir) / filename, text.encode())
+
+    def log_metrics(self, metrics_by_name: dict[str, dict[str, list[Any]]], info: Any) -> None:
+        """Append what was logged since the last heartbeat."""
+        lines = JsonLines(Path(self.dir) / "scalars.jsonl")
+        for name, found in metrics_by_name.items():
+            for step, value, when in zip(found["steps"], found["values"], found["timestamps"], strict=True):
+                value = finite(flatten(value))
+                lines.append({"name": name, "step": step, "value": value, "time": when.isoformat()})
+
+
+def finite(value: Any) -> Any:
+    """The same for strict JSON."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Guarded:
+    """An observer whose failures are said once and stop nothing.
+
+    Where a connection was lost, each heartbeat tries again, with all that was missed: a server that comes back has the
+    whole run. Its priority is below that of files, whose number the run gets; a database that has that number already
+    gives another one.
+    """
+
+    priority = 0
+
+    def __init__(self, inner: Any, patience: float = PATIENCE) -> None:
+        self.inner, self.patience = inner, patience
+        self.started: dict[str, Any] | None = None  # what to start with, until that succeeded
+        self.pending: dict[str, dict[str, list[Any]]] = {}  # scalars not yet stored
+        self.lost = False
+        self.lock = threading.RLock()  # the last heartbeat may still wait for its server when the run ends
+        if isinstance(inner, MongoObserver):
+            _save_or_raise(inner)
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return type(self.inner).__name__
+
+    def queued_event(self, **event: Any) -> Any:
+        """Note a run that is to be started later (Sacred's flag -q)."""
+        self._try("queue", lambda: self.inner.queued_event(**_copied(event)))
+        return event["_id"]
+
+    def started_event(self, **event: Any) -> Any:
+        """Begin the copy, under the run's number where that is free. Returns the number it was given."""
+        self.started, self.pending = event, {}
+        self._try("start", self._start)
+        return event["_id"]
+
+    def log_metrics(self, metrics_by_name: dict[str, dict[str, list[Any]]], info: Any) -> None:
+        """Store scalars, or keep them for the next time."""
+        for name, found in metrics_by_name.items():
+            kept = self.pending.setdefault(name, {"steps": [], "values": [], "timestamps": []})
+            for key, values in kept.items():
+                values.extend(found[key])
+        # With the heartbeat that follows at once, so that a lost server costs one time-out and not two.
+        self.info = info
+
+    def heartbeat_event(self, **event: Any) -> None:
+        """Store the state of the run, and the scalars that wait."""
+        self._try("heartbeat", lambda: self._beat(event))
+
+    def completed_event(self, **event: Any) -> None:
+        """Store the end of the run."""
+        self._end("completed_event", event)
+
+    def interrupted_event(self, **event: Any) -> None:
+        """Store the end of the run."""
+        self._end("interrupted_event", event)
+
+    def failed_event(self, **event: Any) -> None:
+        """Store the end of the run."""
+        self._end("failed_event", event)
+
+    def resource_event(self, filename: str) -> None:
+        """Store a file that was read."""
+        self._try("resource", lambda: self.inner.resource_event(filename))
+
+    def artifact_event(self, name: str, filename: str, metadata: Any = None, content_type: Any = None) -> None:
+        """Store a file that was made."""
+        self._try("artifact", lambda: self.inner.artifact_event(name, filename, metadata, content_type))
+
+    def join(self) -> None:
+        """Nothing is left to wait for: each event was stored or given up."""
+
+    def _start(self) -> None:
+        if self.started is None:
+            return
+        number = str(self.started["_id"])
+        event = {**self.started, "_id": int(number) if number.isdigit() else self.started["_id"]}
+        try:
+            self.inner.started_event(**_copied(event))
+        except Exception as error:
+            if not type(error).__name__.startswith(("DuplicateKey", "Integrity")):
+                raise
+            if hasattr(self.inner, "session"):
+                self.inner.session.rollback()
+            # MongoDB counts on by itself; SQL takes any text of up to 24 characters.
+            other = None if isinstance(self.inner, MongoObserver) else f"{number}-{uuid.uuid4().hex[:8]}"
+            self.inner.started_event(**_copied({**event, "_id": other}))
+        self.started = None
+
+    def _beat(self, event: dict[str, Any]) -> None:
+        self._start()
+        if self.pending:
+            with contextlib.suppress(NotImplementedError):  # SQL and TinyDB take no scalars
+                self.inner.log_metrics(metrics_by_name=self.pending, info=self.info)
+            self.pending = {}
+        self.inner.heartbeat_event(**self._fitting(event))
+
+    def _end(self, method: str, event: dict[str, Any]) -> None:
+        def end() -> None:
+            self._start()
+            getattr(self.inner, method)(**self._fitting(event))
+
+        self._try("end", end)
+        if self.lost:
+            print(
+                f"{self.name} has no whole record of this run; the run's folder has. Nothing of the run is lost.",
+                file=sys.stderr,
+            )
+
+    def _fitting(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Sacred's SQL table has room for one number as the result; a whole one goes into its ``info``, as JSON."""
+        result = event.get("result")
+        if not isinstance(self.inner, SqlObserver) or isinstance(result, int | float | None):
+            return event
+        info = {**json.loads(self.inner.run.info or "{}"), **event.get("info", {}), "result": finite(flatten(result))}
+        if "info" not in event:  # the last event has none
+            self.inner.run.info = json.dumps(info)
+            return {**event, "result": None}
+        return {**event, "info": info, "result": None}
+
+    def _try(self, what: str, action: Callable[[], None]) -> None:
+        with self.lock:
+            try:
+                with _time_limit(self.inner, self.patience):
+                    action()
+            except Exception as error:
+                if hasattr(self.inner, "session"):
+                    with contextlib.suppress(Exception):
+                        self.inner.session.rollback()
+                if not self.lost:
+                    print(
+                        f"{self.name} failed ({what}: {type(error).__name__}: {str(error)[:200]}). The run goes on, "
+                        "its folder has the record; the next heartbeat tries again.",
+                        file=sys.stderr,
+                    )
+                self.lost = True
+            else:
+                if self.lost:
+                    print(f"{self.name} is back, with all that it missed.", file=sys.stderr)
+                self.lost = False
+
+
+def _copied(event: dict[str, Any]) -> dict[str, Any]:
+    """Observers write into what they are given (the list of sources); a second try needs the first state."""
+    return {**event, "ex_info": dict(event["ex_info"])}
+
+
+def _time_limit(inner: Any, seconds: float) -> contextlib.AbstractContextManager[Any]:
+    if not isinstance(inner, MongoObserver):
+        return contextlib.nullcontext()
+    import pymongo
+
+    return pymongo.timeout(seconds)
+
+
+def _save_or_raise(observer: MongoObserver) -> None:
+    """Let saving raise: Sacred's passes over lost connections in silence, and at the end waits for minutes, then
+    writes a pickle to the temporary folder."""
+
+    def save(attempts: int = 1) -> None:
+        query = {"_id": observer.run_entry["_id"]}
+        observer.runs.update_one(query, {"$set": observer.run_entry}, upsert=True)
+
+    for name in ("save", "final_save"):
+        setattr(observer, name, save)

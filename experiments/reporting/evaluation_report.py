@@ -1,0 +1,167 @@
+"""The parts of an evaluation report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from experiments.reporting.tables import Section, bounds, cost_record, difference_record, interval, likelihood_rows
+from metadensity import Evaluation
+from metadensity.evaluation.support_use import CONTROLS, SupportUse
+from tasks import TaskDistribution
+
+FEW_GROUPS = 20  # below this, say how few: Student's quantile is not yet that of many
+GROUPS = {
+    "omniglot": "alphabet",
+    "hershey": "font",
+    "digits": "digit",
+    "templates": "template",
+    "emoji": "subgroup",
+    "folder": "kind",
+    "mirror": "folder",
+}
+
+
+def evaluation_report(
+    title: str,
+    evaluations: Mapping[str, Evaluation],
+    uses: Mapping[str, SupportUse],
+    optimum: Evaluation | None,
+    task: TaskDistribution,
+    duplicates: str,
+) -> list[Section]:
+    """Likelihood, groups, use of the support and cost; the first model is the subject."""
+    first, *rest = evaluations
+    subject = evaluations[first]
+    headings, rows = likelihood_rows(subject, {name: evaluations[name] for name in rest}, optimum)
+    noun = GROUPS.get(task.name, "group")
+    sections = [
+        Section(title, headings, rows, [*_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)])
+    ]
+    if 1 < subject.rows[-1].groups < subject.rows[-1].classes:
+        sections.append(_groups(first, subject, task, noun))
+    if uses:
+        sections.append(_support_use(uses))
+    sections.append(_cost(evaluations))
+    return sections
+
+
+def _interval_notes(subject: Evaluation, task: TaskDistribution, noun: str) -> list[str]:
+    row = subject.rows[-1]
+    notes = [
+        f"Intervals are over {row.classes} classes: for new ones from the same {noun}s."
+        if 1 < row.groups < row.classes
+        else f"Intervals are over {row.classes} classes."
+    ]
+    if row.classes < FEW_GROUPS:
+        notes.append(_few(row.classes, "class", "classes", task.split))
+    if 1 < row.groups < row.classes:
+        notes.append(
+            f"For new {noun}s, over {row.groups} of them, at {row.shots} shots: "
+            f"{interval(row.group_interval)} nats/image."
+        )
+        if row.groups < FEW_GROUPS:
+            notes.append(_few(row.groups, noun, f"{noun}s", task.split))
+    if row.groups == 1 < row.classes:
+        notes.append(f"1 {task.split} {noun}: nothing can be said about other {noun}s.")
+    return notes
+
+
+def _few(count: int, one: str, several: str, split: str) -> str:
+    if count == 1:
+        return f"1 {split} {one}: there is no interval over {several}."
+    degrees = "1 degree" if count == 2 else f"{count - 1} degrees"
+    return f"{count} {split} {several}: the interval over {several} has {degrees} of freedom."
+
+
+def duplicate_note(evaluation: Evaluation, duplicates: str) -> str:
+    """How many queries looked the same as an image of their support, and what was done about it."""
+    counts = {row.shots: row.identical for row in evaluation.rows if row.identical}
+    if not counts:
+        return "No query has the pixels of an image of its support."
+    said = ", ".join(f"{count} at {shots} shots" for shots, count in counts.items())
+    done = "left out of the scores" if duplicates == "drop" else "different images by their ids, and scored"
+    done = "scored, as duplicates='allow' says" if duplicates == "allow" else done
+    return f"Queries with the pixels of an image of their support: {said}; {done}."
+
+
+def _groups(name: str, subject: Evaluation, task: TaskDistribution, noun: str) -> Section:
+    shots = [row.shots for row in subject.rows]
+    by_group: dict[int, dict[int, Any]] = {}
+    for row in subject.by_group():
+        by_group.setdefault(row.group, {})[row.shots] = row
+    rows = []
+    for group, found in by_group.items():
+        any_row = next(iter(found.values()))
+        means = [f"{found[s].nats_per_image:.2f}" if s in found else "" for s in shots]
+        rows.append([task.group_names[group], str(any_row.classes), str(any_row.images), *means])
+    last = subject.rows[-1]
+    rows.append([f"95 % over {noun}s", "", "", *(interval(row.group_interval) for row in subject.rows)])
+    headings = [noun, "classes", "images", *(f"{s} shot" if s == 1 else f"{s} shots" for s in shots)]
+    return Section(f"By {noun}, {name}, nats/image ({last.groups} {noun}s)", headings, rows)
+
+
+def group_records(evaluations: Mapping[str, Evaluation], task: TaskDistribution) -> list[dict[str, Any]]:
+    """Plain records, one for each model, group and number of shots."""
+    found = []
+    for name, evaluation in evaluations.items():
+        for row in evaluation.by_group():
+            record = asdict(row)
+            low, high = bounds(record.pop("interval"))
+            record |= {"group": task.group_names[row.group], "interval_low": low, "interval_high": high}
+            found.append({"model": name, **record})
+    return found
+
+
+def _support_use(uses: Mapping[str, SupportUse]) -> Section:
+    shots = next(iter(uses.values())).shots
+    headings = ["model", "true support"]
+    for control in CONTROLS:
+        headings += [control, "difference, 95 %"]
+    rows = []
+    for name, use in uses.items():
+        cells = [name, f"{use.nats_per_image:.2f}"]
+        for control in CONTROLS:
+            found = use.controls.get(control)
+            if found is None:
+                cells += ["", ""]
+            else:
+                cells += [f"{found.nats_per_image:.2f}", interval(found.difference.interval, 3)]
+        rows.append(cells)
+    title = f"Use of the support at {shots} shots, nats/image; differences to the true support, in pairs"
+    return Section(title, headings, rows, [f"{name} {use.verdict}." for name, use in uses.items()])
+
+
+def support_record(use: SupportUse) -> dict[str, Any]:
+    """The use of the support as JSON values."""
+    return {
+        "shots": use.shots,
+        "nats_per_image": use.nats_per_image,
+        "uses_support": use.uses_support,
+        "verdict": use.verdict,
+        "controls": {
+            name: {"nats_per_image": control.nats_per_image, **difference_record(control.difference)}
+            for name, control in use.controls.items()
+        },
+    }
+
+
+def _cost(evaluations: Mapping[str, Evaluation]) -> Section:
+    headings = ["model", "parameters", "seconds", "images/s", "peak memory, MiB", "device", "threads"]
+    rows = []
+    for name, evaluation in evaluations.items():
+        cost = cost_record(evaluation.cost)
+        rows.append(
+            [
+                name,
+                f"{cost['parameters']:,}",
+                f"{cost['seconds']:.2f}",
+                f"{cost['images_per_second']:,.0f}",
+                f"{cost['peak_memory'] / 2**20:,.0f}",
+                cost["device"],
+                str(cost["threads"]),
+            ]
+        )
+    note = "Peak memory is torch's own on CUDA; elsewhere that of the process so far, training of baselines included."
+    return Section("Cost of scoring, over all numbers of shots", headings, rows, [note])

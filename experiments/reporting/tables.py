@@ -1,0 +1,142 @@
+"""Tables: for the eye, for a document, for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from metadensity import Evaluation
+from metadensity.evaluation.comparison import Difference, paired_difference
+from metadensity.evaluation.cost import Cost
+
+HEADINGS = ("shots", "nats/dim", "bits/dim", "nats/image", "95 % interval")
+
+
+@dataclass
+class Section:
+    """A part of a report: a title, a table, and lines to read with it."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def plain(self) -> str:
+        """For the terminal."""
+        return "\n".join([self.title, "", plain(self.headings, self.rows), "", *self.notes]).rstrip() + "\n"
+
+    def markdown(self) -> str:
+        """For a document."""
+        notes = "".join(f"\n{note}\n" for note in self.notes)
+        return f"{self.title}\n\n{markdown(self.headings, self.rows)}{notes}"
+
+
+def likelihood_rows(
+    evaluation: Evaluation, others: Mapping[str, Evaluation] | None = None, optimum: Evaluation | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: one row for each number of shots, the others' nats/image beside it.
+
+    Where the optimum is known, it and the gap to it follow, the gap with the interval of the paired difference.
+    """
+    others = others or {}
+    headings = [*HEADINGS, *others]
+    if optimum is not None:
+        headings += ["optimum", "gap to optimum", "gap, 95 %"]
+    cells = []
+    for row in evaluation.rows:
+        cells.append(
+            [
+                str(row.shots),
+                f"{row.nats_per_dim:.4f}",
+                f"{row.bits_per_dim:.4f}",
+                f"{row.nats_per_image:.2f}",
+                interval(row.interval),
+                *(f"{other.row(row.shots).nats_per_image:.2f}" for other in others.values()),
+            ]
+        )
+        if optimum is not None:
+            gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
+            best = optimum.row(row.shots).nats_per_image
+            cells[-1] += [f"{best:.2f}", f"{gap.mean:.2f} ({gap.mean / best:.1%})", interval(gap.interval)]
+    return headings, cells
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
+    """``low to high``, or "none" where one cluster gives no interval."""
+    if bounds is None or not all(map(math.isfinite, bounds)):
+        return "none"
+    return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
+
+
+def plain(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in columns."""
+    widths = [max(len(line[i]) for line in (headings, *rows)) for i in range(len(headings))]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [headings, ["---:"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def comma_separated(evaluations: Mapping[str, Evaluation], optimum: Evaluation | None = None) -> str:
+    """CSV with one line for each model and number of shots; the cost is that of the model over all of them."""
+    text = io.StringIO()
+    writer: Any = None
+    for record in records(evaluations, optimum):
+        record |= cost_record(evaluations[record["model"]].cost)
+        if writer is None:
+            writer = csv.DictWriter(text, list(record), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(record)
+    return text.getvalue()
+
+
+def records(evaluations: Mapping[str, Evaluation], optimum: Evaluation | None = None) -> list[dict[str, Any]]:
+    """Plain records, one for each model and number of shots; an infinite interval is None."""
+    found = []
+    for name, evaluation in evaluations.items():
+        for row in evaluation.rows:
+            record = asdict(row)
+            low, high = bounds(record.pop("interval"))
+            group_low, group_high = bounds(record.pop("group_interval"))
+            record |= {"interval_low": low, "interval_high": high}
+            record |= {"group_interval_low": group_low, "group_interval_high": group_high}
+            if optimum is not None:
+                gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
+                low, high = bounds(gap.interval)
+                best = optimum.row(row.shots).nats_per_image
+                record |= {"optimum": best, "gap": gap.mean, "gap_low": low, "gap_high": high}
+            found.append({"model": name, **record})
+    return found
+
+
+def difference_record(found: Difference) -> dict[str, Any]:
+    """A paired difference as JSON values."""
+    record = asdict(found)
+    low, high = bounds(record.pop("interval"))
+    group_low, group_high = bounds(record.pop("group_interval"))
+    return {
+        **record,
+        "interval_low": low,
+        "interval_high": high,
+        "group_interval_low": group_low,
+        "group_interval_high": group_high,
+    }
+
+
+def cost_record(cost: Cost | None) -> dict[str, Any]:
+    """A cost as JSON values."""
+    return {} if cost is None else {**asdict(cost), "images_per_second": cost.images_per_second}
+
+
+def bounds(given: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """The bounds of an interval, None for none."""
+    low, high = given or (math.inf, math.inf)
+    return (low if math.isfinite(low) else None), (high if math.isfinite(high) else None)

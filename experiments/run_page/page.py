@@ -1,0 +1,156 @@
+"""A run as one HTML file: the notebook ``report.ipynb``, executed by papermill, written by nbconvert."""
+
+from __future__ import annotations
+
+import html
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments import evaluate, memorisation
+from experiments.recording.lineage import read
+from experiments.recording.run_folder import RunFolder
+from experiments.recording.sacred_observers import FileRecord
+from experiments.run_page.parts import newest_report
+from metadensity.files import write_atomically
+
+TEMPLATE = Path(__file__).with_name("report.ipynb")
+LIMIT = 100  # episodes of an evaluation, classes of a memorisation check, that are made for the page
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 0 auto;
+  padding: 1.5rem; }
+h1 { font-size: 1.6rem; margin: 0 0 1rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .87rem; }
+th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #e4e4e4; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+th { font-weight: 600; } img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
+p { margin: .4rem 0; } .missing { color: #666; } details summary { cursor: pointer; }
+a.anchor-link { display: none; }
+"""
+
+
+class ReportError(RuntimeError):
+    """A page that could not be made."""
+
+
+def write_report(
+    run: str | Path,
+    output: str | Path | None = None,
+    make: bool = True,
+    say: Callable[[str], None] = print,
+    device: str = "cpu",
+) -> Path:
+    """Write the page of a training run, by default ``report.html`` in its folder. Returns its path.
+
+    make: evaluate the run and check it for memorisation first, on up to ``LIMIT`` classes, where that was not done for
+    its best model; these are runs of their own beside it.
+
+    Raises FileNotFoundError where there is no such run, ReportError where it is no training run or a part fails.
+    """
+    folder = RunFolder.find(str(run))
+    known = read(folder.path)
+    if known is not None and known.kind not in ("trained", "resumed"):
+        parents = ", ".join(parent.run for parent in known.parents)
+        raise ReportError(f"Run {folder.path.name} trained nothing ({known.kind}). Give the run it used: {parents}.")
+    if not folder.best.is_file():
+        raise ReportError(f"{folder.path} has no best model yet: it was not validated, so there is nothing to report.")
+    if make:
+        _make_missing(folder, say, device)
+    output = Path(output) if output is not None else folder.path / "report.html"
+    body = _executed(folder)
+    title = html.escape(f"Run {folder.path.name}: {_title(folder)}")
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
+    )
+    write_atomically(output, page.encode())
+    return output
+
+
+def _title(folder: RunFolder) -> str:
+    config = folder.config()
+    return f"{config['model']['name']} on {config['task']['name']}"
+
+
+def _make_missing(folder: RunFolder, say: Callable[[str], None], device: str) -> None:
+    """Evaluate and check for memorisation, where that was not done for the best model."""
+    config = folder.config()
+    shots = sorted({0, 1, *config["training"]["shots"]})
+    most = max(1, min(4, max(shots)))
+    common: dict[str, Any] = {"run": str(folder.path), "progress": False, "device": device}
+    wanted: list[tuple[Any, str, str, dict[str, Any]]] = [
+        (evaluate.experiment, "evaluated", "evaluation.json", {"shots": shots, "limit": LIMIT, "baselines": False}),
+        (memorisation.experiment, "memorisation", "memorisation.json", {"shots": most, "classes": LIMIT}),
+    ]
+    for experiment, kind, file, settings in wanted:
+        if newest_report(folder, kind, file)[0] is not None:
+            continue
+        say(f"Run {folder.path.name} was not {'evaluated' if kind == 'evaluated' else 'checked for memorisation'} yet.")
+        before = list(experiment.observers)
+        experiment.observers[:] = [FileRecord(str(folder.path.resolve().parent))]
+        try:
+            experiment.run(config_updates={**common, **settings}, options={"--loglevel": "WARNING"})
+        except Exception as error:
+            say(f"That failed, and the page says so: {error}")
+        finally:
+            experiment.observers[:] = before
+
+
+def _executed(folder: RunFolder) -> str:
+    """The body of the page: the outputs of the notebook, and its headings."""
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    with warnings.catch_warnings():  # of Jupyter's packages among themselves
+        warnings.simplefilter("ignore")
+        import papermill
+        from jupyter_client.manager import AsyncKernelManager
+        from nbconvert import HTMLExporter
+        from papermill.exceptions import PapermillExecutionError
+
+        class Local(AsyncKernelManager):
+            """A kernel reached through files, not through ports that others on the machine could read."""
+
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**{**options, "transport": "ipc"})
+
+        with tempfile.TemporaryDirectory() as scratch:
+            done = Path(scratch) / "report.ipynb"
+            path = os.environ.get("PYTHONPATH")
+            root = str(Path(__file__).resolve().parents[1])
+            os.environ["PYTHONPATH"] = root if not path else os.pathsep.join((root, path))
+            try:
+                notebook = papermill.execute_notebook(
+                    str(TEMPLATE),
+                    str(done),
+                    parameters={"run": str(folder.path.resolve())},
+                    kernel_name="python3",
+                    progress_bar=False,
+                    log_output=False,
+                    kernel_manager_class=Local,
+                    cwd=scratch,
+                )
+            except PapermillExecutionError as error:
+                raise ReportError(
+                    f"The page of {folder.path} could not be made: {error.ename}: {error.evalue}"
+                ) from error
+            finally:
+                if path is None:
+                    del os.environ["PYTHONPATH"]
+                else:
+                    os.environ["PYTHONPATH"] = path
+        for cell in notebook.cells:
+            if cell.cell_type == "code":  # neither warnings nor progress bars
+                cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+        # The cell of parameters that papermill adds has a random id; without it the page is a function of the run.
+        notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown" or cell.outputs]
+        exporter = HTMLExporter(
+            template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
+        )
+        body, _ = exporter.from_notebook_node(notebook)
+    return str(body)

@@ -1,0 +1,254 @@
+"""The parts of a run's page, each a piece of HTML that needs no other file: ``experiments/templates/report.ipynb``.
+
+A part whose numbers were never made says so, with the command that makes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from IPython.display import HTML
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.memorisation import HEADINGS
+from experiments.recording import lineage
+from experiments.recording.flat_configs import flatten
+from experiments.recording.run_folder import RunFolder
+from experiments.recording.run_table import read_run
+from metadensity.files import JsonLines
+
+
+class Page:
+    """The parts of the page of one run.
+
+    run: the folder of a training run. Raises FileNotFoundError as ``RunFolder`` does.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self.run = RunFolder(run)
+        self.record = read_run(self.run.path)
+        self.name = self.run.path.name
+
+    def summary(self) -> HTML:
+        """What the run is, how it ended, what it came from."""
+        record, config = self.record, self.record.config
+        rows = [
+            ["model", str(config.get("model.name", ""))],
+            ["task", str(config.get("task.name", ""))],
+            ["status", record.status + (f" ({record.problem})" if record.problem else "")],
+            ["started", f"{record.started} UTC"],
+            ["steps", f"{record.metrics.get('steps', record.metrics.get('step', 0)):.0f}"],
+        ]
+        if "parameters" in record.metrics:
+            rows.append(["parameters", f"{record.metrics['parameters']:,.0f}"])
+        if record.lineage:
+            rows.append(["lineage", lineage.summary(record.lineage)])
+            rows.append(["episodes", f"sha256 {record.lineage.get('episodes_sha256')}"])
+        if self.run.best.is_file():
+            provenance = self.run.model().provenance
+            rows.append(["best model", f"step {provenance['step']}, weights sha256 {provenance['weights_sha256']}"])
+        return HTML(table(["", ""], rows))
+
+    def config(self) -> HTML:
+        """Every setting."""
+        rows = [[key, json.dumps(value)] for key, value in sorted(flatten(self.run.config()).items())]
+        return HTML(table(["setting", "value"], rows))
+
+    def curves(self) -> HTML:
+        """Training and validation over the whole chain of runs that this one went on from."""
+        curve = lineage.curve(self.run)
+        if curve.empty:
+            return note("This run recorded no numbers.")
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        if "train/nats_per_dim" in curve:
+            found = curve[["step", "train/nats_per_dim"]].dropna()
+            left.plot(found["step"], found["train/nats_per_dim"], linewidth=0.8, color="0.5", label="training")
+        prefix = "validation/nats_per_dim_"
+        names = [name for name in curve.columns if name.startswith(prefix)]
+        for name in sorted(names, key=lambda name: int(name.removeprefix(prefix).split("_")[0])):
+            found = curve[["step", name]].dropna()
+            label = f"validation, {name.removeprefix(prefix).replace('_', ' ')}"
+            left.plot(found["step"], found[name], marker="o", markersize=2.5, linewidth=1, label=label)
+        left.set(xlabel="step", ylabel="nats/dim")
+        left.legend(fontsize=7)
+        for name, label in (("train/gradient_norm", "gradient norm"), ("train/learning_rate", "learning rate")):
+            if name in curve:
+                found = curve[["step", name]].dropna()
+                right.plot(found["step"], found[name], linewidth=0.9, label=label)
+        right.set(xlabel="step", yscale="log")
+        right.legend(fontsize=7)
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+        for _, began in lineage.chain(self.run)[1:]:
+            left.axvline(began, color="0.7", linestyle=":", linewidth=0.8)
+        text = "" if len(lineage.chain(self.run)) == 1 else paragraph("Dotted: where a run went on from another.")
+        return HTML(drawn(figure, "Curves of training and validation") + text)
+
+    def likelihood(self) -> HTML:
+        """The newest evaluation of this run's best model: nats with 95 % intervals."""
+        report, folder = self._newest("evaluated", "evaluation.json")
+        if report is None or folder is None:
+            return note(f"Not evaluated. Evaluate it: python -m experiments.evaluate with run={self.name}")
+        models = list(dict.fromkeys(row["model"] for row in report["rows"]))
+        subject, others = models[0], models[1:]
+        by = {(row["model"], row["shots"]): row for row in report["rows"]}
+        headings = ["shots", "nats/dim", "bits/dim", "nats/image", "95 % interval", *others]
+        rows = []
+        for model, shots in by:
+            if model == subject:
+                row = by[model, shots]
+                cells = [str(shots), f"{row['nats_per_dim']:.4f}", f"{row['bits_per_dim']:.4f}"]
+                cells += [f"{row['nats_per_image']:.2f}", _interval(row["interval_low"], row["interval_high"])]
+                rows.append(cells + [f"{by[other, shots]['nats_per_image']:.2f}" for other in others])
+        first = next(iter(by.values()))
+        said = (
+            f"Run {folder.name}: {first['images']} images of {first['classes']} classes, split {report['split']}, "
+            f"episodes sha256 {report['episodes_sha256'][:16]}. Intervals are over classes."
+        )
+        used = report.get("support_use", {}).get(subject)
+        verdict = paragraph(f"{subject} {used['verdict']}.") if used else ""
+        plot = folder / "evaluation.png"
+        return HTML(
+            table(headings, rows) + paragraph(said) + verdict + (picture(plot, "Shot curve") if plot.is_file() else "")
+        )
+
+    def samples(self) -> HTML:
+        """Support beside samples: of validation classes from training, and of the newest run that sampled this one."""
+        found = []
+        own = self.run.path / "samples" / "validation.png"
+        if own.is_file():
+            text = "Validation classes, drawn when training ended: supports, a line, samples."
+            found.append(picture(own, "Supports beside samples, validation classes") + paragraph(text))
+        for run in lineage.descendants(self.run, ["sampled"])[-1:]:
+            if (run.path / "samples.png").is_file():
+                split = run.config().get("split", "")
+                text = f"Run {run.path.name}, {split} classes: supports, a line, samples."
+                found.append(picture(run.path / "samples.png", f"Supports beside samples, {split}") + paragraph(text))
+        return HTML("".join(found)) if found else note(f"No samples: python -m experiments.sample with run={self.name}")
+
+    def attention(self) -> HTML:
+        """Where the query looks in its supports."""
+        path = self.run.path / "samples" / "attention.png"
+        if not path.is_file():
+            return note(f"{self.record.config.get('model.name')} has no attention over its supports.")
+        text = (
+            "A validation image, a line, its supports; red (in colour: bright, the rest dark) where the image looks "
+            "while it is scored, on average over its ink, which in grey or colour is what differs from its median "
+            "level. The strongest mark of a row is its largest weight."
+        )
+        return HTML(picture(path, "Attention of a query over its supports") + paragraph(text))
+
+    def memorisation(self) -> HTML:
+        """Whether samples copy the support."""
+        report, folder = self._newest("memorisation", "memorisation.json")
+        if report is None or folder is None:
+            return note(f"Not checked: python -m experiments.memorisation with run={self.name}")
+        rows = []
+        for name, count in (("support", report["shots"]), ("unseen", report["unseen_images"])):
+            test = report["tests"][name]
+            rows.append(
+                [
+                    f"{count} {'supports' if name == 'support' else 'unseen images'}",
+                    f"{test['sample_distance']:.4f}",
+                    f"{test['heldout_distance']:.4f}",
+                    f"{100 * test['sample_copies']:.1f} %",
+                    f"{test['auc']:.3f}",
+                    _interval(test["interval"][0], test["interval"][1], 3),
+                    f"{test['p_value']:.4f}",
+                ]
+            )
+        said = f"Run {folder.name}, split {report['split']}, {report['shots']} shots. {report['verdict']}"
+        found = table(HEADINGS, rows) + paragraph(said)
+        if (folder / "memorisation.png").is_file():
+            name = "Closest pairs of support and sample, of support and held-out"
+            found += picture(folder / "memorisation.png", name)
+            found += paragraph("Left: the closest pairs (support, sample). Right: those of (support, held-out image).")
+        return HTML(found)
+
+    def cost(self) -> HTML:
+        """Time and size of training, over the chain, and of scoring."""
+        rows = []
+        for link, began in lineage.chain(self.run):
+            record = read_run(link.path)
+            speeds = [
+                line["train/images_per_second"]
+                for line in JsonLines(link.path / "timing.jsonl").read()
+                if "train/images_per_second" in line
+            ]
+            speed = f"{sorted(speeds)[len(speeds) // 2]:,.0f}" if speeds else ""
+            last = record.metrics.get("steps", record.metrics.get("step", 0))
+            seconds = "" if record.seconds is None else f"{record.seconds:.0f}"
+            device = str(record.config.get("training.device", ""))
+            rows.append([f"training, run {link.path.name}", f"{began:.0f} to {last:.0f}", seconds, speed, device, ""])
+        report, _ = self._newest("evaluated", "evaluation.json")
+        for name, cost in (report or {}).get("cost", {}).items():
+            if cost:
+                memory = f"{cost['peak_memory'] / 2**20:,.0f}"
+                speed = f"{cost['images_per_second']:,.0f}"
+                rows.append([f"scoring, {name}", "", f"{cost['seconds']:.1f}", speed, str(cost["device"]), memory])
+        headings = ["", "steps", "seconds", "images/s (training: median)", "device", "peak memory, MiB"]
+        return HTML(table(headings, rows))
+
+    def _newest(self, kind: str, file: str) -> tuple[dict[str, Any] | None, Path | None]:
+        """The newest report of a kind on the model that is now this run's best."""
+        return newest_report(self.run, kind, file)
+
+
+def newest_report(run: RunFolder, kind: str, file: str) -> tuple[dict[str, Any] | None, Path | None]:
+    """The newest report of ``kind`` whose subject is the model that is now ``run``'s best, and its folder."""
+    weights = run.model().provenance["weights_sha256"] if run.best.is_file() else None
+    for found in reversed(lineage.descendants(run, [kind])):
+        path = found.path / file
+        if path.is_file():
+            report: dict[str, Any] = json.loads(path.read_text())
+            if report.get("weights_sha256") == weights:
+                return report, found.path
+    return None, None
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table; all text is escaped."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    first = f"<thead><tr>{head}</tr></thead>" if any(headings) else ""
+    return f'<div class="wide"><table>{first}<tbody>{body}</tbody></table></div>'
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of escaped text."""
+    return f"<p>{html.escape(text)}</p>"
+
+
+def note(text: str) -> HTML:
+    """A part that is not there, and how to get it."""
+    return HTML(f'<p class="missing">{html.escape(text)}</p>')
+
+
+def drawn(figure: Figure, name: str) -> str:
+    """A figure within the page."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=130)
+    return _embedded(data.getvalue(), name)
+
+
+def picture(path: Path, name: str) -> str:
+    """A PNG file within the page."""
+    return _embedded(path.read_bytes(), name)
+
+
+def _embedded(data: bytes, name: str) -> str:
+    encoded = base64.b64encode(data).decode()
+    return f'<img alt="{html.escape(name, quote=True)}" src="data:image/png;base64,{encoded}">'
+
+
+def _interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    return "none" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"

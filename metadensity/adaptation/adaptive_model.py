@@ -1,0 +1,57 @@
+"""What models that adapt have in common: a base model, an inner loss and an inner loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from metadensity.adaptation.adapted_density import adapted_density
+from metadensity.adaptation.inner_loop import InnerLoop, Loss, adapted_parameters
+from metadensity.adaptation.reptile import reptile_parameters
+from metadensity.density import Density
+from metadensity.model import FewShotModel
+
+
+class AdaptiveModel(FewShotModel):
+    """A model whose density is that of ``base`` with each task's own parameters, found by the inner loop.
+
+    base: the model that adapts. inner_loss: see ``metadensity.adaptation.losses``. loop: how it adapts; may be replaced
+    at any time, for example to change the chunk: ``model.loop = dataclasses.replace(model.loop, chunk=4)``.
+    Without supports there is no step: the density is that of ``base``.
+    """
+
+    base: FewShotModel
+    inner_loss: Loss
+    loop: InnerLoop
+    reptile: bool = False
+
+    def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
+        super().__init__(event_shape, levels, **options)
+
+    def step_sizes(self) -> Mapping[str, Tensor] | None:
+        """Learned step sizes by name of the base's parameter; None where ``loop.step_size`` is that of all."""
+        return None
+
+    def condition(self, support: Tensor) -> Density:
+        """Adapt the base to each task's support."""
+        if not support.numel() or not self.loop.steps:
+            return self.base.condition(support)
+        parameters = adapted_parameters(self.base, support, self.loop, self.inner_loss, self.step_sizes())
+        if self.reptile:
+            parameters = reptile_parameters(dict(self.base.named_parameters()), parameters)
+        return adapted_density(self.base, parameters, support, self.loop)
+
+
+def layer_pattern(first: int, last: int) -> str:
+    """A pattern for ``adapts`` that names layers ``first`` to ``last - 1`` of the network, counted from 0."""
+    return rf"^network\.layers\.({'|'.join(map(str, range(first, last)))})\."
+
+
+def require_feature_layer(feature_layer: int | None, layers: int) -> int:
+    """The layer L of a learned inner loss: the middle one for None. Raises ValueError where there is no such layer."""
+    chosen = layers // 2 if feature_layer is None else feature_layer
+    if not isinstance(chosen, int) or not 1 <= chosen <= layers:
+        raise ValueError(f"feature_layer={feature_layer!r}; name a layer from 1 to {layers}, or None for the middle.")
+    return chosen

@@ -1,0 +1,175 @@
+"""Fine-tuning a trained model on the support at test time: the plain baseline for everything that learns to adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from metadensity.adaptation.adapted_density import adapted_density
+from metadensity.adaptation.functional import Bound, Tensors, adapting_names, over_tasks
+from metadensity.adaptation.inner_loop import InnerLoop
+from metadensity.adaptation.losses import support_nll
+from metadensity.density import Density
+from metadensity.model import FewShotModel
+
+# Parameters through which our networks read their support: encoders, attention, and where they enter the layers.
+CONDITIONING = r"^encoder\.|^patches\.|\.contexts\.|\.read\.|\.attention\."
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How a model is fine-tuned on each task's support, with Adam on the NLL of each support image given the others.
+
+    steps: the most there may be. learning_rate: of Adam.
+    tunes: a regular expression over parameter names ("": all; ``CONDITIONING``: what reads the support).
+    early_stopping: the number of steps of each task is the one with the best NLL of held-out support images, and then
+        taken on all of its support. Of up to ``few`` supports each is held out in turn (leave-one-out); of more, the
+        last quarter at once. A single support cannot tell when to stop: no step is taken. False: all ``steps``.
+    patience: give up after so many steps in which no task got better on what is held out.
+    way, chunk: how tasks are computed together, as in ``InnerLoop``.
+    """
+
+    steps: int = 50
+    learning_rate: float = 1e-3
+    tunes: str = ""
+    early_stopping: bool = True
+    few: int = 4
+    patience: int = 10
+    way: str = "auto"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "few", "patience"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r}; it must be a whole number of at least 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={self.learning_rate!r}; it must be a positive number.")
+        self.loop()
+
+    def loop(self) -> InnerLoop:
+        """How tasks are computed together."""
+        return InnerLoop(adapts=self.tunes, way=self.way, chunk=self.chunk)
+
+
+def fine_tune(model: FewShotModel, support: Tensor, settings: FineTuning | None = None) -> Density:
+    """The density of ``model`` given ``support``, after fine-tuning its parameters on it, each task on its own.
+
+    support: ``(S, tasks, C, *space)``, integers in [0, levels). With no supports this is ``model(support)``.
+    The model itself stays as it is, and no gradients lead back to it. Tasks do not see one another: a task's result is
+    the same in any batch (Adam works on each number by itself).
+
+    Raises as ``model(support)`` does, and ValueError where ``settings.tunes`` matches no parameter.
+    """
+    settings = FineTuning() if settings is None else settings
+    model.check_support(support)
+    adapting_names(model, settings.tunes)
+    if not support.numel():
+        return model.condition(support)
+    budget = best_steps(model, support, settings)
+    return _tuned(model, support, settings, budget)
+
+
+class FineTuned(FewShotModel):
+    """A trained model that is fine-tuned on every support it is given: what ``evaluate`` and others take as a model.
+
+    ``condition`` is ``fine_tune``. Not listed in MODELS: the weights are the model's own, and are saved with it.
+    """
+
+    def __init__(self, model: FewShotModel, settings: FineTuning | None = None) -> None:
+        super().__init__(model.event_shape, model.levels)
+        self.model = model
+        self.settings = FineTuning() if settings is None else settings
+        adapting_names(model, self.settings.tunes)
+
+    def condition(self, support: Tensor) -> Density:
+        """The density after fine-tuning on the support."""
+        return fine_tune(self.model, support, self.settings)
+
+
+def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Tensor:
+    """The number of steps for each task, ``(tasks,)`` int64, by what is held out of its support; see ``FineTuning``."""
+    shots, tasks = support.shape[:2]
+    if not settings.early_stopping:
+        return torch.full((tasks,), settings.steps, device=support.device)
+    if shots == 1:
+        return torch.zeros(tasks, dtype=torch.long, device=support.device)
+    if shots <= settings.few:
+        held = [slice(one, one + 1) for one in range(shots)]
+    else:
+        held = [slice(shots - max(1, shots // 4), shots)]
+    # The folds of a task are trained as tasks of their own: (shots, folds * tasks, C, *space), tasks fastest.
+    train = torch.cat([torch.cat([support[: part.start], support[part.stop :]]) for part in held], 1)
+    test = torch.cat([support[part] for part in held], 1)
+    curve: list[Tensor] = []
+    best = torch.full((tasks,), float("inf"), dtype=torch.float64, device=support.device)
+    since = 0
+
+    def watch(own: Tensors) -> bool:
+        nonlocal best, since
+        with torch.no_grad():
+            terms = adapted_density(model, own, train, settings.loop()).pixel_log_prob(test)
+        nll = -terms.double().transpose(0, 1).flatten(1).mean(1)
+        curve.append(nll.unflatten(0, (len(held), tasks)).mean(0))
+        since = 0 if bool((curve[-1] < best).any()) else since + 1
+        best = torch.minimum(best, curve[-1])
+        return since < settings.patience
+
+    _descend(model, train, settings, watch, settings.steps)
+    return torch.stack(curve).argmin(0)
+
+
+def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: Tensor) -> Density:
+    """The density after ``budget`` steps of each task, ``(tasks,)``, on all of its support."""
+    kept: Tensors = {}
+    step = -1
+
+    def watch(own: Tensors) -> bool:
+        nonlocal step
+        step += 1
+        for name, tensor in own.items():
+            now = (budget >= step).view(-1, *[1] * (tensor.ndim - 1))
+            kept[name] = torch.where(now, tensor.detach(), kept[name]) if step else tensor.detach().clone()
+        return True
+
+    _descend(model, support, settings, watch, int(budget.max()))
+    return adapted_density(model, kept, support, settings.loop())
+
+
+def _descend(
+    model: FewShotModel, support: Tensor, settings: FineTuning, watch: Callable[[Tensors], bool], steps: int
+) -> None:
+    """Adam on every task's own copy of the parameters; ``watch`` sees them before each step and after the last.
+
+    It ends early where ``watch`` says False.
+    """
+    loop, bound = settings.loop(), Bound(model, support_nll)
+    shared = {name: tensor.detach() for name, tensor in bound.tensors().items()}
+    names = adapting_names(model, settings.tunes)
+    tasks, vectorised = support.shape[1], loop.vectorised(model, len(support))
+    own = {name: shared[f"model.{name}"].expand(tasks, *shared[f"model.{name}"].shape).clone() for name in names}
+    gradients = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+    optimizer = torch.optim.Adam([tensor.requires_grad_() for tensor in own.values()], lr=settings.learning_rate)
+    for name, tensor in own.items():
+        tensor.grad = gradients[name]
+
+    def loss(own: Tensors, support: Tensor) -> Tensor:
+        mine = {f"model.{name}": tensor for name, tensor in own.items()}
+        return bound.call({**shared, **mine}, support.unsqueeze(1))
+
+    for _ in range(steps):
+        if not watch(own):
+            return
+        for chunk in loop.chunks(tasks, vectorised):
+            part = {name: tensor[chunk].detach().requires_grad_() for name, tensor in own.items()}
+            with torch.enable_grad(), torch.autocast(support.device.type, enabled=False):
+                total = over_tasks(loss, vectorised, part, support[:, chunk].transpose(0, 1)).sum()
+                found = torch.autograd.grad(total, list(part.values()), allow_unused=True)
+            for name, gradient in zip(own, found, strict=True):
+                gradients[name][chunk] = 0 if gradient is None else gradient
+        optimizer.step()
+    watch(own)

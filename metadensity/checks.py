@@ -1,0 +1,72 @@
+"""What pixels, sizes and temperatures must be. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def is_whole(number: Any) -> bool:
+    """Whether this is an integer of Python's or numpy's."""
+    return isinstance(number, Integral)
+
+
+def require_sizes(**sizes: Any) -> None:
+    """Raise ValueError unless every size of a network is a whole number of at least 1."""
+    for name, size in sizes.items():
+        if not is_whole(size) or size < 1:
+            raise ValueError(f"{name}={size!r}; it must be a whole number of at least 1.")
+
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def require_integer_pixels(name: str, pixels: Any) -> None:
+    """Raise TypeError unless ``pixels`` is a tensor of an integer dtype."""
+    if not isinstance(pixels, Tensor) or pixels.dtype not in _INTEGERS:
+        given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise TypeError(
+            f"{name} holds {given}; pixels are integers in [0, levels), for example torch.uint8. "
+            "Binarise or quantise the images first."
+        )
+
+
+def require_levels(name: str, pixels: Tensor, levels: int) -> None:
+    """Raise ValueError unless every pixel lies in ``[0, levels)``.
+
+    While a CUDA graph is recorded nothing is known of the pixels, and nothing is asked.
+    """
+    if pixels.numel() == 0 or (pixels.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    low, high = (int(bound) for bound in torch.aminmax(pixels))
+    if low < 0 or high >= levels:
+        more = "" if low < 0 else f", or build the model with levels={high + 1}"
+        raise ValueError(
+            f"{name} holds pixels from {low} to {high}; with levels={levels} they must lie in [0, {levels - 1}]. "
+            f"Rescale the pixels{more}."
+        )
+
+
+def require_temperature(temperature: float) -> None:
+    """Raise ValueError unless ``temperature`` is a positive number."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature}; it must be a positive number (1 draws from the density itself).")
+
+
+def expand_known(known: Tensor, shape: torch.Size, levels: int) -> Tensor:
+    """``known`` as int64 of this shape; ValueError where it does not broadcast, or holds other than -1 or a level."""
+    require_integer_pixels("known", known)
+    try:
+        expanded = known.long().expand(shape)
+    except RuntimeError as error:
+        raise ValueError(f"known has shape {tuple(known.shape)}; it must broadcast to {tuple(shape)}.") from error
+    if known.numel() and not -1 <= int(known.min()) <= int(known.max()) < levels:
+        raise ValueError(
+            f"known holds pixels from {int(known.min())} to {int(known.max())}; give levels 0 to {levels - 1}, and -1 "
+            "where a pixel is to be drawn."
+        )
+    return expanded

@@ -1,0 +1,1 @@
+"""Densities: what models return."""

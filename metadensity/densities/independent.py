@@ -1,0 +1,34 @@
+"""Pixels independent of one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metadensity.density import Density
+from metadensity.likelihoods.levels import invert_cdf, look_up
+
+
+class IndependentDensity(Density):
+    """Pixels independent of one another, each with its own categorical distribution.
+
+    logits: ``(tasks, levels, C, *space)``, normalised here; or ``(1, levels, C, *space)``, the same for all ``tasks``.
+    log_probs: what they are normalised to. A table of 256 levels is large: no copy of it is made for each image.
+    """
+
+    log_probs: Tensor
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None, tasks: int | None = None) -> None:
+        given, levels, *event_shape = logits.shape
+        self.log_probs = logits.log_softmax(1)
+        super().__init__(given if tasks is None else tasks, event_shape, levels, validate_args)
+
+    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+        return look_up(self.log_probs, value)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        uniforms = torch.rand(self._extended(sample_shape), generator=generator, device=self.log_probs.device)
+        return invert_cdf(self.log_probs.movedim(1, -1), uniforms)

@@ -1,0 +1,93 @@
+"""Autoregressive densities: p(x | support) = prod_t p(x_t | x_<t, support), in 1, 2 or 3 dimensions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metadensity.density import OrderedDensity
+from metadensity.likelihoods.logistic_mixture import LogisticHead
+from metadensity.networks.conditioning import Condition
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.sampling.cached import sample_cached
+from metadensity.sampling.naive import sample_naive
+
+
+class AutoregressiveDensity(OrderedDensity):
+    """The density of a network that gives the logits of every pixel from the pixels before it.
+
+    Conditioned once, used many times: the support was encoded into ``condition``. The density reads
+    the network's parameters when it is used, so use it before they change.
+    """
+
+    def __init__(self, network: PixelCNN, condition: Condition, validate_args: bool | None = None) -> None:
+        self.network, self.condition = network, condition
+        super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
+
+    def logits(self, value: Tensor) -> Tensor:
+        """Logits ``(*sample, tasks, levels, C, *space)`` of each pixel given its past; raises as ``log_prob``."""
+        self.check_value(value)
+        logits = self._logits(value.reshape(-1, *self.event_shape))
+        return logits.view(*value.shape[: -len(self.event_shape)], *logits.shape[1:])
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        if not len(pixels):  # no tasks or no samples: the network cannot tell which
+            return torch.zeros(0, self.levels, *self.event_shape, device=pixels.device)
+        logits = self.network(pixels, self.condition)
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+        pixels, head = value.reshape(-1, *self.event_shape), self.network.head
+        if isinstance(head, LogisticHead) and len(pixels):  # without the table of all levels, which takes the memory
+            return head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
+        return -F.cross_entropy(self._logits(pixels), pixels.long(), reduction="none").view(value.shape)
+
+    @property
+    def steps(self) -> Tensor:
+        """Raster order, a place a step; see ``OrderedDensity.steps``."""
+        space = self.event_shape[1:]
+        return torch.arange(space.numel()).view(space)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.network.input.positions.device
+
+    @property
+    def attends(self) -> bool:
+        """See ``OrderedDensity.attends``."""
+        return self.condition.memory is not None
+
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """See ``OrderedDensity.attention_weights``."""
+        self.check_value(value)
+        if not self.attends:
+            raise ValueError("This density looks at no supports while it scores; take a model with attention.")
+        weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
+        return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
+
+    @torch.no_grad()
+    def sample_from(
+        self, uniforms: Tensor, naive: bool = False, known: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """See ``OrderedDensity.sample_from``; with the cached sampler.
+
+        naive: run the whole network once a pixel and channel, the slow oracle of the cached sampler.
+        """
+        given = self._require_drawable(uniforms, known, temperature)
+        if not uniforms.numel():
+            return torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
+        return self._sample_from(uniforms, naive, given, temperature)
+
+    def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
+        """``sample_from`` of arguments that were checked, of one image at least."""
+        given = None if known is None else known.reshape(-1, *self.event_shape)
+        flat = uniforms.reshape(-1, *self.event_shape)
+        if naive:
+            return sample_naive(self.network, self.condition, flat, given, temperature).view(uniforms.shape)
+        return self._sample_cached(flat, given, temperature).view(uniforms.shape)
+
+    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+        """Draw ``(samples * tasks, C, *space)``, tasks fastest, with nothing computed twice."""
+        return sample_cached(self.network, self.condition, uniforms, known, temperature)

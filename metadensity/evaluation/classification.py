@@ -1,0 +1,197 @@
+"""A few-shot density as a classifier: the posterior over n classes from p(query | support of each class)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from metadensity.evaluation.distances import pixel_distances
+from metadensity.evaluation.intervals import Floats, bounded_mean, clustered_mean
+from metadensity.evaluation.likelihood import autocast, evaluating
+from metadensity.evaluation.nway import NWayEpisodes
+from metadensity.model import FewShotModel
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Queries whose top posterior lies in ``[low, high)``, the last bin including 1."""
+
+    low: float
+    high: float
+    queries: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """How well a posterior over ``ways`` classes does, with 95 % intervals in which an episode is one cluster.
+
+    The intervals speak of further episodes of the same images: the classes are not drawn anew.
+
+    accuracy: share of queries whose class has the highest posterior; k tied classes count 1 / k. Chance is 1 / ways.
+    nll: mean of -log posterior of the true class, nats; a uniform posterior has log(ways).
+    ece: expected calibration error of the top posterior, sum over bins of share * |accuracy - confidence|
+        (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3). Not below 0, so its noise adds up:
+        compare it only at equal numbers of queries.
+    per_episode: ``(episodes,)`` accuracies.
+    """
+
+    ways: int
+    episodes: int
+    queries: int
+    chance: float
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    nll: float
+    nll_interval: tuple[float, float]
+    ece: float
+    bins: list[ReliabilityBin] = field(repr=False)
+    per_episode: Floats = field(repr=False)
+
+
+@torch.no_grad()
+def class_log_probs(
+    model: FewShotModel, episodes: NWayEpisodes, images_per_batch: int = 64, precision: str = "float32"
+) -> Floats:
+    """log p(query | support of each way) in nats, ``(episodes, queries, ways)``.
+
+    The ways of an episode are the tasks of a batch, so each support is encoded once for all queries. Several episodes
+    share a batch where they fit: about ``images_per_batch`` pairs of a query and a way go through the model at a time.
+    The model's mode and torch's random state are as before afterwards.
+
+    Raises ValueError where the images do not fit the model, or a log-probability is nan.
+    """
+    episodes.require_fit(model.event_shape, model.levels)
+    if images_per_batch < 1:
+        raise ValueError(f"images_per_batch={images_per_batch}; give at least 1.")
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    together = max(1, images_per_batch // (episodes.ways * episodes.queries))
+    found = []
+    with evaluating(model), autocast(device, precision):
+        for start in range(0, len(episodes), together):
+            part = episodes[start : start + together]
+            support = part.support.to(device).movedim(2, 0).flatten(1, 2)  # (shots, episodes * ways, C, *space)
+            density = model(support)
+            query = part.query.to(device).transpose(0, 1)  # (queries, episodes, C, *space)
+            query = query[:, :, None].expand(-1, -1, part.ways, *query.shape[2:])
+            chunk = max(1, images_per_batch // (len(part) * part.ways))
+            scores = [density.log_prob(piece.flatten(1, 2)) for piece in query.split(chunk)]
+            log_probs = torch.cat(scores).unflatten(1, (len(part), part.ways)).transpose(0, 1)
+            found.append(log_probs.double().cpu().numpy())
+    return _require_numbers(np.concatenate(found))
+
+
+@torch.no_grad()
+def class_log_probs_slowly(model: FewShotModel, episodes: NWayEpisodes) -> Floats:
+    """``class_log_probs`` with one support set and one query at a time: the oracle."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    found = np.zeros((len(episodes), episodes.queries, episodes.ways))
+    with evaluating(model):
+        for e, q, w in np.ndindex(*found.shape):
+            density = model(episodes.support[e, w, :, None].to(device))
+            found[e, q, w] = density.log_prob(episodes.query[e, q][None].to(device)).item()
+    return _require_numbers(found)
+
+
+def nearest_scores(episodes: NWayEpisodes, levels: int) -> Floats:
+    """Minus the distance of each query to the nearest support image of each way, ``(episodes, queries, ways)``.
+
+    The baseline without a model: its highest score is the pixel-space nearest neighbour. For the distance see
+    ``pixel_distances``. Raises ValueError without supports.
+    """
+    if not episodes.shots:
+        raise ValueError("shots=0: without supports there is no nearest neighbour. Use episodes with at least 1 shot.")
+    references = episodes.support.flatten(1, 2).transpose(0, 1)
+    distances = pixel_distances(episodes.query.transpose(0, 1), references, levels)  # (queries, episodes, ways * shots)
+    nearest = distances.unflatten(2, (episodes.ways, episodes.shots)).amin(3)
+    return -nearest.transpose(0, 1).numpy()
+
+
+def posterior(log_probs: Floats) -> Floats:
+    """Log posterior over the last dimension, under a uniform prior: ``log p_c - log sum_k p_k``.
+
+    A query that is impossible under every class says nothing about them: its posterior is uniform.
+    """
+    impossible = (log_probs == -np.inf).all(-1, keepdims=True)
+    safe = np.where(impossible, 0.0, log_probs)
+    return np.asarray(safe - logsumexp(safe, axis=-1, keepdims=True))
+
+
+def shared_credit(scores: Floats, label: NDArray[np.int64]) -> Floats:
+    """1 where the true class alone has the highest score, 1 / k where it shares it with others, else 0.
+
+    This is the expected accuracy when ties are broken at random: scores that ignore the support get exactly chance.
+    scores: ``(..., ways)``; label: ``(...)``.
+    """
+    top = scores == scores.max(-1, keepdims=True)
+    return np.asarray(np.take_along_axis(top, label[..., None], -1)[..., 0] / top.sum(-1))
+
+
+def classification(log_probs: Floats, label: NDArray[np.int64], bins: int = 10) -> Classification:
+    """Accuracy and calibration of the posterior under a uniform prior over the classes.
+
+    log_probs: ``(episodes, queries, ways)`` nats. label: ``(episodes, queries)``. bins: equal widths over [0, 1].
+    Raises ValueError for shapes that do not fit, labels out of range, nan, or fewer than one bin.
+    """
+    if log_probs.ndim != 3 or label.shape != log_probs.shape[:2] or not log_probs.size:
+        raise ValueError(
+            f"log_probs {log_probs.shape} and label {label.shape}; give (episodes, queries, ways) and "
+            "(episodes, queries), at least one of each."
+        )
+    episodes, queries, ways = log_probs.shape
+    if label.min() < 0 or label.max() >= ways:
+        raise ValueError(f"label holds {label.min()} to {label.max()}; with {ways} ways give 0 to {ways - 1}.")
+    log_posterior = posterior(_require_numbers(log_probs))
+    right = shared_credit(log_probs, label)
+    clusters = np.arange(episodes).repeat(queries)
+    accuracy, accuracy_interval = bounded_mean(right.ravel(), clusters)
+    surprise = -np.take_along_axis(log_posterior, label[..., None], -1).ravel()
+    # A class ruled out wrongly costs infinitely much: then so does the mean, and no interval holds it.
+    finite = bool(np.isfinite(surprise).all())
+    nll, nll_interval = clustered_mean(surprise, clusters) if finite else (math.inf, (-math.inf, math.inf))
+    ece, found = reliability(np.exp(log_posterior.max(-1)).ravel(), right.ravel(), bins)
+    return Classification(
+        ways=ways,
+        episodes=episodes,
+        queries=episodes * queries,
+        chance=1 / ways,
+        accuracy=accuracy,
+        accuracy_interval=accuracy_interval,
+        nll=nll,
+        nll_interval=nll_interval,
+        ece=ece,
+        bins=found,
+        per_episode=right.mean(1),
+    )
+
+
+def reliability(confidence: Floats, right: Floats, bins: int = 10) -> tuple[float, list[ReliabilityBin]]:
+    """Expected calibration error and its bins, the empty ones left out. Both arguments ``(n,)`` in [0, 1]."""
+    if bins < 1:
+        raise ValueError(f"bins={bins}; give at least 1.")
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    mean_confidence, accuracy = (
+        np.bincount(index, weights=x, minlength=bins) / np.maximum(count, 1) for x in (confidence, right)
+    )
+    error = float((count * np.abs(accuracy - mean_confidence)).sum() / len(confidence))
+    found = [
+        ReliabilityBin(b / bins, (b + 1) / bins, int(count[b]), float(mean_confidence[b]), float(accuracy[b]))
+        for b in np.flatnonzero(count).tolist()
+    ]
+    return error, found
+
+
+def _require_numbers(log_probs: Floats) -> Floats:
+    if bad := int(np.isnan(log_probs).sum()):
+        raise ValueError(
+            f"log p is nan for {bad} of {log_probs.size} pairs of a query and a class: the weights are damaged or the "
+            "numbers too large. Use an earlier checkpoint, or precision='float32'."
+        )
+    return log_probs

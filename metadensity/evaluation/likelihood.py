@@ -1,0 +1,132 @@
+"""Few-shot likelihoods with intervals that respect the grouping of the images."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metadensity.episode import Episode
+from metadensity.evaluation.cost import measured
+from metadensity.evaluation.intervals import clustered_mean, count_groups
+from metadensity.evaluation.leaks import guard_support
+from metadensity.evaluation.scores import Evaluation, Row, Scores
+from metadensity.model import FewShotModel
+
+
+def evaluate(
+    model: FewShotModel, episodes: Iterable[Episode], precision: str = "float32", duplicates: str = "trust_ids"
+) -> Evaluation:
+    """Score the queries of ``episodes`` given their supports, one row for each number of shots among them.
+
+    The model's mode and torch's random state are as before afterwards. duplicates: what to do about a query with the
+    pixels of a support image, see ``metadensity.evaluation.leaks.guard_support``; "drop" leaves it out of the scores.
+
+    Raises SupportLeakError where a query is in its own support, ValueError where there is no query to score, and
+    where a score is not a number.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+    def log_prob(episode: Episode) -> torch.Tensor:
+        return model(episode.support).log_prob(episode.query)
+
+    with measured(model, device) as cost, evaluating(model), torch.no_grad(), autocast(device, precision):
+        result = score(log_prob, episodes, device, duplicates)
+        cost.images = sum(row.images for row in result.rows)
+    return replace(result, cost=cost)
+
+
+def score(
+    log_prob: Callable[[Episode], torch.Tensor],
+    episodes: Iterable[Episode],
+    device: torch.device | str = "cpu",
+    duplicates: str = "trust_ids",
+) -> Evaluation:
+    """The evaluation of any function that gives log p ``(Q, tasks)`` of an episode's queries, in nats.
+
+    It is given episodes with their pixels on ``device``. Raises as ``evaluate`` does.
+    """
+    parts: dict[int, list[Scores]] = defaultdict(list)
+    identical: dict[int, int] = defaultdict(int)
+    tasks_seen, dims = 0, 1
+    for episode in episodes:
+        same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
+        nats = -log_prob(episode.to(device))
+        part = _scores(episode, nats, tasks_seen)
+        parts[episode.shots].append(part.of(~same) if duplicates == "drop" else part)
+        identical[episode.shots] += int(same.sum())
+        tasks_seen, dims = tasks_seen + episode.tasks, math.prod(episode.event_shape)
+    if not any(len(part.nats) for found in parts.values() for part in found):
+        raise ValueError("There is nothing to evaluate: no episode held a query. Pass at least one Episode with one.")
+    for shots, found in parts.items():
+        if bad := sum(int(np.isnan(part.nats).sum()) for part in found):
+            raise ValueError(
+                f"log p is nan for {bad} of {sum(len(part.nats) for part in found)} queries at shots={shots}: the "
+                "weights are damaged or the numbers too large. Use an earlier checkpoint, or precision='float32'."
+            )
+    scores = {
+        shots: Scores(
+            *(np.concatenate([getattr(part, name) for part in found]) for name in Scores.__dataclass_fields__)
+        )
+        for shots, found in sorted(parts.items())
+    }
+    return Evaluation([summarise(shots, found, dims, identical[shots]) for shots, found in scores.items()], scores)
+
+
+def summarise(shots: int, scores: Scores, dims: int, identical: int = 0) -> Row:
+    """Mean and 95 % intervals of scores in nats/image; ``dims`` is the number of pixels times channels."""
+    mean, interval = clustered_mean(scores.nats, scores.clusters)
+    groups = count_groups(scores.groups)
+    return Row(
+        shots=shots,
+        nats_per_image=mean,
+        interval=interval,
+        nats_per_dim=mean / dims,
+        bits_per_dim=mean / dims / math.log(2),
+        images=len(scores.nats),
+        classes=len(np.unique(scores.clusters)),
+        groups=groups,
+        group_interval=clustered_mean(scores.nats, scores.groups)[1] if groups > 1 else None,
+        identical=identical,
+    )
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, outside the mode of every module from before."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:  # one by one, as a part may be frozen
+            module.training = training
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 autocast where ``precision`` says so. Raises ValueError for a precision there is not."""
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision={precision!r}; choose one of 'float32', 'bfloat16'.")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _scores(episode: Episode, nats: torch.Tensor, tasks_seen: int) -> Scores:
+    shape = tuple(nats.shape)
+
+    def spread(ids: torch.Tensor | None, default: NDArray[np.int64]) -> NDArray[np.int64]:
+        # By task first, so that the order is the same however the tasks are batched.
+        return np.broadcast_to(default if ids is None else ids.numpy(), shape).T.ravel().astype(np.int64)
+
+    unknown = np.full(shape, -1, np.int64)
+    return Scores(
+        nats.double().cpu().numpy().T.ravel(),
+        spread(episode.class_ids, np.arange(tasks_seen, tasks_seen + shape[1])),
+        spread(episode.group_ids, unknown),
+        spread(episode.query_ids, unknown),
+    )

@@ -1,0 +1,92 @@
+"""What an evaluation is: scores of queries, and rows by number of shots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metadensity.evaluation.cost import Cost
+from metadensity.evaluation.intervals import clustered_mean
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Negative log-likelihoods of queries at one number of shots, in nats/image.
+
+    One value a query, by task and then by query, in the order of the episodes however they were batched. nats:
+    ``(n,)``. clusters: ``(n,)`` int64, the class of each query (each task its own where ids are unknown).
+    groups, queries: ``(n,)`` int64, the group of the class and the id of the image, or -1 where unknown.
+    """
+
+    nats: NDArray[np.float64]
+    clusters: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    queries: NDArray[np.int64]
+
+    def of(self, which: NDArray[np.bool_]) -> Scores:
+        """Those of the queries that ``which``, ``(n,)``, picks."""
+        return Scores(*(getattr(self, name)[which] for name in Scores.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The likelihood at one number of shots. interval: 95 %, in nats/image, over ``classes`` clusters.
+
+    group_interval: the same over ``groups`` clusters, for classes of one group depend on each other as well (the
+    characters of an alphabet); None where there are fewer than two. identical: how many queries had the pixels of an
+    image of their support (see ``metadensity.evaluation.leaks``).
+    """
+
+    shots: int
+    nats_per_image: float
+    interval: tuple[float, float]
+    nats_per_dim: float
+    bits_per_dim: float
+    images: int
+    classes: int
+    groups: int = 0
+    group_interval: tuple[float, float] | None = None
+    identical: int = 0
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """The likelihood of one group (an alphabet) at one number of shots. interval: 95 %, over its classes."""
+
+    shots: int
+    group: int
+    nats_per_image: float
+    interval: tuple[float, float]
+    images: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rows by number of shots, ascending, the scores behind them, and what they cost."""
+
+    rows: list[Row]
+    scores: dict[int, Scores] = field(repr=False)
+    cost: Cost | None = field(default=None, repr=False, compare=False)
+
+    def row(self, shots: int) -> Row:
+        """The row of one number of shots. Raises KeyError where it was not evaluated."""
+        for row in self.rows:
+            if row.shots == shots:
+                return row
+        raise KeyError(f"shots={shots} was not evaluated; there are {[row.shots for row in self.rows]}.")
+
+    def by_group(self) -> list[GroupRow]:
+        """One row for each group and number of shots, by group; groups of unknown id (-1) are left out."""
+        found = []
+        for group in sorted({int(group) for part in self.scores.values() for group in part.groups} - {-1}):
+            for shots, part in self.scores.items():
+                inside = part.groups == group
+                if inside.any():
+                    clusters = part.clusters[inside]
+                    mean, interval = clustered_mean(part.nats[inside], clusters)
+                    classes = len(np.unique(clusters))
+                    found.append(GroupRow(shots, group, mean, interval, int(inside.sum()), classes))
+        return found

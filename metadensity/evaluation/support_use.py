@@ -1,0 +1,177 @@
+"""Does a model use its support? Its likelihood with the true one, against supports that tell nothing, or lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metadensity.episode import Episode
+from metadensity.evaluation.comparison import Difference, paired_difference
+from metadensity.evaluation.likelihood import evaluate
+from metadensity.evaluation.scores import Evaluation
+from metadensity.model import FewShotModel
+
+CONTROLS = ("empty", "another class", "noise")
+
+
+@dataclass(frozen=True)
+class Control:
+    """The likelihood given another support. difference: to the true one, above 0 where the true one is better."""
+
+    nats_per_image: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class SupportUse:
+    """nats_per_image: given the true support of ``shots`` images. controls: by name, those of ``CONTROLS`` there are.
+
+    uses_support: whether the true support is better than one of another class, 95 % interval above 0; a model that
+    does not tell classes apart is taken for one that does in 2.5 % of the cases. The empty support does not decide,
+    as a model may learn from the mere number of supports, nor does noise, which may confuse one that reads nothing of
+    a class. None where there was no other class.
+    """
+
+    shots: int
+    nats_per_image: float
+    controls: dict[str, Control]
+
+    @property
+    def uses_support(self) -> bool | None:
+        """See the class."""
+        control = self.controls.get("another class")
+        return None if control is None else control.difference.interval[0] > 0
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if all(control.difference.identical for control in self.controls.values()):
+            return "does not use the support: every likelihood is the same to the last bit whatever the support"
+        if self.uses_support is None:
+            return "cannot be said to use the support: all tasks are of one class, so no support of another was at hand"
+        difference = self.controls["another class"].difference
+        low, high = difference.interval
+        size = f"{difference.mean:+.3g} nats/image, 95 % interval {low:.3g} to {high:.3g}"
+        if low > 0:
+            return f"uses the support: one of another class costs {size}"
+        if high < 0:
+            return f"is misled by the support: one of another class is better ({size})"
+        return f"does not use the support: one of another class makes no sure difference ({size})"
+
+
+def support_use(
+    model: FewShotModel,
+    episodes: Iterable[Episode],
+    precision: str = "float32",
+    duplicates: str = "trust_ids",
+    scored: Evaluation | None = None,
+    seed: int = 0,
+) -> SupportUse:
+    """Score the queries given the true supports and given each control's, in pairs.
+
+    episodes: all with one number of shots, at least 1. They are gone through once for each control, so give a list,
+        or anything else that makes a new iterator each time.
+    scored: an evaluation of the same episodes, whose scores are taken, where it has them, rather than made anew.
+    seed: of the noise.
+
+    Raises TypeError for an iterator, ValueError for episodes of no or several numbers of shots, and as ``evaluate``.
+    """
+    _require_repeatable(episodes)
+    known = dict(scored.scores) if scored is not None and duplicates != "drop" else {}
+    if duplicates == "drop":  # here all queries count, so that the pairs are complete
+        duplicates = "allow"
+    shots = {episode.shots for episode in episodes}
+    if len(shots) != 1 or 0 in shots:
+        raise ValueError(f"The episodes hold {sorted(shots)} shots; give episodes of one number of shots, at least 1.")
+    (count,) = shots
+    true = known.get(count) or evaluate(model, episodes, precision, duplicates).scores[count]
+    controls = {}
+    for name in CONTROLS:
+        if name == "empty" and 0 in known:
+            other = known[0]
+        elif name == "another class" and not _several_classes(episodes):
+            continue
+        else:
+            replaced = with_control(episodes, name, seed)
+            other = next(iter(evaluate(model, replaced, precision, "allow").scores.values()))
+        controls[name] = Control(float(other.nats.mean()), paired_difference(true, other))
+    return SupportUse(count, float(true.nats.mean()), controls)
+
+
+def with_control(episodes: Iterable[Episode], control: str, seed: int = 0) -> Iterator[Episode]:
+    """The same queries with other supports. Which ones does not depend on how the tasks are batched.
+
+    "empty": none. "another class": those of the nearest task before of another class (for the first tasks, of the
+    first such after them). "noise": the true ones with their places shuffled, each image on its own and all channels
+    of a place together, so that the amount of ink stays. ``episodes`` is gone through more than once.
+
+    Raises ValueError for a name that is not in ``CONTROLS``, TypeError for an iterator.
+    """
+    _require_repeatable(episodes)
+    if control == "empty":
+        return (episode.with_shots(0) for episode in episodes)
+    if control == "another class":
+        return _others(episodes)
+    if control == "noise":
+        return _noise(episodes, seed)
+    raise ValueError(f"control={control!r}; choose one of {', '.join(map(repr, CONTROLS))}.")
+
+
+def _require_repeatable(episodes: Iterable[Episode]) -> None:
+    if iter(episodes) is episodes:
+        raise TypeError("episodes is an iterator, which can be gone through only once; give a list of episodes.")
+
+
+def _noise(episodes: Iterable[Episode], seed: int) -> Iterator[Episode]:
+    position = 0
+    for episode in episodes:
+        flat = episode.support.flatten(3)  # (S, tasks, C, places)
+        orders = [_orders(seed, position + task, len(flat), flat.shape[-1]) for task in range(episode.tasks)]
+        position += episode.tasks
+        order = torch.from_numpy(np.stack(orders, axis=1)).to(flat.device)
+        shuffled = flat.gather(-1, order.unsqueeze(2).expand_as(flat)).view_as(episode.support)
+        yield replace(episode, support=shuffled, support_ids=None)
+
+
+def _orders(seed: int, task: int, shots: int, places: int) -> NDArray[np.int64]:
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, task], dtype=np.uint64)))
+    return random.random((shots, places)).argsort(axis=1)
+
+
+def _others(episodes: Iterable[Episode]) -> Iterator[Episode]:
+    """``episodes`` is gone through twice. Raises ValueError where all tasks are of one class."""
+    first, support = next(_tasks(episodes))
+    other = next((task for task in _tasks(episodes) if task[0] != first), None)
+    if other is None:
+        raise ValueError("All tasks are of one class, so there is no support of another class.")
+    last, before = (first, support), other  # the latest task, and the latest of another class than that one
+    tasks = _tasks(episodes)
+    for episode in episodes:
+        supports = []
+        for number, support in islice(tasks, episode.tasks):
+            if number != last[0]:
+                before = last
+            last = (number, support)
+            supports.append(before[1])
+        yield replace(episode, support=torch.stack(supports, dim=1), support_ids=None)
+
+
+def _tasks(episodes: Iterable[Episode]) -> Iterator[tuple[int, Tensor]]:
+    """Class and support ``(S, C, *space)`` of each task; tasks of unknown class are taken for one class each."""
+    seen = 0
+    for episode in episodes:
+        ids = range(seen, seen + episode.tasks) if episode.class_ids is None else episode.class_ids.tolist()
+        yield from zip(ids, episode.support.unbind(1), strict=True)
+        seen += episode.tasks
+
+
+def _several_classes(episodes: Iterable[Episode]) -> bool:
+    numbers = (number for number, _ in _tasks(episodes))
+    first = next(numbers)
+    return any(number != first for number in numbers)

@@ -1,0 +1,47 @@
+"""Tables of levels: looking up, drawing from, and mixing categorical distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def look_up(table: Tensor, value: Tensor) -> Tensor:
+    """The entries of a table of all levels at those of images, the shape of ``value``.
+
+    table: ``(tasks, levels, C, *space)``, or with 1 for tasks where all share it.
+    value: integers ``(*sample, tasks, C, *space)``.
+    """
+    tasks, levels, *event_shape = table.shape
+    places = math.prod(event_shape)
+    index = value.long() * places + torch.arange(places, device=value.device).view(event_shape)
+    if tasks > 1:
+        first = torch.arange(tasks, device=value.device) * (levels * places)
+        index = index + first.view(tasks, *[1] * len(event_shape))
+    # Not gather: its gradient is of the size of the table for each image.
+    return table.reshape(-1).index_select(0, index.reshape(-1)).view(value.shape)
+
+
+def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """The levels at which categorical distributions reach ``uniforms``: inverse-CDF sampling.
+
+    logits: ``(..., levels)``; uniforms: ``(...)`` in [0, 1). Returns int64 levels ``(...)``.
+    """
+    cdf = logits.double().softmax(-1).cumsum(-1)  # in float32 ways to the same logits would part at many levels
+    level = (uniforms.unsqueeze(-1) >= cdf).sum(-1)
+    return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one
+
+
+def mean_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
+    """Logits of the mean of categorical distributions, whose levels lie along ``dim``; a single one stays as it is."""
+    if len(logits) == 1:
+        return logits[0]
+    return log_mean([each.log_softmax(dim) for each in logits])
+
+
+def log_mean(logarithms: Sequence[Tensor]) -> Tensor:
+    """Logarithm of the mean of what these are the logarithms of, entry by entry."""
+    return torch.stack(list(logarithms)).logsumexp(0) - math.log(len(logarithms))

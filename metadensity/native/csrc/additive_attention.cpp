@@ -1,0 +1,180 @@
+// Additive attention, forward and backward: queries read sum_j softmax_j(e_tj) value_j with e_tj = v' tanh(q_t + k_j).
+//
+// With E = exp(2 q) exp(2 k), the exponentials taken once a query and once a key, tanh(q + k) = 1 - 2 / (1 + E): a
+// score takes a multiplication and a reciprocal a feature. The sum of v is the same for all j and is left out.
+// Tasks are independent of one another and are what threads share.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/activations.h"
+#include "common/scratch.h"
+
+struct Attention {  // _Attention in nn/native_additive.py, in the same order
+    int64_t tasks, queries, keys, features, values;
+    const float *query, *key, *value, *score;  // (tasks, queries | keys, features | values); score (tasks, features)
+    float* read;                               // (tasks, queries, values)
+    const float* slope;                        // of the gradient only: that of read
+    float *for_query, *for_key, *for_value, *for_score;
+};
+
+constexpr int64_t BLOCK = 8;  // queries whose products with the values are taken together
+
+// What is known of a task: exp(2 k), features first, and its values, with zeros up to multiples of a vector.
+struct Task {
+    int64_t wide_keys, wide_values, wide_features;
+    float *keys, *values, *weights, *queries, *read;
+
+    static int64_t size(const Attention& a) {
+        const int64_t keys = padded(a.keys), values = padded(a.values), features = padded(a.features);
+        return a.features * keys + a.keys * values + BLOCK * (keys + features + values) + 5 * WIDTH;
+    }
+    Task(const Attention& a, Scratch& scratch)
+        : wide_keys(padded(a.keys)), wide_values(padded(a.values)), wide_features(padded(a.features)),
+          keys(scratch.take(a.features * wide_keys)), values(scratch.take(a.keys * wide_values, true)),
+          weights(scratch.take(BLOCK * wide_keys)), queries(scratch.take(BLOCK * wide_features)),
+          read(scratch.take(BLOCK * wide_values)) {}
+
+    void begin(const Attention& a, int64_t task) {
+        const float* key = a.key + task * a.keys * a.features;
+        std::memset(keys, 0, a.features * wide_keys * sizeof(float));
+        for (int64_t j = 0; j < a.keys; j++) {
+            for (int64_t f = 0; f < a.features; f++) keys[f * wide_keys + j] = 2 * key[j * a.features + f];
+            std::memcpy(values + j * wide_values, a.value + (task * a.keys + j) * a.values, a.values * sizeof(float));
+        }
+        for (int64_t i = 0; i < a.features * wide_keys; i += WIDTH) store(keys + i, exponential(load(keys + i)));
+    }
+
+    // exp(2 q) of ``count`` queries from ``first`` on.
+    void take_queries(const Attention& a, int64_t task, int64_t first, int64_t count) {
+        const float* query = a.query + (task * a.queries + first) * a.features;
+        for (int64_t t = 0; t < count; t++) {
+            float* own = queries + t * wide_features;
+            std::memset(own, 0, wide_features * sizeof(float));
+            for (int64_t f = 0; f < a.features; f++) own[f] = 2 * query[t * a.features + f];
+            for (int64_t f = 0; f < wide_features; f += WIDTH) store(own + f, exponential(load(own + f)));
+        }
+    }
+
+    // The softmax over the keys for query t of those taken; keeps 1 / (1 + E), (features, keys), in ``kept`` if given.
+    void weigh(const Attention& a, const float* score, int64_t t, float* kept) {
+        const float* query = queries + t * wide_features;
+        float* own = weights + t * wide_keys;
+        V most = V{} - INFINITY;
+        for (int64_t j = 0; j < wide_keys; j += WIDTH) {
+            V sums[2] = {};
+            for (int64_t f = 0; f < a.features; f++) {
+                const V r = reciprocal(query[f] * load(keys + f * wide_keys + j) + 1.0f);
+                if (kept) store(kept + f * wide_keys + j, r);
+                sums[f % 2] += -2 * score[f] * r;
+            }
+            V sum = sums[0] + sums[1];
+            for (int64_t c = std::max(a.keys - j, int64_t(0)); c < WIDTH; c++) sum[c] = -INFINITY;
+            store(own + j, sum);
+            most = sum > most ? sum : most;
+        }
+        float top = -INFINITY;
+        for (int64_t c = 0; c < WIDTH; c++) top = std::max(top, most[c]);
+        V total = {};
+        for (int64_t j = 0; j < wide_keys; j += WIDTH) {
+            V shifted = load(own + j) - top;
+            const Integers tiny = shifted < -80;
+            shifted = tiny ? V{} - 80 : shifted;
+            V weight = exponential(shifted);
+            weight = tiny ? V{} : weight;  // below the rounding of the largest, which is 1
+            store(own + j, weight);
+            total += weight;
+        }
+        float sum = 0;
+        for (int64_t c = 0; c < WIDTH; c++) sum += total[c];
+        const float one = 1 / sum;
+        for (int64_t j = 0; j < wide_keys; j += WIDTH) store(own + j, load(own + j) * one);
+    }
+};
+
+static void forward(const Attention& a, int64_t first, int64_t last) {
+    Scratch scratch(Task::size(a) + 256);
+    Task own(a, scratch);
+    for (int64_t task = first; task < last; task++) {
+        own.begin(a, task);
+        for (int64_t start = 0; start < a.queries; start += BLOCK) {
+            const int64_t count = std::min(BLOCK, a.queries - start);
+            own.take_queries(a, task, start, count);
+            for (int64_t t = 0; t < count; t++) own.weigh(a, a.score + task * a.features, t, nullptr);
+            multiply<BY_ROWS>(count, own.wide_values, {own.weights, own.wide_keys, a.keys}, own.values,
+                                     own.wide_values, own.read, own.wide_values, {nullptr, 0});
+            for (int64_t t = 0; t < count; t++)
+                std::memcpy(a.read + (task * a.queries + start + t) * a.values, own.read + t * own.wide_values,
+                            a.values * sizeof(float));
+        }
+    }
+}
+
+inline float total(V v) {
+    float sum = 0;
+    for (int64_t c = 0; c < WIDTH; c++) sum += v[c];
+    return sum;
+}
+
+static void backward(const Attention& a, int64_t first, int64_t last) {
+    const int64_t K = padded(a.keys), F = a.features;
+    Scratch scratch(Task::size(a) + 2 * F * K + a.values * K + BLOCK * (K + padded(a.values)) +
+                    a.keys * padded(a.values) + padded(F) + 512);
+    Task own(a, scratch);
+    float *kept = scratch.take(F * K), *for_keys = scratch.take(F * K), *values = scratch.take(a.values * K, true);
+    float *slopes = scratch.take(BLOCK * K), *given = scratch.take(BLOCK * own.wide_values, true);
+    float *for_values = scratch.take(a.keys * own.wide_values), *for_score = scratch.take(F);
+    for (int64_t task = first; task < last; task++) {
+        const float* score = a.score + task * F;
+        own.begin(a, task);
+        std::memset(for_keys, 0, F * K * sizeof(float));
+        std::memset(for_values, 0, a.keys * own.wide_values * sizeof(float));
+        std::memset(for_score, 0, F * sizeof(float));
+        for (int64_t j = 0; j < a.keys; j++)
+            for (int64_t v = 0; v < a.values; v++) values[v * K + j] = own.values[j * own.wide_values + v];
+        for (int64_t start = 0; start < a.queries; start += BLOCK) {
+            const int64_t count = std::min(BLOCK, a.queries - start), place = task * a.queries + start;
+            own.take_queries(a, task, start, count);
+            for (int64_t t = 0; t < count; t++)
+                std::memcpy(given + t * own.wide_values, a.slope + (place + t) * a.values, a.values * sizeof(float));
+            multiply<BY_ROWS>(count, K, {given, own.wide_values, a.values}, values, K, slopes, K, {nullptr, 0});
+            for (int64_t t = 0; t < count; t++) {
+                own.weigh(a, score, t, kept);
+                const float* weights = own.weights + t * K;
+                float* slope = slopes + t * K;
+                V sums = {};
+                for (int64_t j = 0; j < K; j += WIDTH) sums += load(weights + j) * load(slope + j);
+                const float mean = total(sums);
+                for (int64_t j = 0; j < K; j += WIDTH) store(slope + j, load(weights + j) * (load(slope + j) - mean));
+                for (int64_t f = 0; f < F; f++) {  // tanh' = 4 r (1 - r) with r = 1 / (1 + E)
+                    V for_query = {}, plain = {};
+                    const float* r = kept + f * K;
+                    float* for_key = for_keys + f * K;
+                    for (int64_t j = 0; j < K; j += WIDTH) {
+                        const V now = load(r + j), scaled = load(slope + j) * now, change = scaled - scaled * now;
+                        plain += scaled;
+                        for_query += change;
+                        store(for_key + j, load(for_key + j) + change);
+                    }
+                    for_score[f] -= 2 * total(plain);  // the sum of the slopes is zero
+                    a.for_query[(place + t) * F + f] = 4 * score[f] * total(for_query);
+                }
+            }
+            multiply<BY_COLUMNS>(a.keys, own.wide_values, {own.weights, K, count}, given, own.wide_values,
+                                        for_values, own.wide_values, {for_values, own.wide_values});
+        }
+        for (int64_t j = 0; j < a.keys; j++) {
+            float* for_key = a.for_key + (task * a.keys + j) * F;
+            for (int64_t f = 0; f < F; f++) for_key[f] = 4 * score[f] * for_keys[f * K + j];
+            std::memcpy(a.for_value + (task * a.keys + j) * a.values, for_values + j * own.wide_values,
+                        a.values * sizeof(float));
+        }
+        std::memcpy(a.for_score + task * F, for_score, F * sizeof(float));
+    }
+}
+
+extern "C" {
+void additive_forward(const Attention* a, int64_t first, int64_t last) { forward(*a, first, last); }
+void additive_backward(const Attention* a, int64_t first, int64_t last) { backward(*a, first, last); }
+}

@@ -1,0 +1,90 @@
+// The gate tanh(a) * sigmoid(b) and its gradient on vectors whose first half is a and whose second is b.
+
+#pragma once
+
+#include "common/gemm.h"
+
+typedef int32_t Integers __attribute__((vector_size(WIDTH * sizeof(int32_t)), may_alias));
+typedef float Half __attribute__((vector_size(WIDTH / 2 * sizeof(float)), aligned(alignof(float)), may_alias));
+
+constexpr int64_t HALF = WIDTH / 2;
+
+inline V both(float first, float second) {
+    V result;
+    for (int i = 0; i < WIDTH; i++) result[i] = i < HALF ? first : second;
+    return result;
+}
+
+// For shuffles: half a vector's numbers from FIRST on, then as many from SECOND on.
+template <int FIRST, int SECOND>
+constexpr Integers chosen() {
+    Integers result = {};
+    for (int i = 0; i < WIDTH; i++) result[i] = i < HALF ? FIRST + i : SECOND + i - HALF;
+    return result;
+}
+
+// exp to about one unit in the last place for |x| < 80 (Cephes, S. Moshier: expf).
+inline V exponential(V x) {
+    const V shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to a whole number
+    const V n = shifted - 12582912.0f;
+    const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    V p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Integers bits = (__builtin_convertvector(n, Integers) + 127) << 23;
+    return p * (V)bits;
+}
+
+// 1 / x to about one unit in the last place.
+inline V reciprocal(V x) {
+#ifdef __AVX512F__
+    const V near = (V)_mm512_rcp14_ps((__m512)x);
+    return near * (2.0f - x * near);
+#else
+    return 1.0f / x;
+#endif
+}
+
+// Of a and b: (tanh(a), sigmoid(b)). Both are (e - s) / (e + 1): of e = exp(2 a) and s = 1, and of e =
+// exp(b) and s = 0. Where one is within rounding of its limit the argument is cut off. Vectors share no reciprocal,
+// though it would be faster: no place is seen by another, not even in the last bit.
+inline V activated(V z) {
+    const V limit = both(18, 40), x = z * both(2, 1);
+    V cut = x < -limit ? -limit : x;  // comparisons with a NaN are false: it stays one
+    cut = cut > limit ? limit : cut;
+    const V e = exponential(cut);
+    return (e - both(1, 0)) * reciprocal(e + 1.0f);
+}
+
+// ``count`` vectors of (a, b) to (tanh(a), sigmoid(b)), and their products, half a vector each. active may be z.
+inline void activate(int64_t count, const float* z, float* active, float* gated) {
+    const Integers low = chosen<0, WIDTH>(), high = chosen<HALF, WIDTH + HALF>();
+    int64_t i = 0;
+    for (; i + 2 <= count; i += 2) {
+        const V p = activated(load(z + i * WIDTH)), q = activated(load(z + (i + 1) * WIDTH));
+        store(active + i * WIDTH, p), store(active + (i + 1) * WIDTH, q);
+        store(gated + i * HALF, __builtin_shuffle(p, q, low) * __builtin_shuffle(p, q, high));
+    }
+    for (; i < count; i++) {
+        const V p = activated(load(z + i * WIDTH));
+        store(active + i * WIDTH, p);
+        for (int64_t c = 0; c < HALF; c++) gated[i * HALF + c] = p[c] * p[c + HALF];
+    }
+}
+
+// The products alone.
+inline void gates(int64_t count, const float* active, float* result) {
+    for (int64_t i = 0; i < count; i++)
+        *(Half*)(result + i * HALF) = *(const Half*)(active + i * WIDTH) * *(const Half*)(active + i * WIDTH + HALF);
+}
+
+// The gradients of (a, b) from that of the gates and what ``activate`` gave: tanh' = 1 - tanh^2, sigmoid' =
+// sigmoid - sigmoid^2. Reads, and leaves, half a vector more than those of the gradient.
+inline V gate_slopes(const float* gradient, V active) {
+    const Integers twice = chosen<0, 0>(), swapped = chosen<HALF, 0>();
+    const V slope = both(1, 0) + both(0, 1) * active - active * active;
+    return __builtin_shuffle(load(gradient), twice) * __builtin_shuffle(active, swapped) * slope;
+}

@@ -1,0 +1,1 @@
+"""Networks: features or logits of pixels, given a conditioning."""

@@ -1,0 +1,26 @@
+"""What a network is given of the supports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from metadensity.nn.attention import Memory
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All a network needs of the supports of a batch of tasks, computed once.
+
+    tasks: number of tasks in the batch.
+    biases: for each layer and stack what is added to its gates, ``(tasks, 2 * planes, 1, ...)``;
+        empty lists where nothing is.
+    memory: what attention looks at, or None.
+    prior: scores of the prototypes before any pixel, ``(tasks, prototypes)``, or None.
+    """
+
+    tasks: int
+    biases: list[list[Tensor]]
+    memory: Memory | None = None
+    prior: Tensor | None = None

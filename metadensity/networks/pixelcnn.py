@@ -1,0 +1,120 @@
+"""The gated PixelCNN network: causal features of an image, conditioned on a support, to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metadensity.likelihoods import build_head
+from metadensity.networks.conditioning import Condition
+from metadensity.nn.attention import SupportAttention
+from metadensity.nn.causal import GatedLayer
+from metadensity.nn.convolution import pointwise
+from metadensity.nn.inputs import PixelInput
+from metadensity.nn.prototypes import Prototypes
+
+
+class PixelCNN(nn.Module):
+    """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
+
+    context: features of the task vector that biases every gate (0: none).
+    first_kernel: of the first layer, which looks at the image itself; None: ``kernel_size``, as that of the others.
+    likelihood: of a pixel given its past, "categorical" or "logistic" (a mixture with so many ``components``).
+    attention: None, "additive" or "dot". With attention, the activations of the middle layer's last
+        stack are the queries, and what is read conditions the second half of the layers. Only the last
+        stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
+        seen by pixels that come earlier than some of those.
+    prototypes: learned images that the past is compared with, see ``Prototypes``; what a place gets from them joins
+        the skip outputs of the layers. 0: none.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        levels: int,
+        *,
+        layers: int,
+        planes: int,
+        penultimate: int,
+        kernel_size: int,
+        first_kernel: int | None = None,
+        context: int = 0,
+        attention: str | None = None,
+        prototypes: int = 0,
+        likelihood: str = "categorical",
+        components: int = 10,
+    ) -> None:
+        super().__init__()
+        if layers < 2:
+            raise ValueError(f"layers={layers}; a PixelCNN needs at least 2.")
+        if first_kernel is not None and (first_kernel < 3 or first_kernel % 2 == 0):
+            raise ValueError(f"first_kernel={first_kernel}; give an odd number of 3 or more, or None for kernel_size.")
+        dims = len(event_shape) - 1
+        self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
+        self.planes, self.penultimate = planes, penultimate
+        self.middle = layers // 2
+        self.input = PixelInput(event_shape, levels)
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                self.input.features if i == 0 else planes,
+                planes,
+                penultimate,
+                dims,
+                kernel_size if i or first_kernel is None else first_kernel,
+                strict=i == 0,
+                context=context,
+                read=planes if attention and i >= self.middle else 0,
+            )
+            for i in range(layers)
+        )
+        self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
+        self.prototypes = (
+            Prototypes(event_shape, levels, prototypes, penultimate, context=context) if prototypes else None
+        )
+        self.penult = pointwise(penultimate, penultimate, dims)
+        self.head = build_head(likelihood, penultimate, event_shape[0], levels, dims, components)
+
+    def condition(
+        self, tasks: int, vector: Tensor | None = None, patches: tuple[Tensor, Tensor] | None = None
+    ) -> Condition:
+        """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
+        biases = [cast(GatedLayer, layer).biases(vector) if vector is not None else [] for layer in self.layers]
+        memory = self.attention.memorise(*patches) if self.attention is not None and patches is not None else None
+        prior = self.prototypes.prior_of(tasks, vector) if self.prototypes is not None else None
+        return Condition(tasks, biases, memory, prior)
+
+    def trunk(self, pixels: Tensor, condition: Condition) -> Tensor:
+        """Features ``(batch, penultimate, *space)`` of the strict past of every place.
+
+        pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
+        """
+        stacks = [self.input(pixels)] * self.dims
+        read: Tensor | None = None
+        total: Tensor | None = None
+        for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
+            if i == self.middle and self.attention is not None and condition.memory is not None:
+                read = self.attention(condition.memory, stacks[-1])
+            stacks, total = layer(stacks, biases, read, total)
+        assert total is not None
+        if self.prototypes is not None and condition.prior is not None:
+            total = total + self.prototypes(pixels, condition.prior)
+        return cast(Tensor, self.penult(F.relu(total)))
+
+    def forward(self, pixels: Tensor, condition: Condition) -> Tensor:
+        """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
+        return self.head(self.trunk(pixels, condition), pixels)
+
+    def attention_weights(self, pixels: Tensor, condition: Condition) -> Tensor:
+        """Where each place looks, ``(samples, tasks, J, *space)``: patches of all supports in order, the null last.
+
+        Raises ValueError for a network without attention.
+        """
+        if self.attention is None or condition.memory is None:
+            raise ValueError("This network has no attention; attention maps need a model such as AttentionPixelCNN.")
+        stacks = [self.input(pixels)] * self.dims
+        for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.middle]:
+            stacks, _ = layer(stacks, biases)
+        return self.attention.weights(condition.memory, stacks[-1])

@@ -1,0 +1,16 @@
+"""torch's convolutions by number of space dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True) -> Any:
+    """A convolution with a kernel of one place in ``dims`` dimensions."""
+    return CONV[dims](in_features, out_features, kernel_size=1, bias=bias)

@@ -1,0 +1,1 @@
+"""Pixels from uniform numbers: the naive sampler and its cached twin."""

@@ -1,0 +1,231 @@
+"""Samplers: the naive one, a full network pass a pixel, and its cached twin, in torch or with a native kernel.
+
+All invert the CDF of each pixel at given uniform numbers, so equal numbers give equal images.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metadensity.likelihoods.levels import mean_logits
+from metadensity.networks.conditioning import Condition
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
+from metadensity.nn.functional.gate import gate
+from metadensity.nn.inputs import scale
+from metadensity.sampling.last_stack import LastStack
+from metadensity.sampling.line_kernel import native_kernel
+from metadensity.sampling.naive import draw_levels
+
+
+def sample_cached(
+    network: PixelCNN,
+    condition: Condition,
+    uniforms: Tensor,
+    known: Tensor | None = None,
+    temperature: float = 1.0,
+    compiled: bool = True,
+) -> Tensor:
+    """Sample with nothing computed twice: each stack advances once for each of its slices. See ``sample_naive``.
+
+    compiled: draw the pixels of a line in the native kernel, where there is one and it can (see ``native_kernel``).
+    """
+    return _run([_CachedSampler(network, condition, len(uniforms), compiled)], uniforms, known, temperature)
+
+
+def sample_ensemble(
+    members: Sequence[tuple[PixelCNN, Condition]],
+    uniforms: Tensor,
+    known: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Sample from the mean of several networks' conditionals, side by side in torch. See ``sample_cached``."""
+    samplers = [_CachedSampler(network, condition, len(uniforms), compiled=False) for network, condition in members]
+    return _run(samplers, uniforms, known, temperature)
+
+
+def _run(samplers: Sequence[_CachedSampler], uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+    """Draw all pixels in raster order, each from the mean of the samplers' conditionals."""
+    pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
+    kernel, positions = samplers[0].kernel, samplers[0].network.input.positions
+    with torch.inference_mode():
+        for prefix in itertools.product(*map(range, samplers[0].space[:-1])):
+            for sampler in samplers:
+                sampler.begin_line(prefix)
+            line: Any = (slice(None), slice(None), *prefix)
+            given = None if known is None else known[line]
+            if kernel is not None:
+                pixels[line] = kernel.draw(samplers[0].base, positions[line[1:]], uniforms[line], given, temperature)
+            else:
+                _draw_line(samplers, pixels[line], prefix, uniforms[line], given, temperature)
+            for sampler in samplers:
+                sampler.end_line(pixels, prefix)
+    return pixels
+
+
+def _draw_line(
+    samplers: Sequence[_CachedSampler],
+    pixels: Tensor,
+    prefix: tuple[int, ...],
+    uniforms: Tensor,
+    known: Tensor | None,
+    temperature: float,
+) -> None:
+    """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
+    channels, places = pixels.shape[1:]
+    for t in range(places):
+        here, features = pixels[..., t], [sampler.step(prefix, t) for sampler in samplers]
+        for channel in range(channels):
+            heads = zip(samplers, features, strict=True)
+            logits = mean_logits([sampler.network.head.place(seen, here, channel) for sampler, seen in heads], -1)
+            given = None if known is None else known[:, channel, t]
+            here[:, channel] = draw_levels(logits, uniforms[:, channel, t], given, temperature)
+        for sampler in samplers:
+            sampler.take(here, prefix, t)
+
+
+class _CachedSampler:
+    """State of one sampling run.
+
+    Stack k is computed a slice at a time, as soon as the pixels before the slice are known: in two
+    dimensions the vertical stack once a row, the horizontal one once a pixel. Each convolution keeps
+    the padded slice of its inputs; only places already visited are ever read from it.
+
+    The last stack, which runs once a pixel, works on matrices ``(batch, features)``: its buffers are
+    flat, ``(batch, places * features)``, so that a window is a view; what does not depend on the pixel
+    (biases and the links from the stack before) is added up once a line; and the skip outputs of all
+    layers are one product at the end. Or a native kernel draws a whole line.
+    """
+
+    def __init__(self, network: PixelCNN, condition: Condition, batch: int, compiled: bool) -> None:
+        self.network, self.condition, self.batch = network, condition, batch
+        self.layers: list[GatedLayer] = list(network.layers)  # type: ignore[arg-type]
+        self.channels, *self.space = network.event_shape
+        self.dims, self.planes, self.middle = network.dims, network.planes, network.middle
+        self.buffers = [[self._buffer(layer.conv(k)) for k in range(self.dims - 1)] for layer in self.layers]
+        self.before: list[list[Tensor | None]] = [[None] * self.dims for _ in self.layers]
+        self.base: list[Tensor] = []
+        self.last = last = LastStack.of(network)
+        self.gates = last.skips.new_empty(batch, len(self.layers) * self.planes)
+        width = self.space[-1] + last.reach
+        self.lines = [last.skips.new_zeros(batch, width * features) for features in last.features]
+        self.prototypes = network.prototypes
+        prior = last.skips.new_zeros(condition.tasks, 0) if condition.prior is None else condition.prior
+        self.scores = prior.repeat(batch // condition.tasks, 1)  # of the prototypes, for the next place
+        self.kernel = native_kernel(network, condition, last, batch) if compiled else None
+
+    def _buffer(self, conv: CausalConv) -> Tensor:
+        """Zeros ``(batch, in, n_k + reach, n_j + 2 * reach for j > k)``."""
+        k, reach = conv.stack, conv.reach
+        padded = [self.space[k] + reach] + [size + 2 * reach for size in self.space[k + 1 :]]
+        return conv.weight.new_zeros(self.batch, conv.weight.shape[1], *padded)
+
+    def begin_line(self, prefix: tuple[int, ...]) -> None:
+        """Compute all that the line at ``prefix`` needs of the pixels before it."""
+        for k in range(self.dims - 1):
+            if not any(prefix[k + 1 :]):  # a new slice of stack k begins here
+                self._advance(k, prefix[: k + 1])
+        self._add_up(prefix)
+
+    def take(self, here: Tensor, prefix: tuple[int, ...], t: int) -> None:
+        """Put the pixels ``(batch, C)`` at place ``t`` of the line where the last stack will look."""
+        encode, width = self.network.input, self.last.features[0]
+        where = encode.positions[cast(Any, (slice(None), *prefix, t))]
+        start = (t + self.last.reach) * width
+        encoded = self.lines[0][:, start : start + width]
+        encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
+        encoded[:, self.channels :] = where
+        if self.prototypes is not None:
+            self.scores = self.scores + self.prototypes.scores(here, (*prefix, t))
+
+    def end_line(self, pixels: Tensor, prefix: tuple[int, ...]) -> None:
+        """Put the finished line where the other stacks will look."""
+        for k in range(self.dims - 1):
+            self._feed(k, pixels, prefix)
+
+    def _advance(self, k: int, prefix: tuple[int, ...]) -> None:
+        """Compute stack k, not the last, in all layers on the slice at ``prefix``.
+
+        The state of a slice has shape ``(batch, features, 1 for each dimension up to k, *space[k + 1:])``.
+        """
+        state = None
+        for i, layer in enumerate(self.layers):
+            conv, buffer = layer.conv(k), self.buffers[i][k]
+            if state is not None:
+                inner = [slice(conv.reach, -conv.reach)] * (self.dims - k - 1)
+                target = buffer.select(2, prefix[k] + conv.reach)[(slice(None), slice(None), *inner)]
+                target.copy_(state.view(target.shape))
+            window = buffer.narrow(2, prefix[k], conv.taps)
+            z = conv.convolve(window.view(*window.shape[:2], *[1] * k, *window.shape[2:]))
+            before = self.before[i][k]
+            if before is not None:
+                z = z + before.narrow(2 + k, prefix[k], 1)
+            if self.condition.biases[i]:
+                z = add_per_task(z, _at(self.condition.biases[i][k], prefix))
+            self.before[i][k + 1] = layer.links[k](z)
+            state = gate(z) + state if state is not None else gate(z)
+
+    def _add_up(self, prefix: tuple[int, ...]) -> None:
+        """All that the last stack adds to its gates on the line at ``prefix``: ``(places or 1, batch, 2 * planes)``."""
+        k = self.dims - 1
+        self.base = []
+        for i, layer in enumerate(self.layers):
+            bias = layer.conv(k).bias
+            total = bias.expand(self.batch, -1)[(...,) + (None,) * self.dims]
+            before = self.before[i][k]
+            if before is not None:
+                total = total + before
+            if self.condition.biases[i]:
+                total = add_per_task(total, _at(self.condition.biases[i][k], prefix))
+            self.base.append(total.flatten(2).permute(2, 0, 1).contiguous())
+
+    def step(self, prefix: tuple[int, ...], t: int) -> Tensor:
+        """The last stack at place ``t`` of a line, through all layers: features ``(batch, penultimate)``."""
+        network, planes, state, reads = self.network, self.planes, None, None
+        for i, layer in enumerate(self.layers):
+            line, features = self.lines[i], self.last.features[i]
+            if state is not None:
+                start = (t + self.last.reach) * features
+                line[:, start : start + features] = state
+            if i == self.middle and network.attention is not None and self.condition.memory is not None:
+                assert state is not None
+                assert self.last.reads is not None
+                hidden = state[(...,) + (None,) * self.dims]
+                reads = iter(
+                    (network.attention(self.condition.memory, hidden).flatten(1) @ self.last.reads).split(2 * planes, 1)
+                )
+            base = self.base[i][min(t, len(self.base[i]) - 1)]
+            start = (t + self.last.starts[i]) * features
+            z = torch.addmm(base, line[:, start : start + self.last.taps[i]], self.last.kernels[i])
+            if reads is not None and layer.read is not None:
+                z = z + next(reads)
+            gated = self.gates[:, i * planes : (i + 1) * planes]
+            torch.mul(torch.tanh(z[:, :planes]), torch.sigmoid(z[:, planes:]), out=gated)
+            residual = torch.addmm(self.last.residual_biases[i], gated, self.last.residuals[i])
+            state = residual if state is None else state + residual
+        total = torch.addmm(self.last.skip_bias, self.gates, self.last.skips)
+        if self.prototypes is not None:
+            total = total + self.prototypes.read(self.scores, (*prefix, t))
+        return F.linear(F.relu(total), network.penult.weight.flatten(1), network.penult.bias)
+
+    def _feed(self, k: int, pixels: Tensor, prefix: tuple[int, ...]) -> None:
+        """Put the input features of a finished line where stack k, not the last, will look."""
+        line: Any = (slice(None), slice(None), *(slice(t, t + 1) for t in prefix), slice(None))
+        inputs = self.network.input(pixels, line)
+        reach = self.layers[0].conv(k).reach
+        inner: Any = (*(t + reach for t in prefix[k:]), slice(reach, reach + self.space[-1]))
+        self.buffers[0][k][(slice(None), slice(None), *inner)] = inputs.view(*inputs.shape[:2], -1)
+
+
+def _at(bias: Tensor, prefix: tuple[int, ...]) -> Tensor:
+    """The slice at ``prefix`` of a bias ``(tasks, features, *space or ones)``."""
+    for k, index in enumerate(prefix):
+        if bias.shape[2 + k] > 1:
+            bias = bias.narrow(2 + k, index, 1)
+    return bias

@@ -1,0 +1,68 @@
+"""The sizes and weights of a network as the native kernel takes them."""
+
+from __future__ import annotations
+
+import torch
+
+from metadensity.likelihoods.categorical import CategoricalHead
+from metadensity.native import line_sampler
+from metadensity.native.line_sampler import LineKernel, padded, padded_halves
+from metadensity.networks.conditioning import Condition
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.sampling.last_stack import LastStack
+
+
+def native_kernel(network: PixelCNN, condition: Condition, last: LastStack, batch: int) -> LineKernel | None:
+    """The kernel that draws lines of ``batch`` images, or None where there is none or it cannot.
+
+    It takes float32 and float64 networks with a categorical head and no prototypes on the CPU, outside autocast.
+    """
+    memory, head, planes, weight = condition.memory, network.head, network.planes, last.skips
+    plain = (
+        network.prototypes is None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+    )
+    if not plain or not isinstance(head, CategoricalHead) or torch.is_autocast_enabled("cpu"):
+        return None
+    if (library := line_sampler.library()) is None:
+        return None
+    channels, width, places = network.event_shape[0], network.penultimate, network.event_shape[-1]
+    none = weight.new_zeros(1)
+    hidden = head.hidden.weight.flatten(1).unflatten(0, (channels, width)).mT
+    logits = head.logits.weight.flatten(1).unflatten(0, (channels, -1)).mT
+    before = none if head.previous is None else head.previous.weight.flatten(1).unflatten(0, (channels, width)).mT
+    tensors = {
+        "skips": padded(last.skips),
+        "skip_bias": padded(last.skip_bias),
+        "penult": padded(network.penult.weight.flatten(1).T),
+        "penult_bias": padded(network.penult.bias),
+        "hidden": padded(hidden),
+        "hidden_bias": padded(head.hidden.bias.view(channels, width)),
+        "previous": padded(before),
+        "logits": padded(logits),
+        "logits_bias": padded(head.logits.bias.view(channels, -1)),
+    }
+    sizes = {"batch": batch, "layers": len(network.layers), "planes": planes, "places": places, "reach": last.reach}
+    sizes |= {"channels": channels, "levels": network.levels, "features": width, "dims": network.dims}
+    sizes |= {"middle": network.middle, "attention": 0, "tasks": condition.tasks, "entries": 1}
+    if network.attention is not None and memory is not None:
+        assert last.reads is not None
+        attention = network.attention
+        sizes |= {"attention": 1 if attention.kind == "dot" else 2, "entries": memory.keys.shape[1]}
+        tensors |= {
+            "query": padded(attention.query.weight.flatten(1).T),
+            "query_bias": padded(attention.query.bias),
+            "keys": padded(memory.keys.to(weight.dtype).mT),
+            "values": padded(memory.values.to(weight.dtype)),
+            "score": none if attention.score is None else attention.score.contiguous(),
+            "reads": padded_halves(last.reads.unflatten(-1, (-1, 2 * planes))).flatten(-2),
+        }
+    lengths = [(places + last.reach) * features for features in last.features]
+    lists = {
+        "lines": [weight.new_zeros(batch, length) for length in lengths],
+        "kernels": [padded_halves(kernel) for kernel in last.kernels],
+        "residuals": [padded(residual) for residual in last.residuals],
+        "residual_biases": [padded(bias) for bias in last.residual_biases],
+    }
+    return LineKernel(
+        library, sizes, tensors, lists, {"taps": last.taps, "starts": last.starts, "inputs": last.features}
+    )

@@ -1,0 +1,67 @@
+"""What the arguments of a task must be."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+SPLITS = ("train", "validation", "test")
+_WORD = 2**64
+
+
+def require_word(name: str, value: int) -> int:
+    """``value`` as an int in [0, 2**64), the range of a random key; TypeError or ValueError otherwise."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; give an integer from 0 to 2**64 - 1.") from None
+    if not 0 <= number < _WORD:
+        raise ValueError(f"{name}={number}; give an integer from 0 to 2**64 - 1.")
+    return number
+
+
+def require_count(name: str, value: int, least: int) -> int:
+    """``value`` as an int of at least ``least``; TypeError or ValueError otherwise."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; give an integer of at least {least}.") from None
+    if number < least:
+        raise ValueError(f"{name}={number}; give at least {least}.")
+    return number
+
+
+def most_shots(shots: int | Sequence[int]) -> int:
+    """The largest of one or several numbers of supports; ValueError where there is none, or one is below 0."""
+    asked = list(shots) if isinstance(shots, Sequence) else [shots]
+    if not asked:
+        raise ValueError("shots is empty; give a number of supports or a list of them, such as [1, 2, 4, 8].")
+    return max(require_count("shots", count, 0) for count in asked)
+
+
+def require_batches(what: str, shots: int, most: int, tasks_per_batch: int) -> tuple[int, int]:
+    """``shots`` and ``tasks_per_batch`` as ints, once ``what``, with ``most`` supports an episode, can give them.
+
+    Raises TypeError or ValueError for a count out of range.
+    """
+    shots = require_count("shots", shots, 0)
+    size = require_count("tasks_per_batch", tasks_per_batch, 1)
+    if shots > most:
+        raise ValueError(
+            f"shots={shots}, but {what} has {most} supports an episode; ask for at most {most}, or build it for more."
+        )
+    return shots, size
+
+
+def split_parts(name: str, split: str) -> tuple[str, ...]:
+    """The parts of ``split``, in the order of ``SPLITS``: ("train", "validation") for "train+validation".
+
+    Raises ValueError for anything but distinct names out of ``SPLITS``.
+    """
+    parts = tuple(split.split("+")) if isinstance(split, str) else ()
+    if not parts or len(set(parts)) != len(parts) or not set(parts) <= set(SPLITS):
+        raise ValueError(
+            f"split={split!r} is not a split of {name}; give one of {', '.join(SPLITS)}, "
+            "or several joined by '+', such as 'train+validation'."
+        )
+    return tuple(part for part in SPLITS if part in parts)

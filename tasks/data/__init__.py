@@ -1,0 +1,1 @@
+"""Where data lie: the roots, the cache, the download."""

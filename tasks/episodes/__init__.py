@@ -1,0 +1,1 @@
+"""Fixed sets of episodes to evaluate on."""

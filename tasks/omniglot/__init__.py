@@ -1,0 +1,5 @@
+"""The Omniglot tasks."""
+
+from tasks.omniglot.task import omniglot
+
+__all__ = ["omniglot"]

@@ -1,0 +1,155 @@
+"""Runs that are killed, stopped or go on: nothing is lost, and nothing changes silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments import train
+from experiments.ingredients import TRAINING_DEFAULTS
+from experiments.recording import lineage
+from experiments.recording.resume import ChangedConfigError, newest_state, require_same_config
+from experiments.recording.run_folder import RunFolder
+from metadensity.files import DamagedFileError, read_tensors
+
+SETTINGS: dict[str, Any] = {"task": {"size": 12}}
+
+
+@pytest.fixture(scope="module")
+def whole(script: Any) -> RunFolder:
+    run = script(train.experiment, "hershey", "attention", "fast", **SETTINGS)
+    return RunFolder(run.result["folder"])
+
+
+@pytest.fixture
+def half(whole: RunFolder, tmp_path: Path) -> RunFolder:
+    """The run as it would be had it been killed after step 2."""
+    shutil.copytree(whole.path, tmp_path / "half")
+    (tmp_path / "half" / "checkpoints" / "state-00000004.safetensors").unlink()
+    return RunFolder(tmp_path / "half")
+
+
+def test_a_resumed_run_ends_with_the_same_bits(whole: RunFolder, half: RunFolder, script: Any) -> None:
+    run = script(train.experiment, "hershey", "attention", "fast", resume=str(half.path), **SETTINGS)
+    resumed = RunFolder(run.result["folder"])
+    one, other = (read_tensors(folder.states()[-1])[0] for folder in (whole, resumed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.metrics() == [record for record in whole.metrics() if record["step"] > 2]
+    assert lineage.joined_lines(resumed) == (whole.path / "metrics.jsonl").read_bytes()
+    assert json.loads((resumed.path / "info.json").read_text())["parent"]["step"] == 2
+    assert resumed.model().provenance["parent"] == "half"
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(half: RunFolder, script: Any) -> None:
+    with pytest.raises(ChangedConfigError, match=r"model.planes: 4 -> 5\n.*allow=\"\['model.planes'\]\""):
+        script(train.experiment, "hershey", "attention", "fast", resume=str(half.path), model={"planes": 5}, **SETTINGS)
+    with pytest.raises(ChangedConfigError, match=r"seed: 0 -> 1"):
+        script(train.experiment, "hershey", "attention", "fast", resume=str(half.path), seed=1, **SETTINGS)
+
+
+def test_more_steps_are_allowed_where_named(half: RunFolder, script: Any) -> None:
+    more = {"resume": str(half.path), "training": {"steps": 6}, **SETTINGS}
+    with pytest.raises(ChangedConfigError, match=r"training.steps: 4 -> 6"):
+        script(train.experiment, "hershey", "attention", "fast", **more)
+    run = script(train.experiment, "hershey", "attention", "fast", allow=["training.steps"], **more)
+    assert run.result["steps"] == 6
+
+
+def test_a_setting_that_only_one_side_has_is_a_difference() -> None:
+    require_same_config({"task": {"size": 20}}, {"task": {"size": 20}})
+    with pytest.raises(ChangedConfigError, match=r"task.name: None -> 'hershey'"):
+        require_same_config({"task": {"size": 20}}, {"task": {"size": 20, "name": "hershey"}})
+
+
+def test_a_run_of_a_version_without_a_setting_goes_on_with_its_default() -> None:
+    old = {"training": {key: value for key, value in TRAINING_DEFAULTS.items() if key != "graphs"}}
+    require_same_config(old, {"training": TRAINING_DEFAULTS}, training_defaults=TRAINING_DEFAULTS)
+    with pytest.raises(ChangedConfigError, match=r"training.graphs: False -> True"):
+        require_same_config(old, {"training": {**TRAINING_DEFAULTS, "graphs": True}}, (), TRAINING_DEFAULTS)
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(
+    whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    newest = run.states()[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert newest_state(run).name == "state-00000002.safetensors"
+    assert "state-00000004.safetensors is truncated, damaged" in capsys.readouterr().out
+    run.states()[0].write_bytes(b"")
+    with pytest.raises(DamagedFileError, match=r"No state of .*run can be read"):
+        newest_state(run)
+    for state in run.states():
+        state.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no state to resume from"):
+        newest_state(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_loses_nothing(number: signal.Signals, tmp_path: Path, repo_root: Path, script: Any) -> None:
+    """SIGTERM and Ctrl-C save and end; after SIGKILL the last checkpoint is whole. All three go on."""
+    command = (
+        "with hershey attention fast task.size=12 training.steps=100000 training.checkpoint_every=5 progress=False"
+    )
+    environment = {**os.environ, "METADENSITY_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "experiments.train", *command.split()],
+        env=environment,
+        cwd=repo_root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = tmp_path / "1"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/state-*[1-9]?.safetensors")) and time.monotonic() < deadline:  # from 10 on
+        assert process.poll() is None, "training ended by itself"
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.wait(60)
+    run = RunFolder(folder)
+    step = int(read_tensors(newest_state(run))[1]["step"])
+    if number != signal.SIGKILL:
+        assert json.loads((folder / "run.json").read_text())["status"] == "INTERRUPTED"
+        assert step == max(record["step"] for record in run.metrics())
+    more = {"training": {"steps": step + 2, "checkpoint_every": 5}, "allow": ["training.steps"], **SETTINGS}
+    resumed = script(train.experiment, "hershey", "attention", "fast", resume=str(folder), **more)
+    assert resumed.status == "COMPLETED"
+    assert resumed.result["steps"] == step + 2
+
+
+SLEEPER = """
+import time
+from experiments.recording.command_line import main, make_experiment
+experiment = make_experiment("sleeper")
+experiment.main(lambda: time.sleep(100))
+main(experiment)
+"""
+
+
+def test_every_experiment_ends_cleanly_on_sigterm(tmp_path: Path, repo_root: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SLEEPER],
+        env={**os.environ, "METADENSITY_RUNS": str(tmp_path)},
+        cwd=repo_root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "1" / "cout.txt").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.05)
+    process.terminate()
+    process.wait(60)
+    assert json.loads((tmp_path / "1" / "run.json").read_text())["status"] == "INTERRUPTED"

@@ -1,0 +1,211 @@
+"""A run as one page: what is on it, that it needs nothing else, and that a real browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, report, sample, train
+from experiments.recording.run_folder import RunFolder
+from experiments.run_page import page as html_report
+from experiments.run_page.page import ReportError, write_report
+from experiments.run_page.parts import Page, newest_report, table
+
+pytestmark = pytest.mark.filterwarnings("default")  # Jupyter's packages warn of each other
+SETTINGS: dict[str, Any] = {"task": {"size": 12}}
+NAMED = ("hershey", "attention", "fast")
+HEADINGS = [
+    *("Run", "Curves", "Likelihood", "Support beside samples", "Attention", "Do samples copy the support?", "Cost"),
+    "Settings",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(script: Any) -> RunFolder:
+    """A run that went on from another, and was sampled."""
+    first = script(train.experiment, *NAMED, **SETTINGS).result["folder"]
+    more: dict[str, Any] = {"training": {"steps": 6}, "allow": ["training.steps"], **SETTINGS}
+    run = RunFolder(script(train.experiment, *NAMED, resume=first, **more).result["folder"])
+    script(sample.experiment, "fast", run=str(run.path))
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(trained: RunFolder) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html_report, "LIMIT", 6)
+        return write_report(trained.path)
+
+
+class Reader(HTMLParser):
+    """Text by heading, pictures, and all that a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headings: list[str] = []
+        self.text: dict[str, str] = {}
+        self.images: list[dict[str, str | None]] = []
+        self.fetched: list[str] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.inside = tag
+        if tag == "img":
+            self.images.append(dict(attributes))
+        for name, value in attributes:
+            if tag in ("link", "script", "iframe", "object") or (
+                name == "src" and not (value or "").startswith("data:")
+            ):
+                self.fetched.append(f"{tag} {name}={value}")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "h2" and data.strip():
+            self.headings.append(data)
+        elif self.headings:
+            self.text[self.headings[-1]] = self.text.get(self.headings[-1], "") + f" {data}"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+
+@pytest.fixture(scope="module")
+def seen(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text())
+    return reader
+
+
+def test_all_parts_are_there(seen: Reader, trained: RunFolder) -> None:
+    assert seen.headings == HEADINGS
+    for heading in HEADINGS:
+        assert seen.text[heading].strip() or heading in ("Curves", "Attention")
+    assert [str(image["alt"]).split(",")[0] for image in seen.images] == [
+        *("Curves of training and validation", "Shot curve", "Supports beside samples", "Supports beside samples"),
+        *("Attention of a query over its supports", "Closest pairs of support and sample"),
+    ]
+    assert "resumed from" in seen.text["Run"]
+    assert "Dotted: where a run went on from another." in seen.text["Curves"]
+    assert "training.learning_rate" in seen.text["Settings"]
+    assert "p" in seen.text["Do samples copy the support?"]
+
+
+def test_the_numbers_are_those_of_the_reports(seen: Reader, trained: RunFolder) -> None:
+    found, folder = newest_report(trained, "evaluated", "evaluation.json")
+    assert found is not None
+    assert folder is not None
+    for row in found["rows"]:
+        assert f"{row['nats_per_image']:.2f}" in seen.text["Likelihood"]
+        assert f"{row['interval_low']:.2f} to {row['interval_high']:.2f}" in seen.text["Likelihood"]
+    assert f"Run {folder.name}:" in seen.text["Likelihood"]
+    checked, _ = newest_report(trained, "memorisation", "memorisation.json")
+    assert checked is not None
+    assert f"{checked['tests']['support']['auc']:.3f}" in seen.text["Do samples copy the support?"]
+    assert checked["verdict"] in seen.text["Do samples copy the support?"]
+    assert "4 to 6" in seen.text["Cost"]
+
+
+def test_it_needs_no_other_file_and_no_network(page: Path, seen: Reader, repo_root: Path) -> None:
+    assert seen.fetched == []
+    text = re.sub(r"base64,[^\"]+", "", page.read_text())
+    assert "http" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert str(repo_root) not in text
+    assert page.stat().st_size < 2_000_000
+
+
+PROBE = """<script>addEventListener("load", () => {
+  const images = [...document.images];
+  document.body.dataset.images = images.length;
+  document.body.dataset.broken = images.filter(image => !image.complete || !image.naturalWidth).length;
+  document.body.dataset.wide = document.documentElement.scrollWidth > window.innerWidth;
+  const fetched = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:"));
+  document.body.dataset.fetched = fetched.length;
+});</script></body>"""
+
+
+@pytest.mark.parametrize("width", [1200, 420])
+def test_a_browser_shows_it(page: Path, seen: Reader, tmp_path: Path, width: int) -> None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    browser = next((found for name in names if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(names)}); the tests above read the page's HTML")
+    probed = tmp_path / "page.html"
+    probed.write_text(page.read_text().replace("</body>", PROBE))
+    common = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--window-size={width},3000",
+    ]
+    common += [f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    command = [*common, "--virtual-time-budget=5000", "--dump-dom", probed.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    (body,) = re.findall(r"<body([^>]*)>", shown)
+    data = dict(re.findall(r'data-(\w+)="(\w+)"', body))
+    assert data == {"images": str(len(seen.images)), "broken": "0", "wide": "false", "fetched": "0"}
+    shot = tmp_path / "shot.png"
+    subprocess.run([*common, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[1] >= width
+    assert (pixels[:2000] < 128).mean() > 0.005, "the page is blank"
+
+
+def test_making_it_again_makes_no_new_runs(page: Path, trained: RunFolder, runs: Path) -> None:
+    before = sorted(path.name for path in runs.glob("[0-9]*"))
+    other = trained.path / "other.html"
+    assert write_report(trained.path, other) == other
+    assert sorted(path.name for path in runs.glob("[0-9]*")) == before
+    assert other.read_text() == page.read_text()
+
+
+def test_parts_that_were_not_made_say_how_to(script: Any) -> None:
+    run = RunFolder(script(train.experiment, "digits", "support_mean", "fast").result["folder"])
+    said = {name: getattr(Page(run.path), name)().data for name in ("likelihood", "memorisation", "attention", "cost")}
+    assert f"python -m experiments.evaluate with run={run.path.name}" in said["likelihood"]
+    assert f"python -m experiments.memorisation with run={run.path.name}" in said["memorisation"]
+    assert "support_mean has no attention" in said["attention"]
+    assert f"training, run {run.path.name}" in said["cost"]
+
+
+def test_an_evaluation_of_other_weights_is_not_shown(
+    trained: RunFolder, page: Path, tmp_path: Path, script: Any
+) -> None:
+    found, folder = newest_report(trained, "evaluated", "evaluation.json")
+    assert found is not None
+    assert folder is not None
+    path = folder / "evaluation.json"
+    before = path.read_text()
+    try:
+        path.write_text(json.dumps({**found, "weights_sha256": "0" * 64}))
+        assert newest_report(trained, "evaluated", "evaluation.json") == (None, None)
+    finally:
+        path.write_text(before)
+
+
+def test_text_is_escaped() -> None:
+    assert "<script>" not in table(["<script>"], [["<script>alert(1)</script>"]])
+
+
+def test_bad_input_is_named(trained: RunFolder, script: Any, capsys: Any, runs: Path) -> None:
+    scored = script(evaluate.experiment, "fast", run=str(trained.path), baselines=False).result["folder"]
+    with pytest.raises(ReportError, match=rf"trained nothing \(evaluated\). Give the run it used: {trained.path.name}"):
+        write_report(scored)
+    assert report.main(["nowhere"]) == 1
+    assert "There is no run at" in capsys.readouterr().err
+    empty = runs / "empty"
+    empty.mkdir()
+    with pytest.raises(ReportError, match="has no best model yet"):
+        write_report(empty)

@@ -1,0 +1,211 @@
+"""The tables of the paper: from tiny trainings here, and those in the README from the records in the repository."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import metadensity
+from experiments import evaluate, reproduce, train
+from experiments.ingredients import build_model
+from experiments.recording import lineage
+from experiments.recording.run_folder import RunFolder
+from experiments.reporting.document_blocks import between
+from experiments.reproductions import PLANS, Plan
+from experiments.reproductions.records import read_records, write_record
+from experiments.reproductions.tables import gain, markdown
+from experiments.reproductions.trained import find_run, find_weights, finished, recipe, same_config, weights_name
+from experiments.results import RECORDS, WEIGHTS
+from metadensity.evaluation.comparison import IncomparableError
+from metadensity.files import DamagedFileError
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+
+def run(script: Any, command: str, **config: Any) -> Any:
+    with patch.object(reproduce.experiment, "default_command", command):
+        return script(reproduce.experiment, "fast", **config)
+
+
+def begun(plan: Plan, name: str) -> int:
+    """How many trainings came before that of an entry, or of its first member."""
+    if plan.entries[name].mixes:
+        return begun(plan, plan.entries[name].mixes[0])
+    before = plan.entries[name].begins_with
+    return 0 if before is None else 1 + begun(plan, before)
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None:
+    plan = PLANS[name]
+    made = run(script, name, keep_records=str(tmp_path / "records"), keep_weights=str(tmp_path / "weights"))
+    assert made.status == "COMPLETED"
+    records = read_records(tmp_path / "records" / name, plan)
+    assert list(records) == [entry for entry, settings in plan.entries.items() if settings.listed]
+    for entry, record in records.items():
+        assert [row["shots"] for row in record.values["rows"]] == list(plan.shots)
+        assert {"config", "seed", "data_sha256", "episodes_sha256", "weights_sha256", "cost", "machine"} <= set(
+            record.values
+        )
+        assert record.values["config"]["training"]["steps"] == 4
+        assert record.values["steps_before"] == [4] * begun(plan, plan.entries[entry].tunes or entry)
+        for row in record.values["rows"]:  # the scores are those of the rows
+            assert record.scores[row["shots"]].nats.mean() == pytest.approx(row["nats_per_image"])
+        assert bool(record.values["fine_tuning"]) == bool(plan.entries[entry].tunings)
+    table = (Path(made.result["folder"]) / f"{name}.md").read_text()
+    assert table == markdown(plan, records)
+    assert all(plan.entries[entry].title in table for entry in records)
+    assert ("4 + 4 |" in table) == any(plan.entries[entry].begins_with for entry in records)
+    entry = plan.baseline
+    again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
+    rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}
+    assert rows == {row["shots"]: row["nats_per_image"] for row in records[entry].values["rows"]}
+    later = next((entry for entry, settings in plan.entries.items() if settings.begins_with and settings.listed), None)
+    if later is not None:  # nor is what they began with
+        before = set(Path(made.result["folder"]).parent.iterdir())
+        run(script, name, only=[later], weights=str(tmp_path / "weights"))
+        assert len(set(Path(made.result["folder"]).parent.iterdir()) - before) == 1
+    with pytest.raises(ValueError, match=r"was trained with another configuration than .* give weights=None"):
+        run(script, name, only=[entry], weights=str(tmp_path / "weights"), fast=False)
+    file = tmp_path / "weights" / weights_name(plan.families[0], entry)
+    shipped = metadensity.load(file)
+    assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
+    evaluated = script(evaluate.experiment, run=str(file), baselines=False, limit=2)  # a file stands where a run does
+    assert evaluated.result["weights_sha256"] == shipped.provenance["weights_sha256"]
+    assert evaluated.result["task"]["name"] == metadensity.load(file).provenance["task"]["task"]
+
+
+def test_a_table_can_be_made_of_images_of_ones_own(script: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "photographs" / f"kind {number % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    for name, task in (("mirror", "mirror"), ("products", "folder")):
+        made = run(script, name, folder=str(tmp_path / "photographs"), only=["conditional"])
+        record = json.loads((Path(made.result["folder"]) / "records" / "conditional.json").read_text())
+        assert record["config"]["task"]["name"] == task
+        assert record["config"]["task"]["folder"] == str(tmp_path / "photographs")
+        assert record["pixels"]["event_shape"] == [3, 8, 8]
+    with pytest.raises(ValueError, match="omniglot is of a data set of its own; leave folder=None"):
+        run(script, "omniglot", folder=str(tmp_path / "photographs"))
+
+
+def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any, tmp_path: Path) -> None:
+    first = run(script, "omniglot", only=["conditional"])
+    entry = PLANS["omniglot"].entries["conditional"]
+    named, updates = recipe(entry, fast=True)
+    config = train.experiment.configuration(named, {**updates, "initial": None})
+    finished_run = find_run(config)
+    assert finished_run is not None
+    before = sorted(path.name for path in finished_run.path.parent.iterdir())
+    again = run(script, "omniglot", only=["conditional"])
+    assert again.result["rows"] == first.result["rows"]
+    after = set(path.name for path in finished_run.path.parent.iterdir()) - set(before)
+    assert len(after) == 1  # the reproduction's own run, and no training
+
+    for path in finished_run.path.parent.glob("*/checkpoints/state-00000004.safetensors"):
+        path.unlink()  # as if every training had been killed after its state of step 2
+    stopped = find_run(config)
+    assert stopped is not None
+    assert not finished(stopped)
+    resumed = run(script, "omniglot", only=["conditional"])
+    assert resumed.result["rows"] == first.result["rows"]
+    made = [lineage.read(folder) for folder in stopped.path.parent.glob("[0-9]*")]
+    assert "resumed" in [found.kind for found in made if found is not None]
+    assert find_run({**config, "seed": 1}) is None
+
+
+def test_speeds_are_of_every_training(script: Any) -> None:
+    made = run(script, "speeds")
+    entries = PLANS["adaptation"].entries
+    trainings = {name for name, entry in entries.items() if entry.listed and entry.tunes is None}
+    assert made.result["seconds"].keys() == trainings
+    assert min(made.result["seconds"].values()) > 0
+    assert len((Path(made.result["folder"]) / "speeds.md").read_text().splitlines()) == len(trainings) + 4
+
+
+def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(tmp_path: Path) -> None:
+    model = build_model({"name": "independent"}, (1, 4, 4), 2, 0)
+    metadensity.save(model, tmp_path / "model.safetensors")
+    with pytest.raises(DamagedFileError, match="does not say which task"):
+        RunFolder.find(str(tmp_path / "model.safetensors"))
+
+
+def test_unknown_entries_are_named(script: Any) -> None:
+    with pytest.raises(ValueError, match="names \\['nonsense'\\]; omniglot has conditional, attention"):
+        run(script, "omniglot", only=["nonsense"])
+
+
+def test_gain_and_its_interval() -> None:
+    """Against a bootstrap over clusters."""
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(40), 5)
+    level = rng.normal(50, 8, 40)[clusters]
+    baseline, model = level + rng.normal(0, 2, 200), 0.9 * level + rng.normal(0, 2, 200)
+    mean, (low, high) = gain(baseline, model, clusters)
+    assert mean == pytest.approx(100 * (1 - model.mean() / baseline.mean()))
+    draws = []
+    for _ in range(2000):
+        chosen = rng.integers(0, 40, 40)
+        index = (chosen[:, None] * 5 + np.arange(5)).ravel()
+        draws.append(100 * (1 - model[index].mean() / baseline[index].mean()))
+    assert np.allclose(np.quantile(draws, [0.025, 0.975]), (low, high), atol=0.25 * (high - low) / 2)
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_the_readme_shows_the_records(name: str) -> None:
+    records = read_records(RECORDS / name, PLANS[name])
+    assert records, f"there are no records of {name}"
+    assert between(README, name) == markdown(PLANS[name], records).strip()
+    for record in records.values():
+        if record.values["fine_tuning"]:
+            continue
+        shipped = find_weights(WEIGHTS, PLANS[name], record.entry, record.values["config"])
+        if shipped is not None:
+            assert metadensity.load(shipped).provenance["weights_sha256"] == record.values["weights_sha256"]
+
+
+def test_a_command_writes_the_tables_into_the_readme(script: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README.replace(" 47.99 (46.75) ", " 1.00 "))
+    assert copy.read_text() != README
+    run(script, "readme", document=str(copy))
+    for name in PLANS:
+        assert between(copy.read_text(), name) == between(README, name)
+
+
+def test_records_that_were_altered_or_are_of_other_episodes_are_refused(tmp_path: Path) -> None:
+    plan = PLANS["omniglot"]
+    records = read_records(RECORDS / "omniglot", plan)
+    first, second = list(records.values())[:2]
+
+    def rewrite(record: Any, folder: Path, **changed: Any) -> None:
+        evaluation = metadensity.Evaluation([], record.scores)
+        write_record(folder, record.entry, {**record.values, **changed}, evaluation)
+
+    rewrite(first, tmp_path)
+    rewrite(second, tmp_path, episodes_sha256="0" * 64)
+    with pytest.raises(IncomparableError, match="episodes_sha256"):
+        read_records(tmp_path, plan)
+    path = tmp_path / f"{first.entry}.json"
+    path.write_text(json.dumps({**first.values, "units": "bits"}))
+    with pytest.raises(DamagedFileError, match="different evaluations"):
+        read_records(tmp_path, plan)
+
+
+def test_configurations_that_lead_to_the_same_weights() -> None:
+    """A setting of a later version has its default before; and it matters not on what device it is trained."""
+    config = train.experiment.configuration(("attention",), {})
+    model = {key: value for key, value in config["model"].items() if key != "patch_stride"}
+    assert same_config(config, {**config, "model": model})
+    assert same_config({**config, "model": model}, config)
+    assert same_config({**config, "training": {**config["training"], "device": "cuda", "graphs": True}}, config)
+    assert not same_config({**config, "model": {**config["model"], "patch_stride": 2}}, {**config, "model": model})
+    assert not same_config({**config, "model": {**config["model"], "attention": None}}, config)

@@ -1,0 +1,93 @@
+"""Ensembles: the mean of conditionals, of copies of trained models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from metadensity.adaptation import InnerLoop, adapt
+from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, EnsemblePixelCNN
+from tests.contracts.subjects import random_images, randomise
+
+EVENT = (1, 5, 4)
+SIZES: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8, "attention": "dot"}
+
+
+def members(count: int = 3) -> list[AttentionPixelCNN]:
+    nets = [AttentionPixelCNN(EVENT, 2, **SIZES) for _ in range(count)]
+    for seed, net in enumerate(nets):
+        randomise(net, seed)
+    return nets
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_each_pixel_is_from_the_mean_of_the_members(shots: int) -> None:
+    nets, support, images = members(), *(random_images(n, 2, *EVENT, levels=2, seed=n) for n in (shots, 4))
+    density = EnsemblePixelCNN.of(nets)(support)
+    terms = torch.stack([net(support).pixel_log_prob(images) for net in nets])
+    torch.testing.assert_close(density.pixel_log_prob(images), terms.exp().mean(0).log())
+    logits = density.logits(images)
+    torch.testing.assert_close(
+        logits.log_softmax(2).gather(2, images.unsqueeze(2)).squeeze(2), density.pixel_log_prob(images)
+    )
+    whole = terms.flatten(3).sum(-1).logsumexp(0) - math.log(len(nets))  # the mixture of images is something else
+    assert (density.log_prob(images) - whole).abs().min() > 1e-3
+
+
+def test_one_member_is_the_net_itself() -> None:
+    (net,), support = members(1), random_images(2, 2, *EVENT, levels=2, seed=0)
+    one, same = net(support), EnsemblePixelCNN.of([net])(support)
+    chances = torch.rand(3, 2, *EVENT, generator=torch.Generator().manual_seed(0))
+    images = one.sample_from(chances)
+    assert torch.equal(same.sample_from(chances), images)
+    torch.testing.assert_close(same.log_prob(images), one.log_prob(images))
+
+
+def test_the_weights_are_copies() -> None:
+    nets, support = members(2), random_images(2, 2, *EVENT, levels=2, seed=0)
+    ensemble, images = EnsemblePixelCNN.of(nets), random_images(3, 2, *EVENT, levels=2, seed=1)
+    before = ensemble(support).log_prob(images)
+    randomise(nets[0], 7)
+    assert torch.equal(ensemble(support).log_prob(images), before)
+
+
+def test_adapted_it_is_a_density_still() -> None:
+    """Each task's own parameters, of all members; the probabilities of all images sum to one."""
+    event = (1, 2, 3)
+    nets = [AttentionPixelCNN(event, 2, **SIZES) for _ in range(2)]
+    for seed, net in enumerate(nets):
+        randomise(net, seed)
+    ensemble, support = EnsemblePixelCNN.of(nets), random_images(2, 2, *event, levels=2, seed=0)
+    density = adapt(ensemble, support, InnerLoop(step_size=0.1))
+    images = (torch.arange(64)[:, None] >> torch.arange(6) & 1).view(64, 1, *event).expand(-1, 2, *event)
+    found = density.log_prob(images)
+    torch.testing.assert_close(found.logsumexp(0), torch.zeros(2), rtol=0, atol=1e-4)
+    assert (found - ensemble(support).log_prob(images)).abs().max() > 1e-2
+    chances = torch.rand(5, 2, *event, generator=torch.Generator().manual_seed(0))
+    assert isinstance(density, AutoregressiveDensity)
+    assert torch.equal(density.sample_from(chances), density.sample_from(chances, naive=True))
+
+
+def test_attention_is_the_mean_of_the_members() -> None:
+    nets, support, images = members(), *(random_images(n, 2, *EVENT, levels=2, seed=n) for n in (2, 3))
+    density = EnsemblePixelCNN.of(nets)(support)
+    assert density.attends
+    weights = density.attention_weights(images)
+    torch.testing.assert_close(weights.sum(2), torch.ones_like(weights.sum(2)))
+    torch.testing.assert_close(weights, sum(net(support).attention_weights(images) for net in nets) / len(nets))
+
+
+def test_models_that_make_no_ensemble() -> None:
+    with pytest.raises(ValueError, match="models is empty; give the trained models"):
+        EnsemblePixelCNN.of([])
+    with pytest.raises(TypeError, match="one of type ConditionalPixelCNN; give AttentionPixelCNNs"):
+        EnsemblePixelCNN.of([ConditionalPixelCNN(EVENT, 2, layers=2, planes=4, penultimate=4)])
+    other = AttentionPixelCNN(EVENT, 2, **{**SIZES, "planes": 8})
+    with pytest.raises(ValueError, match=r"models differ in context: 12 and 16\. Give models built with the same"):
+        EnsemblePixelCNN.of([*members(1), other])
+    with pytest.raises(ValueError, match="members=0; it must be a whole number of at least 1"):
+        EnsemblePixelCNN(EVENT, 2, members=0)

@@ -1,0 +1,281 @@
+"""The outer loop: it learns, averages, validates without disturbing anything, keeps the best, and stops on NaN."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metadensity import Episode
+from metadensity.training import MetaTrainer, TrainingConfig, TrainingDivergedError
+from tests.metadensity.toys import Patterns, Recorder, small_network, trainer
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "rmsprop", "learning_rate": 3e-3}, {"optimizer": "muon", "learning_rate": 5e-2}],
+    ids=str,
+)
+def test_loss_falls(settings: dict[str, Any]) -> None:
+    """Four classes of 16 pixels, a twentieth of them wrong: 0.2 nats/dim given the class, ln 2 knowing nothing."""
+    source = Patterns(classes=4)
+    config = {"steps": 250, "tasks": 16, "shots": (4,), "warmup": 10, "learning_rate": 1e-2, "log_every": 25} | settings
+    run = MetaTrainer(small_network(planes=6), source, source, TrainingConfig(**config, validate_every=250))
+    before, recorder = run.validate(), Recorder()
+    run.run(recorder)
+    losses = [value for _, value in recorder.series("train/nats_per_dim")]
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.35
+    ((_, after),) = recorder.series("validation/nats_per_dim_4_shots")
+    assert before["validation/nats_per_dim_4_shots"] > 0.6
+    assert after < 0.35
+
+
+def test_what_is_logged() -> None:
+    recorder = Recorder()
+    run = trainer(log_every=2, steps=5, validate_every=3, checkpoint_every=4, learning_rate=0.1, decay="none", warmup=0)
+    model = run.run(recorder)
+    assert model is run.averaged_model
+    assert run.step == 5
+    assert [step for step, _ in recorder.series("train/nats_per_dim")] == [2, 4, 5]
+    assert recorder.series("train/learning_rate") == [(2, 0.1), (4, 0.1), (5, 0.1)]
+    assert all(value > 0 for _, value in recorder.series("train/gradient_norm"))
+    assert all(value > 0 for _, value in recorder.series("train/images_per_second"))
+    assert [step for step, _ in recorder.series("validation/cautious")] == [3, 5]
+    for shots in (0, 1, 3):
+        assert len(recorder.series(f"validation/nats_per_dim_{shots}_shots")) == 2
+    assert [step for step, best in recorder.checkpoints if not best] == [4, 5]
+    assert all(type(value) is float for _, values in recorder.seen for value in values.values())
+
+
+def test_logged_loss_is_the_mean_since_the_last_line() -> None:
+    every, second = Recorder(), Recorder()
+    trainer(validate=False).run(every)
+    trainer(validate=False, log_every=2).run(second)
+    losses = [value for _, value in every.series("train/nats_per_dim")]
+    means = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
+    assert [value for _, value in second.series("train/nats_per_dim")] == pytest.approx(means, abs=1e-12)
+
+
+def test_shots_are_a_pure_function_of_seed_and_step() -> None:
+    run, again, other = (trainer(shots=(0, 1, 2, 4), seed=seed) for seed in (5, 5, 6))
+    drawn = [run.shots_of(step) for step in range(800)]
+    assert [again.shots_of(step) for step in reversed(range(800))] == drawn[::-1]
+    assert [other.shots_of(step) for step in range(800)] != drawn
+    for shots in (0, 1, 2, 4):  # each a quarter of the time; 5 standard errors
+        assert abs(drawn.count(shots) - 200) < 5 * math.sqrt(150)
+
+
+@pytest.mark.parametrize(("withheld", "without"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.99, 3)])
+def test_supports_are_withheld_from_a_part_of_the_tasks(withheld: float, without: int) -> None:
+    """Of four tasks the first ones are scored with no support; one at least keeps its own."""
+    run = trainer(validate=False, withheld=withheld, tasks=4)
+    episode = Patterns(classes=4).episode(0, 4, 3, 2)
+    each = torch.stack(
+        [run.model(episode.support[: 0 if task < without else 3]).log_prob(episode.query)[:, task] for task in range(4)]
+    )
+    assert run.loss(episode).item() == pytest.approx(-each.mean().item() / run.dims, rel=1e-5)
+    assert run.loss(episode.with_shots(0)).item() == pytest.approx(
+        -run.model(episode.support[:0]).log_prob(episode.query).mean().item() / run.dims, rel=1e-5
+    )
+
+
+def test_training_asks_for_the_episodes_of_its_steps() -> None:
+    run = trainer(validate=False)
+    asked: list[tuple[int, int, int, int]] = []
+
+    class Spy(Patterns):
+        def episode(self, *arguments: int) -> Any:
+            asked.append(arguments)  # type: ignore[arg-type]
+            return super().episode(*arguments)
+
+    run.train = Spy()
+    run.run()
+    assert asked == [(step, 4, run.shots_of(step), 2) for step in range(6)]
+
+
+def test_training_is_a_function_of_its_seeds_alone() -> None:
+    results = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        results.append(weights(trainer().run()))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("decay", [0.999, 0.3])
+def test_the_average_by_hand(decay: float) -> None:
+    run, states = trainer(validate=False, average=decay), []
+    run.optimizer.register_step_post_hook(lambda *_: states.append(weights(run.model).double()))
+    run.run()
+    mean = states[0]
+    for n, state in enumerate(states[1:], start=1):
+        kept = min(decay, (1 + n) / (10 + n))
+        mean = kept * mean + (1 - kept) * state
+    torch.testing.assert_close(weights(run.averaged_model).double(), mean, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(mean, states[-1], atol=1e-4), "the average is the last state, which tests nothing"
+
+
+def test_without_average_the_model_itself_is_validated_and_returned() -> None:
+    run = trainer(average=0.0)
+    assert run.run() is run.model
+
+
+def test_validation_disturbs_nothing() -> None:
+    often, never = trainer(validate_every=1), trainer(validate=False)
+    often.run()
+    never.run()
+    assert torch.equal(weights(often.model), weights(never.model))
+    assert torch.equal(weights(often.averaged_model), weights(never.averaged_model))
+    state, mode = torch.get_rng_state(), often.averaged_model.training
+    assert often.validate() == often.validate(), "validation scores other episodes each time"
+    assert torch.equal(state, torch.get_rng_state())
+    assert often.averaged_model.training is mode
+
+
+@pytest.mark.parametrize("tasks", [4, 20])
+def test_validation_numbers(tasks: int) -> None:
+    """Against a plain loop, whatever the batches of training: mean over shots, and the upper ends of the intervals."""
+    run = trainer(validation_tasks=40, tasks=tasks)
+    values = run.validate()
+    for shots in (0, 1, 3):
+        nats = []
+        for index in range(3):
+            episode = Patterns(seed=1).episode(index, 16, 3, 2)
+            with torch.no_grad():
+                nats.append(-run.averaged_model.eval()(episode.support[:shots]).log_prob(episode.query) / 16)
+        expected = float(torch.stack(nats).mean())
+        assert values[f"validation/nats_per_dim_{shots}_shots"] == pytest.approx(expected, abs=1e-6)
+    mean = sum(values[f"validation/nats_per_dim_{shots}_shots"] for shots in (0, 1, 3)) / 3
+    assert values["validation/nats_per_dim"] == pytest.approx(mean)
+    assert values["validation/cautious"] > mean
+
+
+def test_the_best_is_chosen_by_the_cautious_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean says step 2 is best, the upper end of the interval says steps 1, 3 and 5 each beat all before."""
+    run, recorder = trainer(validate_every=1, steps=6, checkpoint_every=100), Recorder()
+    means, ends = iter([0.5, 0.1, 0.4, 0.4, 0.4, 0.4]), iter([0.6, 0.9, 0.5, 0.5, 0.45, math.inf])
+    monkeypatch.setattr(
+        run, "validate", lambda: {"validation/nats_per_dim": next(means), "validation/cautious": next(ends)}
+    )
+    run.run(recorder)
+    assert [step for step, best in recorder.checkpoints if best] == [1, 3, 5]
+    assert run.best == 0.45
+
+
+def test_validation_without_an_interval_still_keeps_a_best() -> None:
+    """One class alone has no interval; the first validation is the best until one has."""
+    run, recorder = trainer(), Recorder()
+    run.validation = Patterns(seed=1, classes=1)
+    run.run(recorder)
+    assert (3, True) in recorder.checkpoints
+
+
+def poison(run: MetaTrainer, step: int) -> None:
+    """Make a weight NaN once ``step`` updates are done."""
+
+    def hook(*_: Any) -> None:
+        if run.step == step - 1:
+            run.model.network.head.logits.bias.data[0] = math.nan  # type: ignore[union-attr]
+
+    run.optimizer.register_step_post_hook(hook)
+
+
+def test_nan_stops_training(tmp_path: Path) -> None:
+    run, recorder = trainer(validate=False, learning_rate=0.25), Recorder(kept=tmp_path / "last.safetensors")
+    poison(run, 2)
+    message = rf"Step 2: the loss is nan nats/dim.*{recorder.kept}.*Lower learning_rate \(now 0.25\).*warmup.*float32"
+    with pytest.raises(TrainingDivergedError, match=message):
+        run.run(recorder)
+    assert run.step == 2
+    assert recorder.series("train/nats_per_dim")[-1][0] == 2, "the line of the bad step was logged"
+
+
+def test_nan_before_any_checkpoint() -> None:
+    run = trainer(validate=False)
+    poison(run, 1)
+    with pytest.raises(TrainingDivergedError, match=r"Step 1: .*none, as none was kept yet"):
+        run.run(Recorder())
+
+
+def test_nan_in_the_gradient_alone_is_caught() -> None:
+    run = trainer(validate=False)
+    run.model.network.head.logits.bias.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[union-attr]
+    before = weights(run.model).clone()
+    with pytest.raises(TrainingDivergedError, match="gradient norm nan"):
+        run.run()
+    assert torch.equal(before, weights(run.model)), "the bad gradient was applied"
+
+
+def test_gradients_are_clipped() -> None:
+    norms: list[float] = []
+    for clip in (1e-3, 0.0):
+        run = trainer(validate=False, clip=clip, steps=1)
+        parameters = list(run.model.parameters())
+        run.optimizer.register_step_pre_hook(
+            lambda *_, p=parameters: norms.append(
+                float(torch.cat([w.grad.flatten() for w in p if w.grad is not None]).norm())
+            )
+        )
+        run.run()
+    assert norms[0] == pytest.approx(1e-3, rel=1e-2)
+    assert norms[1] > 1e-2
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"channels_last": True}], ids=str)
+def test_faster_ways_give_nearly_the_same_loss(settings: dict[str, Any]) -> None:
+    """bfloat16 within 0.01 nats/dim over the run, another memory format within rounding."""
+    plain, fast = Recorder(), Recorder()
+    trainer(steps=10, validate_every=10).run(plain)
+    model = trainer(steps=10, validate_every=10, **settings).run(fast)
+    tolerance = 0.01 if "precision" in settings else 1e-5
+    for name in ("train/nats_per_dim", "validation/nats_per_dim"):
+        a, b = ([value for _, value in recorder.series(name)] for recorder in (plain, fast))
+        assert b == pytest.approx(a, abs=tolerance)
+        assert a != b or "channels_last" in settings, "autocast did nothing"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "rmsprop"}, {"withheld": 0.5}, {"clip": 0.0}], ids=str)
+def test_what_graphs_record_is_the_plain_update(settings: dict[str, Any]) -> None:
+    """Here without a graph, in the same order; tests/metadensity/test_cuda.py records it where there is a GPU."""
+    plain, recorded = (trainer(steps=12, validate_every=6, average=0.9, **settings) for _ in range(2))
+    recorded._graphed = recorded._recorded  # type: ignore[assignment]
+    seen = [Recorder(), Recorder()]
+    for run, recorder in zip((plain, recorded), seen, strict=True):
+        run.run(recorder)
+    for name in ("train/nats_per_dim", "train/gradient_norm", "train/learning_rate", "validation/nats_per_dim"):
+        a, b = ([value for _, value in recorder.series(name)] for recorder in seen)
+        assert b == pytest.approx(a, abs=1e-5)
+    torch.testing.assert_close(weights(recorded.averaged_model), weights(plain.averaged_model), rtol=0, atol=1e-5)
+    assert recorded.average.n_averaged == plain.average.n_averaged == 12
+
+
+@pytest.mark.parametrize("name", ["support", "query"])
+def test_pixels_are_checked_before_a_recorded_update(name: str) -> None:
+    run, good = trainer(), Patterns()
+    run._graphed = run._recorded  # type: ignore[assignment]
+
+    class Bad:
+        event_shape, levels = good.event_shape, good.levels
+
+        def episode(self, *arguments: int) -> Episode:
+            episode = good.episode(*arguments)
+            return replace(episode, **{name: torch.full_like(getattr(episode, name), 2)})
+
+    run.train = Bad()
+    with pytest.raises(ValueError, match=f"{name} holds pixels from 2 to 2; with levels=2"):
+        run.run()
+
+
+def test_stopping_ends_the_run_after_a_step() -> None:
+    run = trainer()
+    run.run(Recorder(stop_at=3))
+    assert run.step == 3
