@@ -163,7 +163,7 @@ def test_torchmeta_batch(torchmeta: ModuleType) -> None:
 
 def test_imports_say_nothing_and_warn_of_nothing() -> None:
     names = ["torchmeta"] if learn2learn_is_left_out() else ["torchmeta", "learn2learn"]
-    code = "from tasks import adapters\n" + "".join(f"adapters.import_{name}()\n" for name in names)
+    code = "from tasks.interop import imports as adapters\n" + "".join(f"adapters.import_{name}()\n" for name in names)
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
