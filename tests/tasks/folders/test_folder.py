@@ -232,7 +232,7 @@ def test_folders_that_will_not_do(tmp_path: Path, make: Any, message: str) -> No
         ({"levels": 1}, "levels=1; give at least 2"),
         ({"levels": 257}, "levels=257; give 2 to 256"),
         ({"fit": "pad"}, "fit='pad'; give one of crop, stretch"),
-        ({"least": 0}, "least=0; give at least 1"),
+        ({"min_images": 0}, "min_images=0; give at least 1"),
     ],
 )
 def test_options_out_of_range(flat: Path, options: dict[str, Any], message: str) -> None:
