@@ -1,4 +1,8 @@
-"""Sacred experiments: verbs (train, evaluate, sample) over nouns (task, model, training)."""
+"""Sacred experiments: a file here is a command, ``python -m experiments.NAME``; a folder holds what commands share.
+
+Importing this package sets up the process: how threads wait, how memory is kept, and one filter of warnings. All three
+have to be set before torch and Sacred are imported, and this file runs before the imports of every command.
+"""
 
 import ctypes
 import os

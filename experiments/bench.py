@@ -22,7 +22,7 @@ from experiments.benchmarks.timing import machine
 from experiments.figures.shot_curves import save_figure
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.run_folder import folder_of
-from experiments.reporting.document_blocks import put_between
+from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import markdown, plain
 from experiments.results import RECORDS
 from metadensity.files import write_atomically
@@ -37,10 +37,10 @@ experiment = make_experiment("bench", named_configs={"quick": _QUICK, "fast": _Q
 
 @experiment.config
 def _defaults() -> None:
-    only = None  # noqa: F841  one part, or several, of those there are; None: all
-    quick = False  # noqa: F841  tiny sizes, which show that both sides agree and say nothing about speed
-    keep = None  # noqa: F841  a folder to copy the JSON and the picture to
-    document = "README.md"  # noqa: F841  of the command readme
+    only = None  # one part, or several, of those there are; None: all
+    quick = False  # tiny sizes, which show that both sides agree and say nothing about speed
+    keep = None  # a folder to copy the JSON and the picture to
+    document = "README.md"  # of the command readme
 
 
 @experiment.main
@@ -60,7 +60,7 @@ def bench(only: str | Sequence[str] | None, quick: bool, keep: str | None, _run:
 @experiment.command
 def readme(document: str) -> None:
     """Write the table of the repository's record into the README, or another document with its marks."""
-    put_between(Path(document), "bench", table(json.loads((BENCH_RECORDS / RECORD).read_text())))
+    replace_block(Path(document), "bench", table(json.loads((BENCH_RECORDS / RECORD).read_text())))
 
 
 @experiment.command

@@ -15,7 +15,7 @@ from sacred.run import Run
 from tqdm import tqdm
 
 from experiments.ingredients import build_task
-from experiments.ingredients.episode_counts import room
+from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import RunFolder, folder_of
@@ -28,9 +28,10 @@ from metadensity.evaluation.classification import (
     shared_credit,
 )
 from metadensity.evaluation.intervals import bounded_mean, clustered_mean
-from metadensity.evaluation.nway import NWayEpisodes, draw_nway, eligible_groups, stack_nway
+from metadensity.evaluation.nway import NWayEpisodes, stack_nway
 from metadensity.files import write_atomically
 from tasks import ImageTasks
+from tasks.episodes.nway import draw_nway, eligible_groups
 
 HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % interval", "ECE")
 PART = 16  # episodes between two updates of the progress bar
@@ -40,21 +41,21 @@ experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "epi
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    file = None  # noqa: F841  an .npz of n-way episodes; all settings down to seed are then the file's
-    split = "test"  # noqa: F841
-    ways = 5  # noqa: F841
-    shots = 1  # noqa: F841
-    queries = None  # noqa: F841  of each class; None: 5, or what the classes allow
-    episodes = 200  # noqa: F841
-    within_group = False  # noqa: F841  all classes of an episode of one group (Omniglot: one alphabet)
-    seed = 0  # noqa: F841  of the episodes
-    keep = None  # noqa: F841  also write the episodes to this .npz
-    bins = 10  # noqa: F841  of the calibration
-    images_per_batch = 64  # noqa: F841  pairs of a query and a class at a time; a GPU takes more
-    device = "cpu"  # noqa: F841
-    precision = "float32"  # noqa: F841
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path, its number in runs/, or "latest"
+    file = None  # an .npz of n-way episodes; all settings down to seed are then the file's
+    split = "test"
+    ways = 5
+    shots = 1
+    queries = None  # of each class; None: 5, or what the classes allow
+    episodes = 200
+    within_group = False  # all classes of an episode of one group (Omniglot: one alphabet)
+    seed = 0  # of the episodes
+    keep = None  # also write the episodes to this .npz
+    bins = 10  # of the calibration
+    images_per_batch = 64  # pairs of a query and a class at a time; a GPU takes more
+    device = "cpu"
+    precision = "float32"
+    progress = True
 
 
 @experiment.main
@@ -94,7 +95,7 @@ def classify(
         if within_group:
             groups = len(eligible_groups(task, ways))
             where += f", within one of {groups} of its {len(set(task.class_group.tolist()))} groups"
-        asked = room(task, [shots], queries, usual_queries=5)[1]
+        asked = default_episode_sizes(task, [shots], queries, usual_queries=5)[1]
         numbers = range(episodes)
         drawn = stack_nway([draw_nway(task, index, ways, shots, asked, within_group) for index in numbers])
     drawn.require_fit(model.event_shape, model.levels, where)

@@ -19,7 +19,8 @@ from experiments.figures.shot_curves import difference_curve, save_figure
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.flat_configs import differences
-from experiments.recording.run_folder import RunFolder, folder_of, runs_root
+from experiments.recording.root import runs_root
+from experiments.recording.run_folder import RunFolder, folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import load_scores
 from experiments.reporting.tables import Section, difference_record, interval
@@ -39,7 +40,7 @@ experiment = make_experiment("compare", named_configs={"fast": {}})
 
 @experiment.config
 def _defaults() -> None:
-    runs = ["latest"]  # noqa: F841  runs of experiments.evaluate: paths, numbers in runs/, or "latest"
+    runs = ["latest"]  # runs of experiments.evaluate: paths, numbers in runs/, or "latest"
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,21 @@ images, all without a support; the other one, after these, 45,000 without and 35
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from sacred import Experiment
 
 from experiments import evaluate, sample, train
-from experiments.recording.command_line import observe_in_runs
-from experiments.recording.run_folder import runs_root
+from experiments.recording.command_line import recorded_in
+from experiments.recording.root import runs_root
 
 
 def run(experiment: Experiment, named_configs: tuple[str, ...] = (), **config: Any) -> dict[str, Any]:
     """One recorded run of an experiment; returns its result."""
-    if not experiment.observers:
-        observe_in_runs(experiment)
-    result: dict[str, Any] = experiment.run(named_configs=named_configs, config_updates=config).result
+    with nullcontext() if experiment.observers else recorded_in(experiment, runs_root()):
+        result: dict[str, Any] = experiment.run(named_configs=named_configs, config_updates=config).result
     return result
 
 

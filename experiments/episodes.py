@@ -12,14 +12,14 @@ from typing import Any
 from sacred.run import Run
 
 from experiments.ingredients import NAMED_CONFIGS, build_task, task
-from experiments.ingredients.episode_counts import room
+from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation_episodes import (
     FILE,
-    pixels_of,
+    pixel_identity,
 )
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.run_folder import folder_of
-from tasks import EpisodeSet, ImageTasks
+from tasks import ImageTasks, StoredEpisodes
 
 _TASKS = {name: {"task": config["task"]} for name, config in NAMED_CONFIGS.items() if "task" in config}
 experiment = make_experiment("episodes", [task], {**_TASKS, "fast": {"limit": 4}})
@@ -27,12 +27,12 @@ experiment = make_experiment("episodes", [task], {**_TASKS, "fast": {"limit": 4}
 
 @experiment.config
 def _defaults() -> None:
-    split = "test"  # noqa: F841
-    shots = None  # noqa: F841  the set is good for every number up to the largest; None: 8, or what the classes allow
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes, spread over the classes
-    seed = 0  # noqa: F841  of the supports
+    split = "test"
+    shots = None  # the set is good for every number up to the largest; None: 8, or what the classes allow
+    queries = None  # queries that share a support; None: 4, or what the classes allow
+    draws = 1  # how often each image is a query
+    limit = None  # at most so many episodes, spread over the classes
+    seed = 0  # of the supports
 
 
 @experiment.main
@@ -53,8 +53,8 @@ def episodes(
             f"{source.name} draws its images without end, so there is no set of them to write. experiments.evaluate "
             "takes its episodes 0, 1, 2, ... and records that with a hash."
         )
-    shots, queries = room(source, shots, queries)
-    built = EpisodeSet.build(source, shots, queries, draws, seed, limit)
+    shots, queries = default_episode_sizes(source, shots, queries)
+    built = StoredEpisodes.build(source, shots, queries, draws, seed, limit)
     built.save(folder / FILE)
     images = int((built.query_ids >= 0).sum())
     print(f"{len(built)} episodes, {images} queries, up to {built.max_shots} shots: {folder / FILE}\nhash {built.hash}")
@@ -64,7 +64,7 @@ def episodes(
         "episodes": len(built),
         "queries": images,
         "max_shots": built.max_shots,
-        "pixels": pixels_of(source),
+        "pixels": pixel_identity(source),
         "split": source.split,
         "folder": str(folder),
     }

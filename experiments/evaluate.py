@@ -13,8 +13,9 @@ import metadensity
 from experiments.figures.shot_curves import save_figure, shot_curve
 from experiments.ingredients import NAMED_CONFIGS, build_task
 from experiments.ingredients.baselines import BASELINES, fit_baseline
-from experiments.ingredients.episode_counts import room
-from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.ingredients.episode_counts import default_episode_sizes
+from experiments.ingredients.evaluation import episode_settings, evaluation_settings
+from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, origin, require_same_pixels
 from experiments.recording.lineage import record_use
@@ -29,27 +30,17 @@ from metadensity.files import write_atomically
 from tasks import TaskDistribution
 
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
+experiment.config(evaluation_settings)
+experiment.config(episode_settings)
 
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    against = list[str]()  # noqa: F841  other runs, scored on the same episodes
-    baselines = True  # noqa: F841  fit and score the simple baselines as well
-    baseline_steps = None  # noqa: F841  None: as in the named configuration "baseline"
-    split = "test"  # noqa: F841
-    episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
-    shots = None  # noqa: F841  a list; None: 0, 1, 2, 4 and 8, as far as the classes have images for them
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes, spread over the classes
-    drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
-    tasks_per_batch = 16  # noqa: F841
-    device = "cpu"  # noqa: F841
-    precision = "float32"  # noqa: F841
-    seed = 0  # noqa: F841  of the supports
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path, its number in runs/, or "latest"
+    against = list[str]()  # other runs, scored on the same episodes
+    baselines = True  # fit and score the simple baselines as well
+    baseline_steps = None  # None: as in the named configuration "baseline"
+    shots = None  # a list; None: 0, 1, 2, 4 and 8, as far as the classes have images for them
 
 
 @experiment.main
@@ -64,7 +55,7 @@ def evaluate(
     queries: int | None,
     draws: int,
     limit: int | None,
-    drawn: int,
+    generated_episodes: int,
     duplicates: str,
     tasks_per_batch: int,
     device: str,
@@ -77,9 +68,9 @@ def evaluate(
     folder, subject = folder_of(_run), RunFolder.find(run)
     config = subject.config()
     task = build_task(config["task"], split)
-    chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, drawn)
+    chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, generated_episodes)
     if shots is None:
-        shots = [count for count in room(task, None, queries)[0] if count <= chosen.max_shots]
+        shots = [count for count in default_episode_sizes(task, None, queries)[0] if count <= chosen.max_shots]
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
     record_use(_run, folder, "evaluated", [subject, *map(RunFolder.find, against)], chosen.hash)
@@ -98,8 +89,8 @@ def evaluate(
             training = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, **settings}
             fitted = {"task": config["task"], "model": {"name": baseline}, "training": training, "seed": seed}
             origins[name] = {"run": None, "config": fitted}
-    batches = Batches(chosen, task, sorted(set(shots)), tasks_per_batch)
-    most = Batches(chosen, task, [max(shots)], tasks_per_batch)
+    batches = EpisodeBatches(chosen, task, sorted(set(shots)), tasks_per_batch)
+    most = EpisodeBatches(chosen, task, [max(shots)], tasks_per_batch)
     optimum = optimal(task, batches, device, duplicates)
     evaluations, uses = {}, {}
     for name, model in models.items():
@@ -117,7 +108,7 @@ def evaluate(
     print("\n" + "\n".join(section.plain() for section in sections))
     identity = {
         "units": UNITS,
-        "pixels": pixels_of(task),
+        "pixels": pixel_identity(task),
         "split": task.split,
         "episodes_sha256": chosen.hash,
     }
@@ -147,7 +138,9 @@ def evaluate(
     return result
 
 
-def optimal(task: TaskDistribution, batches: Batches, device: str, duplicates: str) -> metadensity.Evaluation | None:
+def optimal(
+    task: TaskDistribution, batches: EpisodeBatches, device: str, duplicates: str
+) -> metadensity.Evaluation | None:
     """The evaluation of the truth itself, where the task knows it."""
     if task.optimum(next(iter(batches))) is None:
         return None

@@ -17,36 +17,36 @@ from tqdm import tqdm
 
 from experiments.figures.images import GAP, PAPER, draw_samples, save_picture, support_beside_samples
 from experiments.ingredients import build_task
-from experiments.ingredients.episode_counts import room
+from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.reporting.headings import MEMORISATION
 from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
 from metadensity.evaluation.memorisation import Closeness, closeness, nearest
 from metadensity.files import write_atomically
-from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
+from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistribution
 
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
-HEADINGS = ("distance to", "samples", "held-out", "samples equal to one", "P(sample closer)", "95 % interval", "p")
 
 experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 2, "classes": 4, "permutations": 50}})
 
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    split = "test"  # noqa: F841
-    shots = None  # noqa: F841  None: 4, or what the classes allow
-    samples = 8  # noqa: F841  of each class
-    classes = None  # noqa: F841  at most so many, spread evenly; None: all
-    most_heldout = 40  # noqa: F841  images of each class to compare with, where it has as many
-    permutations = 4000  # noqa: F841
-    shown = 16  # noqa: F841  rows of the picture
-    tasks_per_batch = 16  # noqa: F841  the samples depend on it as they do on the seed
-    device = "cpu"  # noqa: F841
-    seed = 0  # noqa: F841  of supports, samples and permutations
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path, its number in runs/, or "latest"
+    split = "test"
+    shots = None  # None: 4, or what the classes allow
+    samples = 8  # of each class
+    classes = None  # at most so many, spread evenly; None: all
+    most_heldout = 40  # images of each class to compare with, where it has as many
+    permutations = 4000
+    shown = 16  # rows of the picture
+    tasks_per_batch = 16  # the samples depend on it as they do on the seed
+    device = "cpu"
+    seed = 0  # of supports, samples and permutations
+    progress = True
 
 
 @experiment.main
@@ -69,7 +69,7 @@ def memorisation(
     folder, subject = folder_of(_run), RunFolder.find(run)
     config, model = subject.config(), subject.model(device)
     task = build_task(config["task"], split)
-    shots = room(task, None, 2, SHOTS)[0][-1] if shots is None else shots
+    shots = default_episode_sizes(task, None, 2, SHOTS)[0][-1] if shots is None else shots
     for name, count in (("shots", shots), ("samples", samples), ("most_heldout", most_heldout), ("shown", shown)):
         if count < 1:
             raise ValueError(f"{name}={count}; give at least 1.")
@@ -102,7 +102,7 @@ def memorisation(
         f"held-out images of each of {len(set(ids.tolist()))} classes, {shots} shots"
     )
     said = verdict(tests["support"], tests["unseen"])
-    print(f"\n{title}\n\n{plain(HEADINGS, rows)}\n\n{said}\n")
+    print(f"\n{title}\n\n{plain(MEMORISATION, rows)}\n\n{said}\n")
     if picture is not None:
         print(f"Closest pairs (support, sample), and beside them (support, held-out image): {picture}")
     result = {
@@ -124,7 +124,7 @@ def memorisation(
         "folder": str(folder),
     }
     write_atomically(folder / "memorisation.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(folder / "memorisation.md", f"{title}\n\n{markdown(HEADINGS, rows)}\n{said}\n".encode())
+    write_atomically(folder / "memorisation.md", f"{title}\n\n{markdown(MEMORISATION, rows)}\n{said}\n".encode())
     return result
 
 
@@ -137,9 +137,9 @@ def one_episode_a_class(
     """
     if isinstance(task, ImageTasks):
         count = task.classes if classes is None else min(classes, task.classes)
-        chosen = EpisodeSet.build(task, shots, queries, seed=seed, limit=count)
+        chosen = StoredEpisodes.build(task, shots, queries, seed=seed, limit=count)
         return list(chosen.episodes(task, shots, tasks_per_batch)), chosen.hash
-    some = EpisodeRange.build(task, shots, queries, count=len(task.class_names) if classes is None else classes)
+    some = GeneratedEpisodes.build(task, shots, queries, count=len(task.class_names) if classes is None else classes)
     return list(some.episodes(task, shots, tasks_per_batch)), some.hash
 
 

@@ -18,12 +18,12 @@ from tqdm import tqdm
 import metadensity
 from experiments.benchmarks.timing import machine
 from experiments.ingredients import build_task
-from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
-from experiments.reporting.document_blocks import put_between
+from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import cost_record, records
 from experiments.reproductions import PLANS, Entry, Plan
 from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
@@ -45,18 +45,18 @@ experiment = make_experiment(
 
 @experiment.config
 def _defaults() -> None:
-    only = list[str]()  # noqa: F841  names of entries; none: all
-    weights = "shipped"  # noqa: F841  or a folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
-    keep_weights = None  # noqa: F841  a folder to copy the trained models to
-    keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
-    folder = None  # noqa: F841  mirror, products: images to take in place of the plan's (a folder, or a zip archive)
-    limit = None  # noqa: F841  at most so many test episodes; None: as the plan says
-    train_limit = None  # noqa: F841  the same of training classes
-    document = "README.md"  # noqa: F841  of the command readme
-    tasks_per_batch = 16  # noqa: F841
-    fast = False  # noqa: F841  tiny nets and four steps: to see that it works
-    device = "cpu"  # noqa: F841  where to train and to evaluate
-    progress = True  # noqa: F841
+    only = list[str]()  # names of entries; none: all
+    weights = "shipped"  # or a folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
+    keep_weights = None  # a folder to copy the trained models to
+    keep_records = None  # a folder to write the records to, besides the run's
+    folder = None  # mirror, products: images to take in place of the plan's (a folder, or a zip archive)
+    limit = None  # at most so many test episodes; None: as the plan says
+    train_limit = None  # the same of training classes
+    document = "README.md"  # of the command readme
+    tasks_per_batch = 16
+    fast = False  # tiny nets and four steps: to see that it works
+    device = "cpu"  # where to train and to evaluate
+    progress = True
 
 
 @experiment.main
@@ -94,7 +94,7 @@ def speeds(fast: bool, _run: Run) -> dict[str, Any]:
 def readme(document: str) -> None:
     """Write the tables of the repository's records into the README, or another document with their marks."""
     for plan in PLANS.values():
-        put_between(Path(document), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
+        replace_block(Path(document), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
 
 
 def reproduce(
@@ -134,7 +134,7 @@ def reproduce(
     done: dict[str, Record] = {}
     for name in only or plan.rows:
         entry = plan.entries[name]
-        source = trained(plan, entry.tunes or name, run, made, weights, fast, device, progress)
+        source = trained(plan, entry.fine_tunes or name, run, made, weights, fast, device, progress)
         sets = {split: _batches(plan, source.config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}
         model, chosen = source.model(device), None
         if entry.tunings:
@@ -143,20 +143,22 @@ def reproduce(
             split: metadensity.evaluate(
                 model, tqdm(sets[split], f"{name}, {split}", disable=not progress, unit="batch")
             )
-            for split in (("test",) if entry.tunes else ("test", "train"))  # fine-tuning takes minutes for a few images
+            for split in (
+                ("test",) if entry.fine_tunes else ("test", "train")
+            )  # fine-tuning takes minutes for a few images
         }
         values = {
             "plan": plan.name,
             "entry": name,
             "title": entry.title,
             "command": f"python -m experiments.reproduce {plan.name} with only=\"['{name}']\"",
-            **source.values(plan.entries[entry.tunes or name].begins_with),
-            "steps_before": steps_before(plan, entry.tunes or name, fast),
+            **source.values(plan.entries[entry.fine_tunes or name].initialised_from),
+            "steps_before": steps_before(plan, entry.fine_tunes or name, fast),
             "fine_tuning": chosen,
             "parameters": parameter_count(model),
             "units": UNITS,
             "data_sha256": lineage.stream_hash(*(sets[split].task for split in SPLITS)),
-            "pixels": pixels_of(sets["test"].task),
+            "pixels": pixel_identity(sets["test"].task),
             "split": sets["test"].task.split,
             "episodes_sha256": sets["test"].chosen.hash,
             "train_episodes_sha256": sets["train"].chosen.hash,
@@ -167,8 +169,8 @@ def reproduce(
         }
         for where in (here / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
             done[name] = write_record(where, name, values, found["test"])
-        if keep_weights and not entry.tunes:
-            source.ship(Path(keep_weights) / weights_name(plan.families[0], name), entry.begins_with)
+        if keep_weights and not entry.fine_tunes:
+            source.ship(Path(keep_weights) / weights_name(plan.weight_prefixes[0], name), entry.initialised_from)
         print("\n" + sections(plan, {name: done[name]})[0].plain())
     tables = sections(plan, done)
     print("\n" + "\n".join(table.plain() for table in tables))
@@ -178,13 +180,17 @@ def reproduce(
     return {"folder": str(here), "rows": {name: record.values["rows"] for name, record in done.items()}}
 
 
-def _batches(plan: Plan, task: Mapping[str, Any], split: str, limit: int | None, tasks_per_batch: int) -> Batches:
+def _batches(
+    plan: Plan, task: Mapping[str, Any], split: str, limit: int | None, tasks_per_batch: int
+) -> EpisodeBatches:
     """The fixed episodes of a split at all the plan's numbers of shots."""
     built, shots = build_task({**task, "styles": 0}, split), list(plan.shots)  # the likelihood of real drawings
-    return Batches(choose_episodes(built, None, shots, plan.queries, 1, limit, 0, 0), built, shots, tasks_per_batch)
+    return EpisodeBatches(
+        choose_episodes(built, None, shots, plan.queries, 1, limit, 0, 0), built, shots, tasks_per_batch
+    )
 
 
-def _tuned(model: FewShotModel, entry: Entry, validation: Batches) -> tuple[FineTuned, dict[str, Any]]:
+def _tuned(model: FewShotModel, entry: Entry, validation: EpisodeBatches) -> tuple[FineTuned, dict[str, Any]]:
     """The model with the settings of fine-tuning that validation classes like best, and what they said of each.
 
     Where there is one alone nothing is asked.

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.recording.flat_configs import differences
-from experiments.recording.run_filters import FilterError, parse_filter
-from experiments.recording.run_table import RunRecord, read_run, read_runs, runs_root, runs_table, select, sort_runs
+from tabulate import tabulate
 
-__all__ = ["FilterError", "RunRecord", "main", "prunable", "read_run", "read_runs", "runs_table", "select", "sort_runs"]
+from experiments.recording.flat_configs import differences
+from experiments.recording.root import runs_root
+from experiments.recording.run_filters import FilterError, parse_filter
+from experiments.recording.run_table import RunRecord, read_run, read_runs, select, sort_runs
 
 COLUMNS = ["run", "status", "experiment", "started", "seconds", "task.name", "model.name", "parents"]
 
@@ -85,9 +86,7 @@ def table(records: Sequence[RunRecord], columns: Iterable[str]) -> str:
     values = [record.values() for record in records]
     names = [name for name in dict.fromkeys(columns) if any(found.get(name) not in (None, "", []) for found in values)]
     rows = [[_cell(found.get(name)) for name in names] for found in values]
-    widths = [max(len(row[i]) for row in [names, *rows]) for i in range(len(names))]
-    lines = [names, ["-" * width for width in widths], *rows]
-    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    text = tabulate(rows, names, "simple", disable_numparse=True)
     return f"{text}\n{len(records)} {'run' if len(records) == 1 else 'runs'}" if records else "No run matches."
 
 

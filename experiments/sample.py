@@ -23,7 +23,7 @@ from torch import Tensor
 from experiments.figures.attention_maps import pixel_picture
 from experiments.figures.images import save_picture, support_beside_samples
 from experiments.ingredients import build_task
-from experiments.ingredients.episode_counts import room
+from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
@@ -42,21 +42,21 @@ experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shot
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    against = list[str]()  # noqa: F841  further runs, whose samples stand beside the first one's
-    split = "test"  # noqa: F841
-    tasks = 10  # noqa: F841  how many classes
-    shots = None  # noqa: F841  None: 4, or what the classes allow
-    samples = 8  # noqa: F841  of each class
-    index = 0  # noqa: F841  which episode
-    pixels = 0  # noqa: F841  of each query: so many, and where they look in the supports, as a second picture
-    temperature = 1.0  # noqa: F841  what logits are divided by; 1 draws from the density itself
-    observed = None  # noqa: F841  complete each class's query image from its "top" or "left" half, or a "small" image
-    approximate = False  # noqa: F841  allow what is not exact: each pixel is drawn given those before it alone
-    images_at_once = 64  # noqa: F841  what is drawn together, and lost together where a run is interrupted
-    device = "cpu"  # noqa: F841
-    seed = 0  # noqa: F841  of the samples
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path, its number in runs/, or "latest"
+    against = list[str]()  # further runs, whose samples stand beside the first one's
+    split = "test"
+    tasks = 10  # how many classes
+    shots = None  # None: 4, or what the classes allow
+    samples = 8  # of each class
+    index = 0  # which episode
+    pixels = 0  # of each query: so many, and where they look in the supports, as a second picture
+    temperature = 1.0  # what logits are divided by; 1 draws from the density itself
+    observed = None  # complete each class's query image from its "top" or "left" half, or a "small" image
+    approximate = False  # allow what is not exact: each pixel is drawn given those before it alone
+    images_at_once = 64  # what is drawn together, and lost together where a run is interrupted
+    device = "cpu"
+    seed = 0  # of the samples
+    progress = True
 
 
 @experiment.main
@@ -87,7 +87,7 @@ def sample(
     for other in others:
         require_same_pixels(subject.config(), other.config())
     source = build_task(subject.config()["task"], split)
-    shots = room(source, None, 1, SHOTS)[0][-1] if shots is None else shots
+    shots = default_episode_sizes(source, None, 1, SHOTS)[0][-1] if shots is None else shots
     episode = source.episode(index, tasks=tasks, shots=shots, queries=1)
     models = [found.model(device) for found in (subject, *others)]
     digest = content_hash({"support": episode.support, "query": episode.query})

@@ -20,7 +20,8 @@ import metadensity
 from experiments.figures.grids import heat_map
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.ingredients.evaluation import episode_settings, evaluation_settings
+from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, require_same_pixels
@@ -35,25 +36,15 @@ from metadensity.evaluation.scores import Row
 
 _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0, 1, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
+experiment.config(evaluation_settings)
+experiment.config(episode_settings)
 
 
 @experiment.config
 def _defaults() -> None:
-    train_shots = [[0, 1, 2, 4, 8], [1], [4], [8]]  # noqa: F841  a model each; training.shots is not used
-    test_shots = [0, 1, 2, 4, 8]  # noqa: F841
-    runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
-    split = "test"  # noqa: F841
-    episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes, spread over the classes
-    drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
-    tasks_per_batch = 16  # noqa: F841
-    device = "cpu"  # noqa: F841  of the evaluation
-    precision = "float32"  # noqa: F841  of the evaluation
-    seed = 0  # noqa: F841  of the trainings and of the supports
-    progress = True  # noqa: F841
+    train_shots = [[0, 1, 2, 4, 8], [1], [4], [8]]  # a model each; training.shots is not used
+    test_shots = [0, 1, 2, 4, 8]
+    runs = list[str]()  # finished runs of experiments.train, in place of training
 
 
 @experiment.main
@@ -69,7 +60,7 @@ def shots_grid(
     queries: int | None,
     draws: int,
     limit: int | None,
-    drawn: int,
+    generated_episodes: int,
     duplicates: str,
     tasks_per_batch: int,
     device: str,
@@ -90,13 +81,13 @@ def shots_grid(
     if not found and not settings:
         raise ValueError("train_shots is empty and so is runs; give one of them, such as train_shots='[[0,1,2],[1]]'.")
     tested = build_task(config, split)
-    chosen = choose_episodes(tested, episodes, test_shots, queries, draws, limit, seed, drawn)
+    chosen = choose_episodes(tested, episodes, test_shots, queries, draws, limit, seed, generated_episodes)
     for each in settings:
         print(f"Training with {each['shots']} shots.")
         found.append(train_run(_run, {"task": task, "model": model, "training": each, "seed": seed}, progress))
     lineage.record_use(_run, folder, "shots grid", found, chosen.hash)
     named = dict(zip(labels([run.config()["training"]["shots"] for run in found], found), found, strict=True))
-    batches = Batches(chosen, tested, sorted(set(test_shots)), tasks_per_batch)
+    batches = EpisodeBatches(chosen, tested, sorted(set(test_shots)), tasks_per_batch)
     evaluations = {}
     for name, run in named.items():
         stream = tqdm(batches, f"trained with {name}", disable=not progress, unit="batch")
@@ -107,7 +98,7 @@ def shots_grid(
     title = f"{found[0].config()['model']['name']} on {config['name']}, {split}"
     sections = grid_sections(title, evaluations, to_diagonal, unequal)
     print("\n" + "\n".join(section.plain() for section in sections))
-    identity = {"units": UNITS, "pixels": pixels_of(tested), "split": tested.split, "episodes_sha256": chosen.hash}
+    identity = {"units": UNITS, "pixels": pixel_identity(tested), "split": tested.split, "episodes_sha256": chosen.hash}
     rows = [
         {
             **row,

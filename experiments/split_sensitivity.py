@@ -23,7 +23,8 @@ import metadensity
 from experiments.figures.grids import split_points
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.ingredients.evaluation_episodes import Batches, choose_episodes, pixels_of
+from experiments.ingredients.evaluation import evaluation_settings
+from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
@@ -36,24 +37,15 @@ from tasks import TASKS
 
 _FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("split_sensitivity", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
+experiment.config(evaluation_settings)
 
 
 @experiment.config
 def _defaults() -> None:
-    kinds = ["class", "group"]  # noqa: F841  of KINDS; differences are to the first
-    split_seeds = [0, 1, 2]  # noqa: F841  a split each
-    runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
-    split = "test"  # noqa: F841
-    shots = [0, 1, 2, 4, 8]  # noqa: F841  in the test
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes of a split, spread over the classes
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
-    tasks_per_batch = 16  # noqa: F841
-    device = "cpu"  # noqa: F841  of the evaluation
-    precision = "float32"  # noqa: F841  of the evaluation
-    seed = 0  # noqa: F841  of the trainings and of the supports
-    progress = True  # noqa: F841
+    kinds = ["class", "group"]  # of KINDS; differences are to the first
+    split_seeds = [0, 1, 2]  # a split each
+    runs = list[str]()  # finished runs of experiments.train, in place of training
+    shots = [0, 1, 2, 4, 8]  # in the test
 
 
 @experiment.main
@@ -99,12 +91,12 @@ def split_sensitivity(
         config = run.config()["task"]
         tested = build_task(config, split)
         chosen = choose_episodes(tested, None, shots, queries, draws, limit, seed, 1)
-        batches = Batches(chosen, tested, sorted(set(shots)), tasks_per_batch)
+        batches = EpisodeBatches(chosen, tested, sorted(set(shots)), tasks_per_batch)
         kind, split_seed = config.get("split_by") or "committed", config.get("split_seed", 0)
         stream = tqdm(batches, f"{kind} {split_seed}", disable=not progress, unit="batch")
         evaluation = metadensity.evaluate(run.model(device), stream, precision, duplicates)
         train_classes = len(build_task(config, "train").class_names)
-        scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixels_of(tested), evaluation))
+        scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixel_identity(tested), evaluation))
     likelihoods, gains = spreads(scored)
     title = f"{found[0].config()['model']['name']} on {found[0].config()['task']['name']}, {split}"
     sections = report(title, scored, likelihoods, gains)

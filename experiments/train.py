@@ -28,7 +28,7 @@ from experiments.ingredients import (
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.folder_observer import FolderObserver
-from experiments.recording.initial_weights import begin_from, weights_file
+from experiments.recording.initial_weights import load_initial_weights, weights_file
 from experiments.recording.resume import inherit_best, newest_state, require_same_config
 from experiments.recording.run_folder import RunFolder, folder_of
 from metadensity.evaluation.cost import parameter_count
@@ -49,12 +49,12 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 
 @experiment.config
 def _defaults() -> None:
-    seed = 0  # noqa: F841  of the initial weights and the numbers of shots
-    resume = None  # noqa: F841  a run to go on from, in a new run that names it
-    initial = None  # noqa: F841  a run or a file of weights to begin from
-    allow = list[str]()  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
-    keep = 2  # noqa: F841  how many of the newest states stay, besides the best model
-    progress = True  # noqa: F841
+    seed = 0  # of the initial weights and the numbers of shots
+    resume = None  # a run to go on from, in a new run that names it
+    initial = None  # a run or a file of weights to begin from
+    allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
+    keep = 2  # how many of the newest states stay, besides the best model
+    progress = True
 
 
 @experiment.main
@@ -81,7 +81,7 @@ def train(
     parents = []
     if initial is not None and resume is None:
         weights = weights_file(initial)
-        fresh = begin_from(net, weights)
+        fresh = load_initial_weights(net, weights)
         parents = [lineage.parent_of_file(folder, weights)]
         provenance["initial"] = parents[0].sha256
         absent = sorted({".".join(name.split(".")[:2]) for name in fresh})

@@ -1,8 +1,9 @@
-"""What pixels, sizes and temperatures must be. Imports nothing of ours."""
+"""What counts, seeds, pixels, sizes and temperatures must be. Imports nothing of ours."""
 
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Integral
 from typing import Any
 
@@ -20,6 +21,29 @@ def require_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         if not is_whole(size) or size < 1:
             raise ValueError(f"{name}={size!r}; it must be a whole number of at least 1.")
+
+
+def require_count(name: str, value: Any, minimum: int) -> int:
+    """``value`` as an int of at least ``minimum``; TypeError or ValueError otherwise."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        given = type(value).__name__
+        raise TypeError(f"{name}={value!r} is a {given}; give an integer of at least {minimum}.") from None
+    if number < minimum:
+        raise ValueError(f"{name}={number}; give at least {minimum}.")
+    return number
+
+
+def require_uint64(name: str, value: Any) -> int:
+    """``value`` as an int in [0, 2**64), the range of a random key; TypeError or ValueError otherwise."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; give an integer from 0 to 2**64 - 1.") from None
+    if not 0 <= number < 2**64:
+        raise ValueError(f"{name}={number}; give an integer from 0 to 2**64 - 1.")
+    return number
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, tensors with a JSON header and a content hash, strict JSON lines. No pickle."""
+"""Files that survive crashes: atomic writes, tensors and arrays with JSON and a hash, strict JSON lines. No pickle."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
+
+Arrays = dict[str, NDArray[Any]]
 
 
 class DamagedFileError(RuntimeError):
     """A file that exists but cannot be what it should be."""
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write to a temporary name, sync, rename: after a crash the file is the old one or the new one, never a part.
+@contextlib.contextmanager
+def atomic_file(path: str | Path, size: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write within a ``with``: synced and renamed to ``path`` at its end, removed where it fails.
 
+    After a crash the file is the old one or the new one, never a part. size: bytes, to be said where the disk is full.
     Raises OSError where the disk is full or the folder cannot be written; what was there before is left intact.
     """
     path = Path(path)
@@ -33,7 +40,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -44,8 +51,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
                 error.errno,
-                f"The disk is full: {path} was not written ({len(data)} bytes needed) and the version before it, if "
-                "any, is intact. Free some space and start again from there.",
+                f"The disk is full: {path} was not written{'' if size is None else f' ({size} bytes needed)'} and the "
+                "version before it, if any, is intact. Free some space and start again from there.",
             ) from error
         raise
     except BaseException:
@@ -60,14 +67,63 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             os.close(folder)
 
 
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` as ``atomic_file`` does. Raises OSError as it does."""
+    with atomic_file(path, len(data)) as file:
+        file.write(data)
+
+
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    """SHA-256, in hex, over names, dtypes, shapes and bytes of tensors, in the order of the names."""
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    return _sha256(
+        (f"{name} {tensor.dtype} {tuple(tensor.shape)}\n", tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        for name, tensor in plain.items()
+    )
+
+
+def sha256_of_arrays(arrays: Arrays) -> str:
+    """SHA-256, in hex, over names, dtypes, shapes and bytes of arrays, in the order of the names."""
+    plain = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}  # a single number has shape (1,)
+    return _sha256((f"{name} {array.dtype.str} {array.shape};", array.tobytes()) for name, array in plain.items())
+
+
+def _sha256(parts: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for heading, content in parts:
+        digest.update(heading.encode())
+        digest.update(content)
     return digest.hexdigest()
+
+
+def write_arrays(path: Path, arrays: Arrays, head: Mapping[str, Any], compressed: bool = False) -> None:
+    """Write arrays with a JSON head and a checksum over both to a ``.npz`` file, atomically.
+
+    compressed: smaller, and slower to write and read. Raises OSError as ``atomic_file``.
+    """
+    stored: Arrays = {**arrays, "head": np.frombuffer(json.dumps(head, sort_keys=True).encode(), dtype=np.uint8)}
+    checksum = np.frombuffer(bytes.fromhex(sha256_of_arrays(stored)), dtype=np.uint8)
+    with atomic_file(path) as file:
+        (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, sha256=checksum, **stored)
+
+
+def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Arrays and head of a file of ``write_arrays``. No pickle is read.
+
+    Raises FileNotFoundError where there is none, DamagedFileError where it is damaged or another file.
+    """
+    try:
+        # Opened here, as numpy leaves a file that is no archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays: Arrays = {name: stored[name] for name in stored.files}
+        stated = arrays.pop("sha256").tobytes().hex()
+        if sha256_of_arrays(arrays) != stated:
+            raise ValueError("its checksum does not match")
+        return arrays, json.loads(arrays.pop("head").tobytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as problem:
+        raise DamagedFileError(f"{path} is damaged ({problem}).") from problem
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ from tasks import digits, emoji, hershey, omniglot, templates
 from tasks.base import TaskDistribution
 from tasks.checks import SPLITS
 from tasks.data.roots import DataError
-from tasks.episodes.generated_episodes import EpisodeRange
-from tasks.episodes.stored_episodes import EpisodeSet
+from tasks.episodes.fixed_episodes import FixedEpisodes
+from tasks.episodes.generated_episodes import GeneratedEpisodes
+from tasks.episodes.stored_episodes import StoredEpisodes
 from tasks.folders import folder, mirror
 from tasks.images import ImageTasks
 from tasks.templates import TemplateTasks
@@ -22,9 +23,10 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "DataError",
-    "EpisodeRange",
-    "EpisodeSet",
+    "FixedEpisodes",
+    "GeneratedEpisodes",
     "ImageTasks",
+    "StoredEpisodes",
     "TaskDistribution",
     "TemplateTasks",
     "UnknownTaskError",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metadensity.checks import require_uint64
 from metadensity.density import Density
 from metadensity.episode import Episode
-from tasks.checks import require_word
 
 
 class TaskDistribution(ABC):
@@ -25,6 +25,7 @@ class TaskDistribution(ABC):
     A subclass also sets
     class_names, group_names: names of the classes and of their groups.
     class_group: ``(classes,)`` int64, the group of each class.
+    group_noun: what a group is called in reports, such as "alphabet".
     recipe: everything that determines the tasks, as JSON-able values.
 
     There is no hidden state: two objects built alike give equal episodes for an equal index, in any
@@ -34,12 +35,15 @@ class TaskDistribution(ABC):
     class_names: list[str]
     group_names: list[str]
     class_group: NDArray[np.int64]
+    group_noun: str = "group"
     recipe: dict[str, Any]
+    training_only: ClassVar[tuple[str, ...]] = ("seed", "data_root", "styles")
+    """Options of the tasks that the pixels of the test do not depend on: runs that differ in them may be compared."""
 
     def __init__(self, name: str, split: str, seed: int, event_shape: tuple[int, ...], levels: int) -> None:
         self.name = name
         self.split = split
-        self.seed = require_word("seed", seed)
+        self.seed = require_uint64("seed", seed)
         self.event_shape = tuple(int(length) for length in event_shape)
         self.levels = int(levels)
         if len(self.event_shape) < 2 or min(self.event_shape) < 1:

@@ -1,34 +1,12 @@
-"""What the arguments of a task must be."""
+"""Validation of the arguments of tasks: splits, shots, batches."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
+from metadensity.checks import require_count
+
 SPLITS = ("train", "validation", "test")
-_WORD = 2**64
-
-
-def require_word(name: str, value: int) -> int:
-    """``value`` as an int in [0, 2**64), the range of a random key; TypeError or ValueError otherwise."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; give an integer from 0 to 2**64 - 1.") from None
-    if not 0 <= number < _WORD:
-        raise ValueError(f"{name}={number}; give an integer from 0 to 2**64 - 1.")
-    return number
-
-
-def require_count(name: str, value: int, least: int) -> int:
-    """``value`` as an int of at least ``least``; TypeError or ValueError otherwise."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; give an integer of at least {least}.") from None
-    if number < least:
-        raise ValueError(f"{name}={number}; give at least {least}.")
-    return number
 
 
 def most_shots(shots: int | Sequence[int]) -> int:

@@ -51,6 +51,7 @@ def digits(
         group_names=names,
         class_group=range(len(names)),
         event_shape=(1, 8, 8),
+        group_noun="digit",
         levels=17,
         recipe={"task": "digits", "version": 1, "images_sha256": found},
     )

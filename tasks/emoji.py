@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks import require_count, split_parts
-from tasks.data.cache import Arrays
+from metadensity.checks import require_count
+from metadensity.files import Arrays
+from tasks.checks import split_parts
 from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
 from tasks.splits.committed import load_split
@@ -66,6 +67,7 @@ def emoji(
         group_names=groups,
         class_group=[groups.index(of_class[number]) for number in chosen],
         event_shape=(1 if grey else 3, size, size),
+        group_noun="subgroup",
         levels=levels,
         recipe={
             "task": "emoji",

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
-from tasks.checks import require_count, require_word
 
 Ints = NDArray[np.int64]
 
@@ -26,7 +26,7 @@ class ImageTasks(TaskDistribution):
     images: ``(n, C, *space)`` uint8 pixels in ``[0, levels)``, or, with ``packed=True`` and two levels,
         ``(n, bytes)`` uint8, each image's pixels in row-major order through ``numpy.packbits``.
     labels: ``(n,)`` class of each image, not decreasing; every class has an image.
-    class_names, class_group: name and group of each class. group_names: name of each group.
+    class_names, class_group: name and group of each class. group_names, group_noun: name of each group, of their kind.
     recipe: everything that determines the pixels, as JSON-able values.
 
     Classes are drawn independently and uniformly, with replacement: a batch is an i.i.d. draw of tasks,
@@ -49,8 +49,10 @@ class ImageTasks(TaskDistribution):
         levels: int,
         recipe: dict[str, Any],
         packed: bool = False,
+        group_noun: str = "group",
     ) -> None:
         super().__init__(name, split, seed, event_shape, levels)
+        self.group_noun = group_noun
         self.class_names = list(class_names)
         self.group_names = list(group_names)
         self.class_group: Ints = np.asarray(class_group, dtype=np.int64)
@@ -156,7 +158,7 @@ class ImageTasks(TaskDistribution):
         Each task permutes the images of its class; the first ``queries`` of the permutation are the
         queries and the next ``shots`` the supports. Task t is the same whatever the number of tasks.
         """
-        index = require_word("index", index)
+        index = require_uint64("index", index)
         tasks = require_count("tasks", tasks, 1)
         shots = require_count("shots", shots, 0)
         queries = require_count("queries", queries, 1)

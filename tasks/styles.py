@@ -1,4 +1,4 @@
-"""Further classes to train on: a character once more, all its drawings leaning, widened and turned in the same way.
+"""Class augmentation: a character once more as a new class, all its drawings sheared, scaled and turned alike.
 
 Reed et al. do not augment. A character in another style is as good as another character to a model that is to learn
 what drawings of one have in common, and is no drawing of the old one: it is a class of its own.
@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks import require_count
+from metadensity.checks import require_count
 
 STYLES_VERSION = 1  # raised when the same arguments begin to give other pixels
 

@@ -1,1 +1,1 @@
-"""Numbers and images as pictures."""
+"""Figures: images and attention maps, shot curves, grids, the inner loop."""

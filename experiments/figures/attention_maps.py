@@ -1,4 +1,4 @@
-"""Pictures of where a model with attention looks in its supports."""
+"""Attention maps: the weight of each support patch, for single pixels and on average over the foreground."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RED = torch.tensor([220.0, 30.0, 30.0])
 
 
 @torch.no_grad()
-def looks(model: FewShotModel, support: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Where each pixel of one image a task looks in its supports.
+def patch_attention(model: FewShotModel, support: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Attention weights of each pixel of one image a task over the patches of its supports.
 
     support: ``(S, tasks, C, *space)``; value: ``(tasks, C, *space)``. Returns the weight on each patch of each support,
     ``(tasks, S, *grid, *space)``, and the weight on the learned null entry, ``(tasks, *space)``; they sum to one.
@@ -36,17 +36,17 @@ def looks(model: FewShotModel, support: Tensor, value: Tensor) -> tuple[Tensor, 
 
 
 def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tensor] | None:
-    """Where the first query of each task looks on average over its ink, or over all its pixels where it has none.
+    """Mean attention of the first query of each task over its foreground, or over all pixels where it has none.
 
     Returns maps ``(S, tasks, H, W)`` over the pixels of each support, which sum to 1 together with the second value:
     the share ``(tasks,)`` of the learned null entry. None for models without attention, for other than 2-D images, and
     for episodes without support.
     """
-    found = looks(model, episode.support, episode.query[0]) if len(model.event_shape) == 3 else None
+    found = patch_attention(model, episode.support, episode.query[0]) if len(model.event_shape) == 3 else None
     if found is None:
         return None
     patches, nowhere = found
-    weight = ink(episode.query[0], model.levels)
+    weight = foreground(episode.query[0], model.levels)
     weight = torch.where(weight.sum((1, 2), keepdim=True) > 0, weight, torch.ones_like(weight))
     weight = weight / weight.sum((1, 2), keepdim=True)
     shares = (patches * weight[:, None, None, None]).sum((-2, -1))  # (tasks, S, *grid)
@@ -56,8 +56,8 @@ def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tenso
     return spread.transpose(0, 1), (nowhere * weight).sum((1, 2))
 
 
-def ink(images: Tensor, levels: int) -> Tensor:
-    """How much each place of ``(tasks, C, H, W)`` stands out, ``(tasks, H, W)``.
+def foreground(images: Tensor, levels: int) -> Tensor:
+    """How much each pixel of ``(tasks, C, H, W)`` differs from the background, ``(tasks, H, W)``.
 
     Of two levels the ink; of more, the distance to the image's median level, channel by channel: that of the paper of
     a drawing, be it white or black.
@@ -92,13 +92,13 @@ def pixel_picture(model: FewShotModel, episode: Episode, pixels: int) -> NDArray
         raise ValueError(f"pixels={pixels}; show at least 1.")
     if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):
         return None
-    found = looks(model, episode.support, episode.query[0])
+    found = patch_attention(model, episode.support, episode.query[0])
     if found is None:
         return None
     query = episode.query[0]
     size = query.shape[2:]
     blocks = []
-    for places in zip(*(_spread(mask, pixels) for mask in ink(query, model.levels)), strict=True):
+    for places in zip(*(_spread(mask, pixels) for mask in foreground(query, model.levels)), strict=True):
         maps = torch.stack([found[0][(task, ..., *divmod(place, size[1]))] for task, place in enumerate(places)], 1)
         maps = F.interpolate(maps, size=size, mode="nearest")
         drawn = _in_colour(query[None], model.levels)

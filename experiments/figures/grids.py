@@ -1,4 +1,4 @@
-"""Pictures of grids of results: a heat map, and one point for each of several splits."""
+"""Figures of grids of results: a heat map, and one point for each of several splits."""
 
 from __future__ import annotations
 

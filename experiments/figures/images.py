@@ -1,4 +1,4 @@
-"""Pictures of supports beside samples."""
+"""Images: grids of supports beside samples, as PNG."""
 
 from __future__ import annotations
 

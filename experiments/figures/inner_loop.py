@@ -1,4 +1,4 @@
-"""The inner loop as one picture: likelihoods, gradient, distance and overshoot after each step."""
+"""Figure of the inner loop: likelihoods, gradient norm, distance and overshoot after each step."""
 
 from __future__ import annotations
 

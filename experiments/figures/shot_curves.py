@@ -1,4 +1,4 @@
-"""Curves over the number of shots, with their intervals, as PNG."""
+"""Figures over the number of shots: likelihoods and paired differences with 95 % intervals, as PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nouns of an experiment, and the named configurations that combine them."""
+"""Sacred ingredients (task, model, training), named configurations, and the settings of evaluation."""
 
 from experiments.ingredients.model import build_model, model
 from experiments.ingredients.named import NAMED_CONFIGS

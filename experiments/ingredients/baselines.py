@@ -1,4 +1,4 @@
-"""The simple baselines, fitted in seconds on the training split by the same outer loop."""
+"""Baselines without a network, meta-trained in seconds on the training split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many images an episode takes by default, where a class has too few for the usual numbers.
+"""Default numbers of supports and queries of an episode, reduced where a class has too few images.
 
 An emoji has five drawings, an image two mirror images. Numbers that are asked for are taken as they are, and refused
 where there is no room; those that are left open (None) are the usual ones as far as every class of the split has images
@@ -14,7 +14,7 @@ from tasks import ImageTasks, TaskDistribution
 SHOTS, QUERIES = (0, 1, 2, 4, 8), 4
 
 
-def room(
+def default_episode_sizes(
     task: TaskDistribution,
     shots: Sequence[int] | None,
     queries: int | None,

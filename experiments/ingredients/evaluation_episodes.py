@@ -1,17 +1,16 @@
-"""The episodes that an evaluation scores."""
+"""The fixed episodes that an evaluation scores: chosen, found in files, and batched."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from experiments.ingredients.episode_counts import room
-from experiments.recording.run_folder import runs_root
-from tasks import EpisodeRange, EpisodeSet, ImageTasks, TaskDistribution
+from experiments.ingredients.episode_counts import default_episode_sizes
+from experiments.recording.root import runs_root
+from tasks import FixedEpisodes, GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistribution
 
-Episodes: TypeAlias = EpisodeSet | EpisodeRange
 FILE = "episodes.npz"
 
 
@@ -23,23 +22,24 @@ def choose_episodes(
     draws: int,
     limit: int | None,
     seed: int,
-    drawn: int,
-) -> Episodes:
+    generated_episodes: int,
+) -> FixedEpisodes:
     """The set in the file or run folder ``path``, or where that is None the one that these settings describe.
 
     shots, queries: None takes the usual ones, as far as the classes have images for them (``episode_counts``).
 
-    Tasks that draw their images without end have episodes 0 to ``drawn - 1``. Raises DataError for a file that is
-    missing, damaged or of another task or split, ValueError for a setting out of range.
+    Tasks that draw their images without end have episodes 0 to ``generated_episodes - 1``. Raises DataError for a file
+    that is missing, damaged or of another task or split, ValueError for a setting out of range.
     """
     if path is not None:
         if not isinstance(task, ImageTasks):
             raise ValueError(f"episodes={path!r}, but {task.name} has no finite set of images; leave episodes=None.")
-        return EpisodeSet.load(find_episodes(str(path)), task)
-    shots, queries = room(task, shots, queries)
+        return StoredEpisodes.load(find_episodes(str(path)), task)
+    shots, queries = default_episode_sizes(task, shots, queries)
     if isinstance(task, ImageTasks):
-        return EpisodeSet.build(task, shots, queries, draws, seed, limit)
-    return EpisodeRange.build(task, shots, queries, drawn if limit is None else min(drawn, limit))
+        return StoredEpisodes.build(task, shots, queries, draws, seed, limit)
+    count = generated_episodes if limit is None else min(generated_episodes, limit)
+    return GeneratedEpisodes.build(task, shots, queries, count)
 
 
 def find_episodes(path: str) -> Path:
@@ -48,7 +48,7 @@ def find_episodes(path: str) -> Path:
     return next((candidate for candidate in candidates if candidate.is_file()), Path(path))
 
 
-def pixels_of(task: TaskDistribution) -> dict[str, Any]:
+def pixel_identity(task: TaskDistribution) -> dict[str, Any]:
     """What a likelihood is a likelihood of, as JSON values: results on other pixels do not compare.
 
     Of long lists in the recipe (the characters of a split) there is only a hash.
@@ -65,10 +65,10 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-class Batches:
+class EpisodeBatches:
     """The episodes of a set, at several numbers of shots one after the other; may be gone through again."""
 
-    def __init__(self, chosen: Episodes, task: Any, shots: list[int], tasks_per_batch: int) -> None:
+    def __init__(self, chosen: FixedEpisodes, task: Any, shots: list[int], tasks_per_batch: int) -> None:
         self.chosen, self.task, self.shots, self.size = chosen, task, shots, tasks_per_batch
 
     def __iter__(self) -> Any:

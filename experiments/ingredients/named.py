@@ -11,7 +11,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "digits": {"task": {"name": "digits"}, "training": {"shots": [0, 1, 2, 4, 8]}},
     "templates": {"task": {"name": "templates", "size": 8}},
     "emoji": {"task": {"name": "emoji", "size": 32}, "training": {"shots": [0, 1, 3], "queries": 1}},
-    "folder": {"task": {"name": "folder", "size": 32, "least": 4}, "training": {"shots": [0, 1, 3], "queries": 1}},
+    "folder": {"task": {"name": "folder", "size": 32, "min_images": 4}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "mirror": {"task": {"name": "mirror", "size": 48}, "training": {"shots": [1], "queries": 1}},
     # models
     "independent": {"model": {"name": "independent"}},

@@ -13,7 +13,8 @@ import torch
 
 import metadensity
 from experiments.ingredients import build_task
-from experiments.recording.run_folder import RunFolder, runs_root
+from experiments.recording.root import runs_root
+from experiments.recording.run_folder import RunFolder
 from experiments.results import WEIGHTS
 from metadensity.files import DamagedFileError
 from metadensity.models import MODELS

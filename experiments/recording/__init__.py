@@ -1,1 +1,1 @@
-"""What a run leaves behind, and how it is found again."""
+"""Records of runs: observers, run folders, lineage, checkpoints to resume from, scores, and tables of runs."""

@@ -1,23 +1,25 @@
-"""How every experiment is made and started."""
+"""Making a Sacred experiment, recording its runs, and its command line."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment, Ingredient
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
-from sacred.utils import apply_backspaces_and_linefeeds
+from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict
 
-from experiments.recording.run_folder import runs_root
-from experiments.recording.sacred_observers import record_safely
+from experiments.recording.flat_configs import current_names
+from experiments.recording.root import runs_root
+from experiments.recording.sacred_observers import make_fault_tolerant
 
 SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # plain dicts and lists, which the library takes
@@ -25,17 +27,21 @@ LONGEST_RESULT = 400  # characters of a result that are printed when a run ends
 
 
 class SafeExperiment(Experiment):
-    """An experiment whose runs are recorded safely, whoever added the observers (see ``sacred_observers``)."""
+    """An experiment whose runs are recorded safely, whoever added the observers (see ``sacred_observers``).
 
-    def _create_run(self, *arguments: Any, **options: Any) -> Run:
-        run = super()._create_run(*arguments, **options)
-        run.observers = record_safely(run.observers)
+    Settings may be given by the names of earlier versions (see ``flat_configs``).
+    """
+
+    def _create_run(self, command_name: Any = None, config_updates: Any = None, *others: Any, **options: Any) -> Run:
+        updates = current_names(convert_to_nested_dict(config_updates or {}))
+        run = super()._create_run(command_name, updates, *others, **options)
+        run.observers = make_fault_tolerant(run.observers)
         run.run_logger.addFilter(_shorten_result)
         return run
 
     def configuration(self, named: Sequence[str] = (), updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The configuration that a run would have, without one."""
-        return dict(super()._create_run(named_configs=named, config_updates=dict(updates or {})).config)
+        return dict(super()._create_run(None, dict(updates or {}), named).config)
 
 
 def _shorten_result(record: logging.LogRecord) -> bool:
@@ -64,9 +70,15 @@ def _has_commit() -> bool:
     return git is not None and subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True).returncode == 0
 
 
-def observe_in_runs(experiment: Experiment) -> None:
-    """Record the experiment in the runs folder."""
-    experiment.observers.append(FileStorageObserver(str(runs_root())))
+@contextlib.contextmanager
+def recorded_in(experiment: Experiment, folder: Path) -> Iterator[None]:
+    """Within this, runs of the experiment are recorded in ``folder`` and nowhere else."""
+    before = list(experiment.observers)
+    experiment.observers[:] = [FileStorageObserver(str(folder))]
+    try:
+        yield
+    finally:
+        experiment.observers[:] = before
 
 
 def main(experiment: Experiment) -> None:
@@ -76,5 +88,5 @@ def main(experiment: Experiment) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not any(argument.startswith(("-F", "--file_storage")) for argument in sys.argv[1:]):
-        observe_in_runs(experiment)
+        experiment.observers.append(FileStorageObserver(str(runs_root())))
     experiment.run_commandline()

@@ -1,10 +1,12 @@
-"""Which evaluations may stand in one table."""
+"""Which evaluations may be compared: the same units and the same test pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from experiments.recording.flat_configs import current_names
 from experiments.recording.run_folder import RunFolder
+from tasks import TaskDistribution
 
 UNITS = "nats/image"
 
@@ -16,12 +18,11 @@ def origin(run: RunFolder) -> dict[str, Any]:
     return {"run": str(run.path), "config": kept}
 
 
-TRAINING_ONLY = ("seed", "data_root", "styles")  # settings of a task that its test pixels do not depend on
-
-
 def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Raise ValueError where two runs were trained on different tasks or pixels: their numbers do not compare."""
-    differ = {key for key in one["task"] if key not in TRAINING_ONLY and one["task"][key] != other["task"].get(key)}
+    one, other = current_names(one), current_names(other)
+    ignored = TaskDistribution.training_only
+    differ = {key for key in one["task"] if key not in ignored and one["task"][key] != other["task"].get(key)}
     if differ:
         detail = ", ".join(f"{key}: {one['task'][key]!r} and {other['task'].get(key)!r}" for key in sorted(differ))
         raise ValueError(

@@ -1,17 +1,37 @@
-"""Configurations as flat names, and where two of them differ. Imports nothing heavy: listing runs is to be quick."""
+"""Configurations by flat and current names, and where two of them differ. Imports nothing heavy: listing is quick."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+RENAMED = {"task.least": "task.min_images", "drawn": "generated_episodes"}
+"""Settings by the names that earlier versions recorded, and what they are called now."""
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"task": {"size": 20}}`` as ``{"task.size": 20}``, tuples as lists."""
+
+def current_names(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration, nested or flat, with its settings under their current names."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = RENAMED.get(f"{prefix}{key}", f"{prefix}{key}").removeprefix(prefix)
+        value = current_names(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        if name == key:
+            found[key] = value
+        else:
+            found.setdefault(name, value)  # where both names are given, the current one counts
+    return found
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"task": {"size": 20}}`` as ``{"task.size": 20}``, by current names, tuples as lists."""
+    return _flat(current_names(config), "")
+
+
+def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return flat

@@ -1,4 +1,4 @@
-"""What a training run writes into its folder while it goes on."""
+"""The observer of training that writes checkpoints, metrics and TensorBoard into the run folder."""
 
 from __future__ import annotations
 

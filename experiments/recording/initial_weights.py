@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import metadensity
-from experiments.recording.run_folder import RunFolder, runs_root
+from experiments.recording.root import runs_root
+from experiments.recording.run_folder import RunFolder
 from metadensity import FewShotModel
 
 
@@ -25,7 +26,7 @@ def weights_file(source: str | int) -> Path:
     return best
 
 
-def begin_from(model: FewShotModel, path: Path) -> list[str]:
+def load_initial_weights(model: FewShotModel, path: Path) -> list[str]:
     """Copy the weights in ``path`` into ``model``, or into its ``base`` where it adapts a model of their kind.
 
     Returns the names of the parameters that keep their own initial values. Raises as ``metadensity.load``, and

@@ -1,4 +1,4 @@
-"""Going on from an earlier run, only where its configuration is the same."""
+"""Resuming a run from its newest checkpoint, only where the configuration is the same."""
 
 from __future__ import annotations
 

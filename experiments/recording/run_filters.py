@@ -1,4 +1,4 @@
-"""Filters of runs: ``model.name=attention``, ``training.steps>=1000``."""
+"""Filters of runs by setting or metric: ``model.name=attention``, ``training.steps>=1000``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,11 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 import metadensity
+from experiments.recording.root import runs_root
 from metadensity.files import DamagedFileError, JsonLines, read_header
 
 # Kept apart from metrics.jsonl, which is a function of the configuration.
 WALL_CLOCK = {"train/images_per_second", "train/cpu_seconds"}
-
-
-def runs_root() -> Path:
-    """Where runs go: the environment variable METADENSITY_RUNS, or ``runs`` in the current folder."""
-    return Path(os.environ.get("METADENSITY_RUNS", "runs"))
 
 
 def folder_of(run: Run) -> Path:

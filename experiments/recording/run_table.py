@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.recording.flat_configs import flatten
+from experiments.recording.root import runs_root
 from experiments.recording.run_filters import holds, names_for, parse_filter
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 SILENT = 120.0  # seconds without a heartbeat (Sacred's is every 10) after which a running run counts as dead
 TAIL = 8192  # bytes at the end of metrics.jsonl that are looked at for the last value of each number
 ENOUGH = 40  # lines without a new name, after which no more are looked at
-STATUSES = ("RUNNING", "COMPLETED", "INTERRUPTED", "FAILED", "DIED", "UNKNOWN")
 
 
 @dataclass
@@ -68,11 +68,6 @@ class RunRecord:
             "parents": self.parents,
         }
         return {**self.config, **self.metrics, **own}
-
-
-def runs_root() -> Path:
-    """Where runs are: the environment variable METADENSITY_RUNS, or ``runs`` in the current folder."""
-    return Path(os.environ.get("METADENSITY_RUNS", "runs"))
 
 
 def read_runs(root: str | Path | None = None, now: datetime | None = None) -> list[RunRecord]:

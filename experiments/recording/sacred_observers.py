@@ -1,7 +1,7 @@
 """Sacred's observers so that a run is never lost: the file record whole at any moment, the others unable to harm it.
 
-Files are the record; SQL, TinyDB and MongoDB are copies of it. ``record_safely`` is applied to the observers of every
-experiment that ``command_line.make_experiment`` makes, whether they come from code or from Sacred's flags
+Files are the record; SQL, TinyDB and MongoDB are copies of it. ``make_fault_tolerant`` is applied to the observers of
+every experiment that ``command_line.make_experiment`` makes, whether they come from code or from Sacred's flags
 -F (files), -s (SQL), -t (TinyDB) and -m (MongoDB).
 """
 
@@ -25,7 +25,7 @@ from metadensity.files import JsonLines, write_atomically
 PATIENCE = 5.0  # seconds a database may take for one event before the run goes on without it
 
 
-def record_safely(observers: Iterable[Any]) -> list[Any]:
+def make_fault_tolerant(observers: Iterable[Any]) -> list[Any]:
     """The observers with files written atomically, and all others guarded. Queued observers are refused.
 
     Raises ValueError for Sacred's QueueObserver round anything: in Sacred 0.8.7 it hangs once a scalar was logged.
@@ -38,15 +38,15 @@ def record_safely(observers: Iterable[Any]) -> list[Any]:
                 "it: it is guarded against lost connections here."
             )
         if type(observer) is FileStorageObserver:
-            found.append(FileRecord.of(observer))
-        elif isinstance(observer, FileStorageObserver | Guarded):
+            found.append(AtomicFileObserver.of(observer))
+        elif isinstance(observer, FileStorageObserver | FaultTolerantObserver):
             found.append(observer)
         else:
-            found.append(Guarded(observer))
+            found.append(FaultTolerantObserver(observer))
     return found
 
 
-class FileRecord(FileStorageObserver):
+class AtomicFileObserver(FileStorageObserver):
     """Sacred's file observer with atomic files, strict JSON and scalars appended to ``scalars.jsonl``.
 
     Sacred's own writes in place, so that a crash or a full disk in the middle leaves no record, and rewrites all of
@@ -54,10 +54,10 @@ class FileRecord(FileStorageObserver):
     """
 
     @classmethod
-    def of(cls, other: FileStorageObserver) -> FileRecord:
+    def of(cls, other: FileStorageObserver) -> AtomicFileObserver:
         """One with the settings of Sacred's."""
         names = ("resource_dir", "source_dir", "template", "priority", "copy_artifacts", "copy_sources")
-        made: FileRecord = cls.create_from(other.basedir, **{name: getattr(other, name) for name in names})
+        made: AtomicFileObserver = cls.create_from(other.basedir, **{name: getattr(other, name) for name in names})
         return made
 
     def started_event(self, ex_info: dict[str, Any], *arguments: Any, **event: Any) -> Any:
@@ -87,7 +87,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Guarded:
+class FaultTolerantObserver:
     """An observer whose failures are said once and stop nothing.
 
     Where a connection was lost, each heartbeat tries again, with all that was missed: a server that comes back has the

@@ -8,9 +8,7 @@ from typing import Any
 
 from metadensity import Evaluation
 from metadensity.evaluation.scores import Scores
-from metadensity.files import DamagedFileError
-from tasks import DataError
-from tasks.data.cache import read_arrays, write_arrays
+from metadensity.files import DamagedFileError, read_arrays, write_arrays
 
 FILE = "scores.npz"
 SHARED = ("clusters", "groups", "queries")
@@ -41,7 +39,7 @@ def load_scores(path: Path) -> tuple[dict[str, dict[int, Scores]], dict[str, Any
         arrays, head = read_arrays(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"There are no scores at {path}. Evaluate the run again.") from None
-    except DataError as error:
+    except DamagedFileError as error:
         raise DamagedFileError(f"{error} Evaluate the run again.") from error
     if head.get("kind") != "scores" or head.get("version") != 1:
         raise DamagedFileError(f"{path} holds no scores that this version reads. Evaluate the run again.")

@@ -1,1 +1,1 @@
-"""Numbers as text: tables, reports, and the blocks of documents that they fill."""
+"""Reports as text: tables, the evaluation report, and blocks of documents."""

@@ -1,4 +1,4 @@
-"""Places in a document, such as the README, that are written from records: between a mark and its end."""
+"""Marked blocks of a document, such as a README, that are written from records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 
-def between(text: str, name: str) -> str:
+def read_block(text: str, name: str) -> str:
     """What a document has between the marks of ``name``. Raises ValueError where it has no such marks."""
     found = re.search(_marks(name), text, re.DOTALL)
     if found is None:
@@ -14,10 +14,10 @@ def between(text: str, name: str) -> str:
     return found.group(1).strip()
 
 
-def put_between(path: Path, name: str, table: str) -> None:
+def replace_block(path: Path, name: str, table: str) -> None:
     """Replace what a document has between the marks of ``name``."""
     text = path.read_text()
-    between(text, name)
+    read_block(text, name)
     path.write_text(
         re.sub(
             _marks(name),

@@ -1,4 +1,4 @@
-"""The parts of an evaluation report."""
+"""The sections of an evaluation report: likelihood, groups, use of the support, cost."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ from metadensity.evaluation.support_use import CONTROLS, SupportUse
 from tasks import TaskDistribution
 
 FEW_GROUPS = 20  # below this, say how few: Student's quantile is not yet that of many
-GROUPS = {
-    "omniglot": "alphabet",
-    "hershey": "font",
-    "digits": "digit",
-    "templates": "template",
-    "emoji": "subgroup",
-    "folder": "kind",
-    "mirror": "folder",
-}
 
 
 def evaluation_report(
@@ -35,7 +26,7 @@ def evaluation_report(
     first, *rest = evaluations
     subject = evaluations[first]
     headings, rows = likelihood_rows(subject, {name: evaluations[name] for name in rest}, optimum)
-    noun = GROUPS.get(task.name, "group")
+    noun = task.group_noun
     sections = [
         Section(title, headings, rows, [*_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)])
     ]

@@ -1,4 +1,4 @@
-"""Tables: for the eye, for a document, for a spreadsheet."""
+"""Tables of likelihoods as plain text, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from tabulate import tabulate
 
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import Difference, paired_difference
@@ -73,14 +75,12 @@ def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
 
 
 def plain(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in columns."""
-    widths = [max(len(line[i]) for line in (headings, *rows)) for i in range(len(headings))]
-    lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    """A table in columns, for the terminal."""
+    return tabulate(rows, headings, "simple", stralign="right", disable_numparse=True)
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
+    """A Markdown table, numbers to the right; without padding, so that a number that changes changes one line."""
     lines = [headings, ["---:"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

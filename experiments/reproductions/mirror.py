@@ -46,23 +46,23 @@ def _at_48(title: str, kind: str, paper: Mapping[int, tuple[float, float]]) -> d
     """Three stages, each from the weights of the one before, the first from those of 24x24."""
     first, second, last = f"{kind}_48_first", f"{kind}_48_second", f"{kind}_48"
 
-    def stage(begins_with: str, steps: int, **entry: Any) -> Entry:
-        return _entry(title, kind, 48, 4, steps, 3e-3, begins_with=begins_with, **entry)
+    def stage(initialised_from: str, steps: int, **entry: Any) -> Entry:
+        return _entry(title, kind, 48, 4, steps, 3e-3, initialised_from=initialised_from, **entry)
 
     return {
-        first: stage(kind, 3000, listed=False),
-        second: stage(first, 3000, listed=False),
+        first: stage(kind, 3000, in_table=False),
+        second: stage(first, 3000, in_table=False),
         last: stage(second, 9000, paper=paper),
     }
 
 
 MIRROR = Plan(
     name="mirror",
-    families=("mirror",),
+    weight_prefixes=("mirror",),
     title="Mirroring, 24x24 windows of photographs",
     entries={
-        "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 6000, listed=False),
-        "attention": _entry("Attention PixelCNN", "attention", 24, 16, 12_000, begins_with="attention_12"),
+        "attention_12": _entry("Attention PixelCNN, 12x12", "attention", 12, 32, 6000, in_table=False),
+        "attention": _entry("Attention PixelCNN", "attention", 24, 16, 12_000, initialised_from="attention_12"),
         "conditional": _entry("Conditional PixelCNN", "conditional", 24, 16, 8000),
     },
     shots=(1,),
@@ -71,16 +71,16 @@ MIRROR = Plan(
     baseline="conditional",
     gain=("attention", "conditional"),
     per_dim=True,
-    own="mirror",
+    own_images_config="mirror",
 )
 
 MIRROR_48 = replace(
     MIRROR,
     name="mirror48",
-    families=("mirror48", *MIRROR.families),
+    weight_prefixes=("mirror48", *MIRROR.weight_prefixes),
     title="Mirroring, 48x48 windows of photographs",
     entries={
-        **{name: replace(entry, listed=False) for name, entry in MIRROR.entries.items()},
+        **{name: replace(entry, in_table=False) for name, entry in MIRROR.entries.items()},
         **_at_48("Attention PixelCNN", "attention", PAPER),
         **_at_48("Conditional PixelCNN", "conditional", PAPER_CONDITIONAL),
     },

@@ -19,7 +19,7 @@ PAPER_ATTENTION_META = {4: (0.069, 0.065)}
 def _stage(
     title: str,
     *named: str,
-    begins_with: str,
+    initialised_from: str,
     steps: int,
     rate: float,
     tasks: int = 16,
@@ -30,7 +30,9 @@ def _stage(
     """An hour's recipe for so many steps more."""
     training = {"steps": steps, "learning_rate": rate, "tasks": tasks, "validate_every": min(1000, steps // 8)}
     updates = {"task": {"styles": styles, "seed": seed}, "training": training}
-    return Entry(title, ("omniglot", *named, "long"), {**updates, "seed": seed}, begins_with=begins_with, **entry)
+    return Entry(
+        title, ("omniglot", *named, "long"), {**updates, "seed": seed}, initialised_from=initialised_from, **entry
+    )
 
 
 def _in_stages(name: str, title: str, *named: str, seed: int = 0, **entry: Any) -> dict[str, Entry]:
@@ -40,20 +42,30 @@ def _in_stages(name: str, title: str, *named: str, seed: int = 0, **entry: Any) 
     """
     first, styles = f"{name}_first", f"{name}_styles"
     return {
-        first: Entry(title, ("omniglot", *named, "long"), {"task": {"seed": seed}, "seed": seed}, listed=False),
-        styles: _stage(title, *named, begins_with=first, steps=12_000, rate=3e-3, styles=7, seed=seed, listed=False),
-        name: _stage(title, *named, begins_with=styles, steps=8000, rate=2e-3, seed=seed, **entry),
+        first: Entry(title, ("omniglot", *named, "long"), {"task": {"seed": seed}, "seed": seed}, in_table=False),
+        styles: _stage(
+            title, *named, initialised_from=first, steps=12_000, rate=3e-3, styles=7, seed=seed, in_table=False
+        ),
+        name: _stage(title, *named, initialised_from=styles, steps=8000, rate=2e-3, seed=seed, **entry),
     }
 
 
-def _longer(name: str, title: str, *named: str, begins_with: str, seed: int = 0, **entry: Any) -> dict[str, Entry]:
+def _longer(name: str, title: str, *named: str, initialised_from: str, seed: int = 0, **entry: Any) -> dict[str, Entry]:
     """Styles and drawings once more, in larger batches."""
     styles = f"{name}_styles"
     return {
         styles: _stage(
-            title, *named, begins_with=begins_with, steps=5000, rate=5e-3, tasks=64, styles=7, seed=seed, listed=False
+            title,
+            *named,
+            initialised_from=initialised_from,
+            steps=5000,
+            rate=5e-3,
+            tasks=64,
+            styles=7,
+            seed=seed,
+            in_table=False,
         ),
-        name: _stage(title, *named, begins_with=styles, steps=2000, rate=2e-3, tasks=64, seed=seed, **entry),
+        name: _stage(title, *named, initialised_from=styles, steps=2000, rate=2e-3, tasks=64, seed=seed, **entry),
     }
 
 
@@ -71,16 +83,18 @@ _STYLES_FIRST: Mapping[str, Any] = {
 _FEW_STEPS = tuple(FineTuning(steps=steps, early_stopping=False, learning_rate=1e-4) for steps in (3, 5, 7))
 
 
-def _adapting(begins_with: str, seed: int, **entry: Any) -> Entry:
+def _adapting(initialised_from: str, seed: int, **entry: Any) -> Entry:
     """The Meta PixelCNN from weights of another stage, on episodes that this one did not see."""
     training = {"steps": 1500, "learning_rate": 2e-3, "validate_every": 250}
     updates = {"task": {"seed": seed}, "training": training, "seed": seed}
-    return Entry("Meta PixelCNN", ("omniglot", "meta", "quarter_hour"), updates, begins_with=begins_with, **entry)
+    return Entry(
+        "Meta PixelCNN", ("omniglot", "meta", "quarter_hour"), updates, initialised_from=initialised_from, **entry
+    )
 
 
 OMNIGLOT = Plan(
     name="omniglot",
-    families=("omniglot",),
+    weight_prefixes=("omniglot",),
     title="Omniglot, 26x26, five test alphabets",
     entries={
         **_in_stages(
@@ -98,35 +112,39 @@ OMNIGLOT = Plan(
         ),
         **_in_stages("attention_again", "Attention PixelCNN, another seed", "attention", "dot", seed=1),
         **_longer(
-            "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", begins_with="attention"
+            "attention_longer", "Attention PixelCNN, trained longer", "attention", "dot", initialised_from="attention"
         ),
-        "tuned": Entry("The same, fine-tuned on each support (ours)", tunes="attention_longer", tunings=_FEW_STEPS),
+        "tuned": Entry(
+            "The same, fine-tuned on each support (ours)", fine_tunes="attention_longer", tunings=_FEW_STEPS
+        ),
         **_longer(
             "attention_again_longer",
             "Attention PixelCNN, another seed, trained longer",
             "attention",
             "dot",
-            begins_with="attention_again",
+            initialised_from="attention_again",
             seed=1,
         ),
         "ensemble": Entry(
-            "Ensemble of the last two seeds (ours)", mixes=("attention_longer", "attention_again_longer")
+            "Ensemble of the last two seeds (ours)", ensemble_of=("attention_longer", "attention_again_longer")
         ),
         "ensemble_tuned": Entry(
-            "The same, fine-tuned on each support (ours)", tunes="ensemble", tunings=_FEW_STEPS[-1:]
+            "The same, fine-tuned on each support (ours)", fine_tunes="ensemble", tunings=_FEW_STEPS[-1:]
         ),
-        "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), listed=False),
-        "meta_begun": _adapting("meta_first", seed=0, listed=False),
+        "meta_first": Entry("Unconditional PixelCNN", ("omniglot", "unconditional", "long"), in_table=False),
+        "meta_begun": _adapting("meta_first", seed=0, in_table=False),
         "meta": _adapting("meta_begun", seed=1, paper=PAPER_META),
         "attention_meta": Entry(
             "Attention Meta PixelCNN",
             ("omniglot", "attention_meta", "dot", "quarter_hour"),
             {"training": {"steps": 500, "learning_rate": 1e-3, "validate_every": 100}},
-            begins_with="attention_longer",
+            initialised_from="attention_longer",
             paper=PAPER_ATTENTION_META,
         ),
-        "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, listed=False),
-        "aligned": _stage("Aligned PixelCNN (ours)", "aligned", begins_with="aligned_styles", steps=8000, rate=2e-3),
+        "aligned_styles": Entry("Aligned PixelCNN", ("omniglot", "aligned", "long"), _STYLES_FIRST, in_table=False),
+        "aligned": _stage(
+            "Aligned PixelCNN (ours)", "aligned", initialised_from="aligned_styles", steps=8000, rate=2e-3
+        ),
     },
     shots=SHOTS,
     baseline="conditional",

@@ -31,15 +31,15 @@ def _stage(steps: int, rate: float, styles: int) -> dict[str, Any]:
 
 OMNIGLOT_28 = Plan(
     name="omniglot28",
-    families=("omniglot28",),
+    weight_prefixes=("omniglot28",),
     title="Omniglot, 28x28, twenty test alphabets",
     entries={
-        "attention_styles": Entry("Attention PixelCNN", _NAMED, _stage(8000, 5e-3, 7), listed=False),
+        "attention_styles": Entry("Attention PixelCNN", _NAMED, _stage(8000, 5e-3, 7), in_table=False),
         "attention": Entry(
             "Attention PixelCNN",
             _NAMED,
             _stage(3000, 2e-3, 0),
-            begins_with="attention_styles",
+            initialised_from="attention_styles",
             paper={shots: (nats / _PIXELS, None) for shots, nats in zip(SHOTS, _PUBLISHED, strict=True)},
         ),
     },

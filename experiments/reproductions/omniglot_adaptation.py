@@ -1,4 +1,4 @@
-"""Ways to adapt to a support of Omniglot, each given a quarter of an hour."""
+"""Adaptation methods on Omniglot, each trained for a quarter of an hour of one core."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quarter_hour(*named: str, steps: int, **model: Any) -> dict[str, Any]:
 
 ADAPTATION = Plan(
     name="adaptation",
-    families=("quarter_hour", "omniglot"),
+    weight_prefixes=("quarter_hour", "omniglot"),
     title="Ways to adapt, Omniglot, 4 shots, a quarter of an hour of one core each",
     entries={
         "conditional": Entry(
@@ -59,11 +59,11 @@ ADAPTATION = Plan(
         "attention_first": Entry(
             "Attention first, then late layers down the NLL",
             **quarter_hour("attention_meta", "dot", steps=270, **_LATE),
-            begins_with="attention_half",
+            initialised_from="attention_half",
         ),
-        "fine_tuned": Entry("Attention PixelCNN, all weights fine-tuned", tunes="attention", tunings=_TUNINGS),
+        "fine_tuned": Entry("Attention PixelCNN, all weights fine-tuned", fine_tunes="attention", tunings=_TUNINGS),
         "fine_tuned_conditioning": Entry(
-            "Attention PixelCNN, conditioning fine-tuned", tunes="attention", tunings=_CONDITIONING_TUNINGS
+            "Attention PixelCNN, conditioning fine-tuned", fine_tunes="attention", tunings=_CONDITIONING_TUNINGS
         ),
     },
     shots=(4,),

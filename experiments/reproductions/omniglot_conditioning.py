@@ -1,4 +1,4 @@
-"""Ways to read the support, each for as many steps: an ablation of our own net."""
+"""Ablation of the conditioning on the support, with an equal number of training steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STEPS = 3500
 
 CONDITIONING = Plan(
     name="conditioning",
-    families=("conditioning", "quarter_hour"),
+    weight_prefixes=("conditioning", "quarter_hour"),
     title="Ways to read the support, Omniglot, 3,500 steps of 16 images each",
     entries={
         "conditional": Entry("One vector f(s)", **quarter_hour("conditional", steps=STEPS)),

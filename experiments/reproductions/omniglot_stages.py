@@ -1,4 +1,4 @@
-"""What each part of the Omniglot recipe brings."""
+"""Ablation of the stages of the Omniglot recipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STAGES = {
 
 STAGES = Plan(
     name="stages",
-    families=("omniglot",),
+    weight_prefixes=("omniglot",),
     title="What each part of the recipe brings to the Attention PixelCNN",
     entries={
-        name: replace(OMNIGLOT.entries[name], title=title, paper={}, listed=True) for name, title in _STAGES.items()
+        name: replace(OMNIGLOT.entries[name], title=title, paper={}, in_table=True) for name, title in _STAGES.items()
     },
     shots=SHOTS,
     baseline="attention_first",

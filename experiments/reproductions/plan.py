@@ -1,4 +1,4 @@
-"""What a reproduction is made of: entries, each a model with the recipe it was trained by."""
+"""The plan of a reproduction: a table whose entries are models with their training recipes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ class Entry:
     """A row of the table.
 
     title: what the row is called. named, updates: named configurations of experiments.train, and settings beside them.
-    begins_with: the entry whose weights training begins with.
-    mixes: instead of training, the entries whose models are the members of its ensemble.
-    tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
+    initialised_from: the entry whose weights training begins with.
+    ensemble_of: instead of training, the entries whose models are the members of its ensemble.
+    fine_tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
         settings to choose from, by the likelihood of validation classes.
     paper: nats/dim that were published: (test, train) by number of shots; None where it is not known.
-    listed: whether it has a row; one without only gives its weights to another.
+    in_table: whether it has a row; one without only gives its weights to another.
     """
 
     title: str
     named: tuple[str, ...] = ()
     updates: Mapping[str, Any] = field(default_factory=dict)
-    begins_with: str | None = None
-    mixes: tuple[str, ...] = ()
-    tunes: str | None = None
+    initialised_from: str | None = None
+    ensemble_of: tuple[str, ...] = ()
+    fine_tunes: str | None = None
     tunings: tuple[FineTuning, ...] = ()
     paper: Mapping[int, tuple[float, float | None]] = field(default_factory=dict)
-    listed: bool = True
+    in_table: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
     """A table that one command makes.
 
-    families: what the files of its trained models are called by, the first where it writes them; weights of the same
-        recipe are taken from any of them.
+    weight_prefixes: how the names of its weight files begin, the first where it writes them; weights of the same recipe
+        are taken from any of them.
     entries: by name, those that others build on first. shots: numbers of supports. queries: images that share a
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
     train_limit: as many of training classes, for the likelihood of training images. tuning_limit: as
@@ -46,11 +46,11 @@ class Plan:
     others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
     per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
     published: what a row of published numbers is called.
-    own: the named configuration of the task where images are the user's own; None: they cannot be.
+    own_images_config: the named configuration of the task where images are the user's own; None: they cannot be.
     """
 
     name: str
-    families: tuple[str, ...]
+    weight_prefixes: tuple[str, ...]
     title: str
     entries: Mapping[str, Entry]
     shots: tuple[int, ...]
@@ -63,21 +63,21 @@ class Plan:
     notes: tuple[str, ...] = ()
     per_dim: bool = False
     published: str = "the paper's, as recalled"
-    own: str | None = None
+    own_images_config: str | None = None
 
     @property
     def rows(self) -> list[str]:
         """The entries that have a row."""
-        return [name for name, entry in self.entries.items() if entry.listed]
+        return [name for name, entry in self.entries.items() if entry.in_table]
 
     def on(self, folder: str) -> Plan:
         """The same on a folder of images in place of the plan's. Raises ValueError where the plan cannot take one."""
-        if self.own is None:
+        if self.own_images_config is None:
             raise ValueError(f"folder={folder!r}, but {self.name} is of a data set of its own; leave folder=None.")
         entries = {
             name: replace(
                 entry,
-                named=(self.own, *entry.named[1:]),
+                named=(self.own_images_config, *entry.named[1:]),
                 updates={**entry.updates, "task": {**entry.updates.get("task", {}), "folder": folder}},
             )
             for name, entry in self.entries.items()

@@ -35,7 +35,7 @@ def _entry(title: str, kind: str, steps: int, paper: float | None = None, **mode
 
 PRODUCTS = Plan(
     name="products",
-    families=("products",),
+    weight_prefixes=("products",),
     title="Online Products' shape on emoji, 32x32",
     entries={
         "conditional": _entry("Conditional PixelCNN", "conditional", 2000),
@@ -47,5 +47,5 @@ PRODUCTS = Plan(
     baseline="conditional",
     gain=("attention", "conditional"),
     per_dim=True,
-    own="folder",
+    own_images_config="folder",
 )

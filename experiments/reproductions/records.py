@@ -44,7 +44,7 @@ def write_record(folder: Path, entry: str, values: Mapping[str, Any], evaluation
 
 
 def read_records(folder: Path, plan: Plan) -> dict[str, Record]:
-    """The records there are of a plan's listed entries, in its order.
+    """The records there are of the entries in a plan's table, in its order.
 
     Raises DamagedFileError where JSON and scores do not belong together, IncomparableError where the entries were not
     scored on the same episodes.
@@ -52,7 +52,7 @@ def read_records(folder: Path, plan: Plan) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for name, entry in plan.entries.items():
         path = folder / f"{name}.json"
-        if not entry.listed or not path.is_file():
+        if not entry.in_table or not path.is_file():
             continue
         values = json.loads(path.read_text())
         scores, identity = load_scores(path.with_suffix(".npz"))

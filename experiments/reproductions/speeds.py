@@ -1,4 +1,4 @@
-"""How long a training step of each entry takes, side by side: what gives entries the same time."""
+"""Seconds a training step of each entry, measured side by side: how many steps fit an equal budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def step_seconds(plan: Plan, fast: bool, rounds: int = 4, steps: int = 4) -> dic
     """
     trainers: dict[str, MetaTrainer] = {}
     for name, entry in plan.entries.items():
-        if entry.listed and entry.tunes is None:
+        if entry.in_table and entry.fine_tunes is None:
             named, updates = recipe(entry, fast)
             config = train.experiment.configuration(named, updates)
             task = build_task(config["task"], "train")

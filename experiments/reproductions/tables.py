@@ -1,4 +1,4 @@
-"""Tables made from records."""
+"""Tables of a reproduction from its records: likelihoods, paired differences, gains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model of an entry: shipped, of an earlier run, gone on with, or trained now."""
+"""The trained model of an entry: shipped, of an earlier run, resumed, or trained now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import metadensity
 from experiments import train
 from experiments.recording import lineage
 from experiments.recording.flat_configs import differences, flatten
-from experiments.recording.run_folder import RunFolder, folder_of, runs_root
+from experiments.recording.root import runs_root
+from experiments.recording.run_folder import RunFolder, folder_of
 from experiments.recording.run_table import read_runs
 from experiments.reproductions.plan import Entry, Plan
 from experiments.studies.training_runs import train_run
@@ -47,11 +48,11 @@ class Trained:
         """The model, ready to evaluate."""
         return metadensity.load(self.file, device)
 
-    def values(self, begins_with: str | None) -> dict[str, Any]:
-        """What a record says of the training, which began with the weights of the entry ``begins_with``."""
+    def values(self, initialised_from: str | None) -> dict[str, Any]:
+        """What a record says of the training, which began with the weights of the entry ``initialised_from``."""
         header, training = read_header(self.file), self.config["training"]
         return {
-            "config": {**self.config, "initial": begins_with},
+            "config": {**self.config, "initial": initialised_from},
             "seed": self.config["seed"],
             "weights_sha256": header["sha256"],
             "steps": training["steps"],
@@ -71,9 +72,9 @@ class Trained:
         found: float | None = read_header(self.file)["provenance"].get("cpu_seconds")
         return found
 
-    def ship(self, path: Path, begins_with: str | None) -> None:
+    def ship(self, path: Path, initialised_from: str | None) -> None:
         """Write the weights with what a record says of their training, so that the run is no longer needed."""
-        model, values = self.model("cpu"), self.values(begins_with)
+        model, values = self.model("cpu"), self.values(initialised_from)
         known = {key: value for key, value in model.provenance.items() if key != "weights_sha256"}
         metadensity.save(model, path, {**known, **{key: values[key] for key in ("config", "cpu_seconds")}})
 
@@ -92,9 +93,9 @@ def trained(
     if name in made:
         return made[name]
     entry = plan.entries[name]
-    if entry.mixes:
-        members = [trained(plan, each, run, made, weights, fast, device, progress) for each in entry.mixes]
-        made[name] = _together(members, folder_of(run) / weights_name(plan.families[0], name))
+    if entry.ensemble_of:
+        members = [trained(plan, each, run, made, weights, fast, device, progress) for each in entry.ensemble_of]
+        made[name] = _together(members, folder_of(run) / weights_name(plan.weight_prefixes[0], name))
         return made[name]
     named, updates = recipe(entry, fast)
     config = _kept(named, updates)
@@ -103,8 +104,8 @@ def trained(
         made[name] = Trained(shipped, config, None)
         return made[name]
     initial = None
-    if entry.begins_with is not None:
-        initial = str(trained(plan, entry.begins_with, run, made, weights, fast, device, progress).file)
+    if entry.initialised_from is not None:
+        initial = str(trained(plan, entry.initialised_from, run, made, weights, fast, device, progress).file)
         config = _kept(named, {**updates, "initial": initial})
     folder = find_run(config)
     if folder is None or not finished(folder):
@@ -135,9 +136,9 @@ def _kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
 
 def steps_before(plan: Plan, name: str, fast: bool) -> list[int]:
     """Training steps of the entries that an entry's weights come from, the first one's first; of one of its members."""
-    if plan.entries[name].mixes:
-        return steps_before(plan, plan.entries[name].mixes[0], fast)
-    before = plan.entries[name].begins_with
+    if plan.entries[name].ensemble_of:
+        return steps_before(plan, plan.entries[name].ensemble_of[0], fast)
+    before = plan.entries[name].initialised_from
     if before is None:
         return []
     steps = _kept(*recipe(plan.entries[before], fast))["training"]["steps"]
@@ -160,14 +161,14 @@ def find_weights(folder: Path, plan: Plan, name: str, config: Mapping[str, Any])
 
     Raises ValueError where the plan's own file says that it was trained in another way.
     """
-    for family in plan.families:
+    for family in plan.weight_prefixes:
         path = folder / weights_name(family, name)
         if not path.is_file():
             continue
         said = read_header(path)["provenance"].get("config")
         if said is None or same_config({**said, "initial": None}, {**config, "initial": None}):
             return path
-        if family == plan.families[0]:
+        if family == plan.weight_prefixes[0]:
             raise ValueError(
                 f"{path} was trained with another configuration than {plan.name} has for {name}. Move it away to train "
                 "anew, or give weights=None."

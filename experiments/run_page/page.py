@@ -1,8 +1,7 @@
-"""A run as one HTML file: the notebook ``report.ipynb``, executed by papermill, written by nbconvert."""
+"""A run as one HTML file: ``report.ipynb``, executed by papermill and converted by nbconvert, within ``page.html``."""
 
 from __future__ import annotations
 
-import html
 import logging
 import os
 import tempfile
@@ -11,28 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment
+from markupsafe import Markup
+
 from experiments import evaluate, memorisation
+from experiments.recording.command_line import recorded_in
 from experiments.recording.lineage import read
 from experiments.recording.run_folder import RunFolder
-from experiments.recording.sacred_observers import FileRecord
 from experiments.run_page.parts import newest_report
 from metadensity.files import write_atomically
 
 TEMPLATE = Path(__file__).with_name("report.ipynb")
+PAGE = Path(__file__).with_name("page.html")
 LIMIT = 100  # episodes of an evaluation, classes of a memorisation check, that are made for the page
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 0 auto;
-  padding: 1.5rem; }
-h1 { font-size: 1.6rem; margin: 0 0 1rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .87rem; }
-th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #e4e4e4; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th { font-weight: 600; } img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
-p { margin: .4rem 0; } .missing { color: #666; } details summary { cursor: pointer; }
-a.anchor-link { display: none; }
-"""
 
 
 class ReportError(RuntimeError):
@@ -64,13 +54,9 @@ def write_report(
         _make_missing(folder, say, device)
     output = Path(output) if output is not None else folder.path / "report.html"
     body = _executed(folder)
-    title = html.escape(f"Run {folder.path.name}: {_title(folder)}")
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
-    )
-    write_atomically(output, page.encode())
+    page = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
+    title = f"Run {folder.path.name}: {_title(folder)}"
+    write_atomically(output, f"{page.render(title=title, body=Markup(body))}\n".encode())
     return output
 
 
@@ -93,14 +79,11 @@ def _make_missing(folder: RunFolder, say: Callable[[str], None], device: str) ->
         if newest_report(folder, kind, file)[0] is not None:
             continue
         say(f"Run {folder.path.name} was not {'evaluated' if kind == 'evaluated' else 'checked for memorisation'} yet.")
-        before = list(experiment.observers)
-        experiment.observers[:] = [FileRecord(str(folder.path.resolve().parent))]
         try:
-            experiment.run(config_updates={**common, **settings}, options={"--loglevel": "WARNING"})
+            with recorded_in(experiment, folder.path.resolve().parent):
+                experiment.run(config_updates={**common, **settings}, options={"--loglevel": "WARNING"})
         except Exception as error:
             say(f"That failed, and the page says so: {error}")
-        finally:
-            experiment.observers[:] = before
 
 
 def _executed(folder: RunFolder) -> str:

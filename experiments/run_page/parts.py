@@ -1,4 +1,4 @@
-"""The parts of a run's page, each a piece of HTML that needs no other file: ``experiments/templates/report.ipynb``.
+"""The parts of a run's page as self-contained HTML; ``report.ipynb`` puts them in order.
 
 A part whose numbers were never made says so, with the command that makes them.
 """
@@ -6,22 +6,23 @@ A part whose numbers were never made says so, with the command that makes them.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from IPython.display import HTML
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.memorisation import HEADINGS
 from experiments.recording import lineage
 from experiments.recording.flat_configs import flatten
 from experiments.recording.run_folder import RunFolder
 from experiments.recording.run_table import read_run
+from experiments.reporting.headings import MEMORISATION
 from metadensity.files import JsonLines
 
 
@@ -117,9 +118,8 @@ class Page:
         used = report.get("support_use", {}).get(subject)
         verdict = paragraph(f"{subject} {used['verdict']}.") if used else ""
         plot = folder / "evaluation.png"
-        return HTML(
-            table(headings, rows) + paragraph(said) + verdict + (picture(plot, "Shot curve") if plot.is_file() else "")
-        )
+        curve = picture(plot, "Shot curve") if plot.is_file() else ""
+        return HTML(table(headings, rows) + paragraph(said) + verdict + curve)
 
     def samples(self) -> HTML:
         """Support beside samples: of validation classes from training, and of the newest run that sampled this one."""
@@ -133,7 +133,11 @@ class Page:
                 split = run.config().get("split", "")
                 text = f"Run {run.path.name}, {split} classes: supports, a line, samples."
                 found.append(picture(run.path / "samples.png", f"Supports beside samples, {split}") + paragraph(text))
-        return HTML("".join(found)) if found else note(f"No samples: python -m experiments.sample with run={self.name}")
+        return (
+            HTML(Markup().join(found))
+            if found
+            else note(f"No samples: python -m experiments.sample with run={self.name}")
+        )
 
     def attention(self) -> HTML:
         """Where the query looks in its supports."""
@@ -167,7 +171,7 @@ class Page:
                 ]
             )
         said = f"Run {folder.name}, split {report['split']}, {report['shots']} shots. {report['verdict']}"
-        found = table(HEADINGS, rows) + paragraph(said)
+        found = table(MEMORISATION, rows) + paragraph(said)
         if (folder / "memorisation.png").is_file():
             name = "Closest pairs of support and sample, of support and held-out"
             found += picture(folder / "memorisation.png", name)
@@ -215,39 +219,38 @@ def newest_report(run: RunFolder, kind: str, file: str) -> tuple[dict[str, Any] 
     return None, None
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; all text is escaped."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    first = f"<thead><tr>{head}</tr></thead>" if any(headings) else ""
-    return f'<div class="wide"><table>{first}<tbody>{body}</tbody></table></div>'
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """An HTML table; all text is escaped. Empty headings are left out."""
+    frame = pd.DataFrame(list(rows), columns=list(headings), dtype=object)
+    with pd.option_context("display.max_colwidth", None):  # whole cells
+        found = frame.to_html(index=False, header=any(headings), border=0, justify="left")
+    return Markup('<div class="wide">{}</div>').format(Markup(found))
 
 
-def paragraph(text: str) -> str:
+def paragraph(text: str) -> Markup:
     """A paragraph of escaped text."""
-    return f"<p>{html.escape(text)}</p>"
+    return Markup("<p>{}</p>").format(text)
 
 
 def note(text: str) -> HTML:
     """A part that is not there, and how to get it."""
-    return HTML(f'<p class="missing">{html.escape(text)}</p>')
+    return HTML(Markup('<p class="missing">{}</p>').format(text))
 
 
-def drawn(figure: Figure, name: str) -> str:
+def drawn(figure: Figure, name: str) -> Markup:
     """A figure within the page."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=130)
     return _embedded(data.getvalue(), name)
 
 
-def picture(path: Path, name: str) -> str:
+def picture(path: Path, name: str) -> Markup:
     """A PNG file within the page."""
     return _embedded(path.read_bytes(), name)
 
 
-def _embedded(data: bytes, name: str) -> str:
-    encoded = base64.b64encode(data).decode()
-    return f'<img alt="{html.escape(name, quote=True)}" src="data:image/png;base64,{encoded}">'
+def _embedded(data: bytes, name: str) -> Markup:
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(name, base64.b64encode(data).decode())
 
 
 def _interval(low: float | None, high: float | None, digits: int = 2) -> str:

@@ -1,1 +1,1 @@
-"""What commands of several trainings share."""
+"""Helpers of commands that train and compare several models."""

@@ -1,4 +1,4 @@
-"""Training runs made or taken by an experiment that compares several of them."""
+"""Training runs of a study: trained now or found, their differing settings, the result files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 from experiments import train
+from experiments.recording.command_line import recorded_in
 from experiments.recording.flat_configs import differences
-from experiments.recording.run_folder import RunFolder, runs_root
+from experiments.recording.root import runs_root
+from experiments.recording.run_folder import RunFolder
 from experiments.reporting.tables import Section
 from metadensity.files import DamagedFileError, write_atomically
 
@@ -26,13 +28,9 @@ def train_run(run: Run, config: Mapping[str, Any], progress: bool, named: Sequen
     configurations. Raises as the training does.
     """
     folders = [Path(observer.dir).parent for observer in run.observers if isinstance(observer, FileStorageObserver)]
-    before = list(train.experiment.observers)
-    train.experiment.observers[:] = [FileStorageObserver(str(folders[0] if folders else runs_root()))]
-    try:
-        updates = {"resume": None, **config, "progress": progress}
+    updates = {"resume": None, **config, "progress": progress}
+    with recorded_in(train.experiment, folders[0] if folders else runs_root()):
         return RunFolder(train.experiment.run(config_updates=updates, named_configs=named).result["folder"])
-    finally:
-        train.experiment.observers[:] = before
 
 
 def find_runs(runs: Iterable[str | int]) -> list[RunFolder]:

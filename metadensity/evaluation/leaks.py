@@ -63,7 +63,7 @@ def _require_different_ids(episode: Episode) -> None:
         f"{int(same.any(1).sum())} of {same.any(1).numel()} queries are in their own support: in task {task}"
         f"{_class(episode, task)}, image {int(episode.query_ids[query, task])} is query {query} and support {shot}. "
         "A support that holds the query gives the answer away, so this would be no few-shot likelihood. Draw the "
-        "two without overlap, as TaskDistribution.episode and EpisodeSet do, or score other images."
+        "two without overlap, as TaskDistribution.episode and StoredEpisodes do, or score other images."
     )
 
 

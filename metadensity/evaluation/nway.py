@@ -1,42 +1,22 @@
-"""n-way classification episodes: drawn from classes of images, or read from a file."""
+"""n-way classification episodes and their files. ``tasks.episodes.nway`` draws them from a task distribution."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import operator
 import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from metadensity.files import DamagedFileError, write_atomically
 
 ARRAYS = ("support", "query", "label")
-_STREAM = 2**255  # the counter where these episodes' random numbers begin; other episodes of the same key begin at 0
-
-
-class ClassedImages(Protocol):
-    """What drawing n-way episodes needs of a task distribution: images by number, sorted by class."""
-
-    name: str
-    split: str
-    seed: int
-    class_names: list[str]
-    class_start: NDArray[np.int64]
-    class_size: NDArray[np.int64]
-    class_group: NDArray[np.int64]
-
-    def pixels(self, ids: Any) -> Tensor:
-        """Ids ``(...)`` to uint8 ``(..., C, *space)``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -171,59 +151,6 @@ class NWayEpisodes:
             raise type(error)(f"{path}: {error}") from None
 
 
-def draw_nway(
-    source: ClassedImages, index: int, ways: int, shots: int, queries: int, within_group: bool = False
-) -> NWayEpisodes:
-    """Episode number ``index``, a pure function of (the source's seed, index): one episode of ``queries`` a class.
-
-    ``ways`` distinct classes, uniformly; with ``within_group`` all of one group, as in Omniglot's one-shot protocol
-    (an alphabet): the group uniformly among those with enough classes, then its classes. Queries and supports of a
-    class are different images. For an equal index, classes and queries do not depend on ``shots``, and fewer shots
-    are the first of more. Query k of way w is query number ``w * queries + k``.
-
-    Raises ValueError for counts out of range, or where classes, groups or images are too few.
-    """
-    index = _require("index", index, 0)
-    ways, shots, queries = (_require(*x) for x in (("ways", ways, 2), ("shots", shots, 0), ("queries", queries, 1)))
-    pools = eligible_groups(source, ways) if within_group else [np.arange(len(source.class_names))]
-    where = f"the {source.split} split of {source.name}"
-    if len(pools[0]) < ways:
-        raise ValueError(f"ways={ways}, but {where} has {len(pools[0])} classes. Ask for at most {len(pools[0])}.")
-    smallest = int(source.class_size.argmin())  # it decides, drawn or not: a run fails at its first episode or never
-    if shots + queries > source.class_size[smallest]:
-        raise ValueError(
-            f"shots={shots} and queries={queries} need {shots + queries} different images, but class "
-            f"{source.class_names[smallest]!r} of {where} has {source.class_size[smallest]}. Ask for fewer."
-        )
-    key = np.array([source.seed, index], dtype=np.uint64)
-    random = np.random.Generator(np.random.Philox(key=key, counter=_STREAM))
-    classes = random.permutation(pools[random.integers(len(pools))])[:ways]
-    images = [source.class_start[c] + random.permutation(source.class_size[c]) for c in classes]
-    pixels = source.pixels(np.stack([ids[: queries + shots] for ids in images]))
-    label = torch.arange(ways).repeat_interleave(queries)
-    return NWayEpisodes(pixels[None, :, queries:], pixels[:, :queries].flatten(0, 1)[None], label[None])
-
-
-def eligible_groups(source: ClassedImages, ways: int) -> list[NDArray[np.int64]]:
-    """The classes of each group that has at least ``ways``. Raises ValueError where none has."""
-    groups = [np.flatnonzero(source.class_group == group) for group in np.unique(source.class_group)]
-    found = [group for group in groups if len(group) >= ways]
-    if not found:
-        most = max(map(len, groups))
-        raise ValueError(
-            f"ways={ways} within one group, but the largest group of the {source.split} split of {source.name} has "
-            f"{most} classes. Ask for at most {most}, or draw across groups with within_group=False."
-        )
-    return found
-
-
 def stack_nway(episodes: list[NWayEpisodes]) -> NWayEpisodes:
     """Several as one. Raises RuntimeError of torch where their shapes differ."""
     return NWayEpisodes(*(torch.cat([getattr(one, name) for one in episodes]) for name in ARRAYS))
-
-
-def _require(name: str, value: int, least: int) -> int:
-    number = operator.index(value)
-    if not least <= number < 2**64:
-        raise ValueError(f"{name}={number}; give at least {least} and less than 2**64.")
-    return number

@@ -1,1 +1,1 @@
-"""Where data lie: the roots, the cache, the download."""
+"""Data sets on disk: the data root, the cache, downloads."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pooch
 
+from metadensity.files import DamagedFileError
 
-class DataError(RuntimeError):
+
+class DataError(DamagedFileError):
     """A data set, a split file or an episode set is missing, damaged or not the one expected."""
 
 

@@ -1,1 +1,1 @@
-"""Fixed sets of episodes to evaluate on."""
+"""Fixed sets of episodes to evaluate on, and n-way classification episodes."""

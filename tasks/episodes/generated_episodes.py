@@ -1,4 +1,4 @@
-"""A fixed set of episodes to evaluate on, for tasks that draw their images and so have no finite set of them."""
+"""Episodes of tasks that draw their images without end: a range of indices, to evaluate on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from functools import cached_property
 
 import torch
 
+from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
-from tasks.checks import most_shots, require_batches, require_count, require_word
+from tasks.checks import most_shots, require_batches
 from tasks.data.roots import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeRange:
+class GeneratedEpisodes:
     """Episodes ``first`` to ``first + count - 1`` of a task distribution, one task each; build one with ``build``.
 
-    The counterpart of ``EpisodeSet``, with the same ``hash``, ``len``, ``max_shots`` and ``episodes``. Which
-    episodes there are does not depend on how many are batched together.
+    Which episodes there are does not depend on how many are batched together. The counterpart of ``StoredEpisodes``:
+    see ``FixedEpisodes``.
 
     name, split, seed, fingerprint: of the task distribution.
     """
@@ -37,16 +38,16 @@ class EpisodeRange:
     @staticmethod
     def build(
         task: TaskDistribution, shots: int | Sequence[int], queries: int, count: int, first: int = 0
-    ) -> EpisodeRange:
+    ) -> GeneratedEpisodes:
         """``count`` episodes with ``queries`` queries and up to ``max(shots)`` supports.
 
         The queries do not depend on ``shots``, and fewer shots are the first of more. Raises ValueError for a
         count out of range.
         """
         most = most_shots(shots)
-        first, count = require_word("first", first), require_count("count", count, 1)
-        require_word("the last index", first + count - 1)
-        return EpisodeRange(
+        first, count = require_uint64("first", first), require_count("count", count, 1)
+        require_uint64("the last index", first + count - 1)
+        return GeneratedEpisodes(
             *(task.name, task.split, task.seed, task.fingerprint, first, count),
             max_shots=most,
             queries=require_count("queries", queries, 1),

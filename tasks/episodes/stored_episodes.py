@@ -1,4 +1,4 @@
-"""A fixed set of episodes to evaluate on: every image of a split is a query equally often."""
+"""Episodes as image numbers, to evaluate on: every image of a split is a query equally often."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
-from tasks.checks import most_shots, require_batches, require_count, require_word
-from tasks.data.cache import read_arrays, write_arrays
+from metadensity.files import DamagedFileError, read_arrays, write_arrays
+from tasks.checks import most_shots, require_batches
 from tasks.data.roots import DataError
 from tasks.images import ImageTasks, Ints
 
@@ -24,8 +25,8 @@ _STREAM = 2**64 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeSet:
-    """Episodes as image numbers, one row each; build one with ``EpisodeSet.build``.
+class StoredEpisodes:
+    """Episodes as image numbers, one row each; build one with ``StoredEpisodes.build``.
 
     name, split, fingerprint: of the task distribution that the numbers refer to.
     class_ids: ``(episodes,)``. support_ids: ``(episodes, most shots)``; s shots are the first s of them.
@@ -48,7 +49,7 @@ class EpisodeSet:
         draws: int = 1,
         seed: int = 0,
         limit: int | None = None,
-    ) -> EpisodeSet:
+    ) -> StoredEpisodes:
         """The set for ``task`` in which every image is a query ``draws`` times, with up to ``max(shots)`` supports.
 
         For each class and draw, the images are permuted and cut into blocks of ``queries``. Each block is
@@ -65,14 +66,14 @@ class EpisodeSet:
         most = most_shots(shots)
         queries = require_count("queries", queries, 1)
         draws = require_count("draws", draws, 1)
-        seed = require_word("seed", seed)
+        seed = require_uint64("seed", seed)
         task.require_room(most, queries)
         rows = [row for number in range(task.classes) for row in _of_class(task, number, most, queries, draws, seed)]
         ranks, classes, supports, padded = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
         order = np.lexsort((classes, ranks))
         if limit is not None:
             order = order[_within(ranks[order], classes[order], task.classes, require_count("limit", limit, 1))]
-        return EpisodeSet(
+        return StoredEpisodes(
             *(task.name, task.split, task.fingerprint),
             *(classes[order], supports.reshape(len(rows), most)[order], padded[order]),
         )
@@ -138,7 +139,7 @@ class EpisodeSet:
         write_arrays(Path(path), arrays, {"kind": "episode set", "version": 1, **head})
 
     @staticmethod
-    def load(path: str | os.PathLike[str], task: ImageTasks | None = None) -> EpisodeSet:
+    def load(path: str | os.PathLike[str], task: ImageTasks | None = None) -> StoredEpisodes:
         """Read what ``save`` wrote; given ``task``, also check that it is the right one.
 
         Raises DataError where the file is missing, damaged, no episode set, or of another task.
@@ -147,11 +148,11 @@ class EpisodeSet:
             arrays, head = read_arrays(Path(path))
         except FileNotFoundError:
             raise DataError(f"there is no episode set at {path}. Build one and save it there.") from None
-        except DataError as problem:
+        except DamagedFileError as problem:
             raise DataError(f"{problem} Build the episode set anew.") from problem
         if head.get("kind") != "episode set" or head.get("version") != 1:
             raise DataError(f"{path} is no episode set that this version reads. Build the episode set anew.")
-        loaded = EpisodeSet(
+        loaded = StoredEpisodes(
             name=head["name"],
             split=head["split"],
             fingerprint=head["fingerprint"],

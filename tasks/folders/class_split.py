@@ -1,4 +1,4 @@
-"""Which classes of a folder of images there are, and in which split each is."""
+"""The classes of a folder of images, and their split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def by_folder(files: ImageFiles) -> dict[str, dict[str, list[str]]]:
     return parts
 
 
-def pooled(parts: Mapping[str, Mapping[str, list[str]]]) -> dict[str, list[str]]:
+def merged_classes(parts: Mapping[str, Mapping[str, list[str]]]) -> dict[str, list[str]]:
     """The images of each class of all parts together, by class."""
     found: dict[str, list[str]] = {}
     for classes in parts.values():

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.checks import require_count, split_parts
+from metadensity.checks import require_count
+from tasks.checks import split_parts
 from tasks.data.cache import sha256_of_json
 from tasks.data.roots import DataError, find_data_root
-from tasks.folders.class_split import by_folder, listed, pooled, read_split, split_of
+from tasks.folders.class_split import by_folder, listed, merged_classes, read_split, split_of
 from tasks.folders.image_files import ImageFiles, Preparation
 from tasks.folders.pixel_store import store_of
 from tasks.folders.stored import StoredTasks
@@ -28,8 +29,9 @@ def folder(
     grey: bool = False,
     levels: int = 256,
     fit: str = "crop",
-    least: int = 2,
+    min_images: int = 2,
     splits: str | os.PathLike[str] | None = None,
+    least: int | None = None,
 ) -> StoredTasks:
     """Images by folder, ``(3, size, size)`` with 256 levels, or ``(1, size, size)`` with ``grey``.
 
@@ -41,17 +43,18 @@ def folder(
         for validation where none is published; otherwise all classes together, a tenth each to test and validation,
         by the SHA-256 of their names.
     size, grey, levels, fit: how an image is resized, see ``tasks.folders.image_files.Preparation``.
-    least: classes with fewer images than this are left out. An episode needs shots + queries of them.
+    min_images: classes with fewer images than this are left out. An episode needs shots + queries of them.
+    least: what recorded configurations of earlier versions call ``min_images``.
 
     All images are resized once, into the user's cache folder, and read from there when they are drawn.
     Raises ValueError for options out of range, DataError where the images are missing or damaged.
     """
     parts = split_parts("folder", split)
     how = Preparation(size, grey, levels, fit)
-    least = require_count("least", least, 1)
+    min_images = require_count("min_images", min_images if least is None else least, 1)
     files = files_of("folder", folder, data_root)
     found = listed(files) or by_folder(files)
-    classes = pooled(found)
+    classes = merged_classes(found)
     if set(classes) == {""}:
         raise DataError(f"{files.path} holds its images in no folders; a class is a folder. Sort them into folders.")
     classes.pop("", None)  # images beside the folders
@@ -59,12 +62,12 @@ def folder(
     chosen = read_split(splits, classes, str(files.path)) if splits is not None else split_of(names, str(files.path))
     stored = [image for images in classes.values() for image in images]
     store, row = store_of(files, stored, how), {name: number for number, name in enumerate(stored)}
-    kept = [name for part in parts for name in chosen[part] if len(classes[name]) >= least]
+    kept = [name for part in parts for name in chosen[part] if len(classes[name]) >= min_images]
     if not kept:
         sizes = [len(classes[name]) for part in parts for name in chosen[part]]
         raise DataError(
-            f"{files.path}: no class of {split} has {least} images (least={least}); the largest of {len(sizes)} has "
-            f"{max(sizes, default=0)}. Ask for fewer."
+            f"{files.path}: no class of {split} has {min_images} images (min_images={min_images}); the largest "
+            f"of {len(sizes)} has {max(sizes, default=0)}. Ask for fewer."
         )
     groups = sorted({group_of(name) for name in kept})
     return StoredTasks(
@@ -78,11 +81,12 @@ def folder(
         group_names=groups,
         class_group=[groups.index(group_of(name)) for name in kept],
         event_shape=how.event_shape,
+        group_noun="kind",
         levels=levels,
         recipe={
             "task": "folder",
             "how": how.recipe(),
-            "least": least,
+            "least": min_images,  # the name in files of earlier versions: equal tasks keep equal recipes
             "files_sha256": sha256_of_json(stored),
             "split_sha256": sha256_of_json(chosen),
         },

@@ -1,4 +1,4 @@
-"""The image files of a folder or a zip archive, and how one becomes pixels."""
+"""Image files of a folder or a zip archive, and their preprocessing into pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from tasks.checks import require_count
+from metadensity.checks import require_count
 from tasks.data.cache import sha256_of_json
 from tasks.data.roots import DataError
 

@@ -76,6 +76,7 @@ def mirror(
         group_names=groups,
         class_group=np.repeat([groups.index(name) for name in folders], each),
         event_shape=how.event_shape,
+        group_noun="folder",
         levels=levels,
         recipe={
             "task": "mirror",

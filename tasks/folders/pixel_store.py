@@ -1,11 +1,10 @@
-"""Images prepared once and kept in a memory-mapped file, so that a set may be larger than memory."""
+"""Preprocessed images in a memory-mapped file, so that a data set may be larger than memory."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from metadensity.files import DamagedFileError, atomic_file, read_arrays, write_arrays
 from tasks.data import roots
-from tasks.data.cache import read_arrays, sha256_of_json, write_arrays
+from tasks.data.cache import sha256_of_json
 from tasks.data.roots import DataError
 from tasks.folders.image_files import ImageFiles, Preparation
 
@@ -82,7 +82,7 @@ def store_of(files: ImageFiles, names: list[str], how: Preparation) -> PixelStor
         return open_store(stem, recipe, shape)
     except FileNotFoundError:
         pass
-    except DataError as problem:
+    except DamagedFileError as problem:
         _log.warning("%s It is only a cache: building it again.", problem)
 
     def prepared(name: str) -> NDArray[np.uint8]:
@@ -106,7 +106,7 @@ def _ordered(
 
 
 def open_store(stem: Path, recipe: dict[str, Any], shape: tuple[int, ...]) -> PixelStore:
-    """What ``write_store`` wrote. FileNotFoundError where there is none, DataError where it is damaged or another."""
+    """What ``write_store`` wrote. FileNotFoundError where there is none, DamagedFileError where it is another."""
     arrays, head = read_arrays(stem.with_suffix(".npz"))
     path = stem.with_suffix(".npy")
     try:
@@ -114,35 +114,28 @@ def open_store(stem: Path, recipe: dict[str, Any], shape: tuple[int, ...]) -> Pi
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError) as problem:  # numpy maps no file that is shorter than it says
-        raise DataError(f"{path} is damaged ({problem}).") from problem
+        raise DamagedFileError(f"{path} is damaged ({problem}).") from problem
     if sha256_of_json(head) != sha256_of_json(recipe) or pixels.shape != shape:
-        raise DataError(f"{path} was made by another recipe.")
+        raise DamagedFileError(f"{path} was made by another recipe.")
     return PixelStore(pixels, arrays["digests"])
 
 
 def write_store(
     stem: Path, recipe: dict[str, Any], shape: tuple[int, ...], parts: Iterable[NDArray[np.uint8]]
 ) -> PixelStore:
-    """Write images, ``shape`` in all, a part ``(n, C, *space)`` at a time: to temporary names, synced, then renamed.
+    """Write images, ``shape`` in all, a part ``(n, C, *space)`` at a time, atomically.
 
     Raises DataError where the folder of ``stem`` cannot be written, and whatever ``parts`` raise.
     """
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=stem.name, suffix=".part", dir=stem.parent)
+        with atomic_file(stem.with_suffix(".npy")) as file:
+            digests = _write_pixels(file, shape, parts)
+        write_arrays(stem.with_suffix(".npz"), {"digests": digests}, recipe)
     except OSError as problem:
         raise DataError(
             f"the cache folder {stem.parent} cannot be written ({problem}). Make room there, or choose another with "
             "the environment variable XDG_CACHE_HOME."
         ) from problem
-    try:
-        with os.fdopen(handle, "wb") as file:
-            digests = _write_pixels(file, shape, parts)
-        os.replace(temporary, stem.with_suffix(".npy"))
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    write_arrays(stem.with_suffix(".npz"), {"digests": digests}, recipe)
     return open_store(stem, recipe, shape)
 
 
@@ -153,6 +146,4 @@ def _write_pixels(file: BinaryIO, shape: tuple[int, ...], parts: Iterable[NDArra
     for part in parts:
         file.write(np.ascontiguousarray(part).tobytes())
         digests += [hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in part]
-    file.flush()
-    os.fsync(file.fileno())
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST)

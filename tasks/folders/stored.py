@@ -1,4 +1,4 @@
-"""Tasks over images that are prepared once and read from disk when they are drawn."""
+"""Tasks over images of a pixel store, read from disk when they are drawn."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class StoredTasks(ImageTasks):
         levels: int,
         recipe: dict[str, Any],
         mirrored: bool = False,
+        group_noun: str = "group",
     ) -> None:
         self._store, self._rows, self._mirrored = store, np.asarray(rows, dtype=np.int64), mirrored
         super().__init__(
@@ -55,6 +56,7 @@ class StoredTasks(ImageTasks):
             event_shape=event_shape,
             levels=levels,
             recipe=recipe,
+            group_noun=group_noun,
         )
 
     def _held(self, images: NDArray[np.uint8], packed: bool) -> NDArray[np.uint8]:
@@ -81,7 +83,7 @@ class StoredTasks(ImageTasks):
         except ValueError as problem:
             if self._equal_sizes:
                 raise
-            advice = f"; or leave smaller classes out when the task is built, with least={shots + queries}."
+            advice = f"; or leave smaller classes out when the task is built, with min_images={shots + queries}."
             raise ValueError(str(problem).removesuffix(".") + advice) from None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The Hershey task: embedded glyphs, drawn by hand."""
+"""The Hershey task: glyphs of stroke fonts, which come with a package, in simulated handwriting."""
 
 from tasks.hershey.task import hershey
 

@@ -1,4 +1,4 @@
-"""Drawing a glyph as different people would: small changes of its strokes, a pen, a rasteriser."""
+"""Simulated handwriting of a glyph: random distortions of its strokes, a pen, a rasteriser."""
 
 from __future__ import annotations
 

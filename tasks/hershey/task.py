@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import PIL
 
-from tasks.checks import SPLITS, require_count, require_word, split_parts
-from tasks.data.cache import Arrays, cached, sha256_of_json
+from metadensity.checks import require_count, require_uint64
+from metadensity.files import Arrays
+from tasks.checks import SPLITS, split_parts
+from tasks.data.cache import cached, sha256_of_json
 from tasks.data.roots import DataError
 from tasks.hershey.choose_split import SMALLEST_FONT
 from tasks.hershey.drawing import draw
@@ -59,7 +61,7 @@ def hershey(
     """
     size = require_count("size", size, 8)
     drawings = require_count("drawings", drawings, 2)
-    drawing_seed = require_word("drawing_seed", drawing_seed)
+    drawing_seed = require_uint64("drawing_seed", drawing_seed)
     split_seed = require_split_by(split_by, split_seed)
     styles = require_styles(styles)
     parts = split_parts("hershey", split)
@@ -109,6 +111,7 @@ def hershey(
         group_names=fonts,
         class_group=[fonts.index(glyph.font) for glyph in glyphs],
         event_shape=(1, size, size),
+        group_noun="font",
         levels=2,
         recipe={**recipe, **drawn},
         packed=True,

@@ -1,1 +1,1 @@
-"""learn2learn and torchmeta: our tasks as theirs, their episodes as ours."""
+"""Interoperation with learn2learn and torchmeta: tasks and episodes in both directions."""

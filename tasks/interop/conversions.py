@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metadensity.checks import require_count
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
-from tasks.checks import require_count
 from tasks.interop.imports import import_learn2learn, import_torchmeta
 from tasks.interop.labelled import LabelledImages, integer_pixels, labelled
 

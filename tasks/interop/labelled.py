@@ -1,4 +1,4 @@
-"""Images with labels: what classification packages hold, made of a task distribution."""
+"""A task distribution as a labelled data set, as classification packages have them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metadensity.checks import require_count
 from tasks.base import TaskDistribution
-from tasks.checks import require_count
 from tasks.images import ImageTasks
 
 _BATCH = 64  # tasks of an episode that images are drawn in
@@ -73,6 +73,7 @@ def _drawn(task: TaskDistribution, per_class: int) -> ImageTasks:
         class_names=task.class_names,
         group_names=task.group_names,
         class_group=task.class_group,
+        group_noun=task.group_noun,
         event_shape=task.event_shape,
         levels=task.levels,
         recipe={**task.recipe, "images_per_class": per_class},

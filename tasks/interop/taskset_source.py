@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
-from tasks.checks import require_count, require_word
 from tasks.interop.conversions import episode_from_labelled
 
 
@@ -30,7 +30,7 @@ class TasksetSource:
     def __init__(self, taskset: Any, levels: int = 2, seed: int = 0, class_ids: bool = False) -> None:
         self.taskset = taskset
         self.levels = levels
-        self.seed = require_word("seed", seed)
+        self.seed = require_uint64("seed", seed)
         self.class_ids = class_ids
         self.event_shape: tuple[int, ...] = tuple(self._drawn(0, 0).event_shape)
 
@@ -39,7 +39,7 @@ class TasksetSource:
 
         Raises ValueError for a count out of range, or where the Taskset draws fewer images of a class.
         """
-        index = require_word("index", index)
+        index = require_uint64("index", index)
         tasks, queries = require_count("tasks", tasks, 1), require_count("queries", queries, 1)
         shots = require_count("shots", shots, 0)
         parts: list[Episode] = []

@@ -1,4 +1,4 @@
-"""Ways to shrink square binary images; how it is done moves a likelihood by several per cent."""
+"""Downsampling of square binary images; the method changes a likelihood by several per cent."""
 
 from __future__ import annotations
 

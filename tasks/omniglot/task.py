@@ -11,12 +11,14 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks import SPLITS, require_count, split_parts
-from tasks.data.cache import Arrays, cached, sha256_of_json
+from metadensity.checks import require_count
+from metadensity.files import Arrays
+from tasks.checks import SPLITS, split_parts
+from tasks.data.cache import cached, sha256_of_json
 from tasks.data.download import fetch, md5_of
 from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
-from tasks.omniglot.archives import BACKGROUND, EVALUATION, SIDE, Archive, Characters, read_archive
+from tasks.omniglot.archives import BACKGROUND, EVALUATION, SIDE, Characters, read_archive
 from tasks.omniglot.shrink import require_recipe, shrunk
 from tasks.splits.committed import load_split
 from tasks.splits.random_splits import Split, drawn_classes, drawn_groups, require_split_by
@@ -119,6 +121,7 @@ def omniglot(
         group_names=alphabets,
         class_group=[alphabets.index(name.split("/")[0]) for name in classes],
         event_shape=(1, size, size),
+        group_noun="alphabet",
         levels=2,
         recipe={**recipe, "protocol": protocol, **drawn},
         packed=True,
@@ -173,6 +176,3 @@ def _both(parts: list[Characters], size: int, shrink: str, threshold: float) -> 
         images.append(np.packbits(small.reshape(len(small), -1), axis=1))
     names = "\n".join(name for part in parts for name in part.names)
     return {"images": np.concatenate(images), "names": np.frombuffer(names.encode(), dtype=np.uint8)}
-
-
-__all__ = ["ARCHIVES", "PROTOCOLS", "Archive", "omniglot"]

@@ -1,1 +1,1 @@
-"""Which classes belong to training, validation and test."""
+"""Splits of classes into training, validation and test: committed files, and random ones."""

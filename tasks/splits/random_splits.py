@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from tasks.checks import SPLITS, require_word
+from metadensity.checks import require_uint64
+from tasks.checks import SPLITS
 
 SPLIT_BY = ("group", "class")
 Split = dict[str, list[str]]
@@ -22,7 +23,7 @@ def require_split_by(split_by: str | None, split_seed: int) -> int:
             f"split_by={split_by!r}; give 'group' (whole groups are held out), 'class' (classes of every group are "
             "held out), or None for the committed split."
         )
-    seed = require_word("split_seed", split_seed)
+    seed = require_uint64("split_seed", split_seed)
     if split_by is None and seed:
         raise ValueError(f"split_seed={seed} without split_by: the committed split has no seed. Give split_by as well.")
     return seed

@@ -1,4 +1,4 @@
-"""A mixture of noisy binary images with known weights: what can be known of a task of ``templates``."""
+"""The posterior predictive of the templates task: a mixture of noisy binary images with known weights."""
 
 from __future__ import annotations
 

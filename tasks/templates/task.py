@@ -1,4 +1,4 @@
-"""A family of tasks with a known optimum: noisy, shifted copies of finitely many binary templates."""
+"""Synthetic tasks whose optimum is known: noisy, shifted copies of finitely many binary templates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
+from metadensity.files import sha256_of_arrays
 from tasks.base import TaskDistribution
-from tasks.checks import SPLITS, require_count, require_word, split_parts
-from tasks.data.cache import sha256_of_arrays
+from tasks.checks import SPLITS, split_parts
 from tasks.templates.density import TemplateDensity, noise_log_prob
 
 Bitmaps = NDArray[np.bool_]
@@ -32,6 +33,8 @@ class TemplateTasks(TaskDistribution):
     support_ids and query_ids of an episode are 53-bit random numbers, functions of (seed, split, index) as the
     images are: the images are drawn without end and have no numbers of their own.
     """
+
+    group_noun = "template"
 
     def __init__(
         self, name: str, split: str, seed: int, *, templates: Bitmaps, reach: int, flip: float, recipe: dict[str, Any]
@@ -73,7 +76,7 @@ class TemplateTasks(TaskDistribution):
         Images are independent given the task, queries first, so equal ones may be drawn, if rarely: with the
         default options a query equals a given support once in 5,400 times.
         """
-        index = require_word("index", index)
+        index = require_uint64("index", index)
         tasks = require_count("tasks", tasks, 1)
         shots = require_count("shots", shots, 0)
         queries = require_count("queries", queries, 1)
@@ -191,7 +194,7 @@ def templates(
         raise ValueError(f"smooth={smooth}; give the width of a blur in pixels, 0 for none.")
     if not 0 <= variety <= 1:
         raise ValueError(f"variety={variety}; give the part of a template that is its own, from 0 to 1.")
-    key = np.array([require_word("template_seed", template_seed), _PATTERN_STREAM], dtype=np.uint64)
+    key = np.array([require_uint64("template_seed", template_seed), _PATTERN_STREAM], dtype=np.uint64)
     uniform = np.random.Generator(np.random.Philox(key=key)).random((1 + 2 * classes, size, size))
     common, own, chosen = uniform[0], uniform[1::2], uniform[2::2]
     drawn = _inked(_blurred(np.where(chosen < variety, own, common), smooth), ink)

@@ -19,7 +19,7 @@ from experiments import bench
 from experiments.benchmarks import attention, likelihood, sampling, training
 from experiments.benchmarks.peers import MaskedConv2d, PlainPixelCNN
 from experiments.benchmarks.timing import PeakMemory, interleaved, matmul_peak
-from experiments.reporting.document_blocks import between
+from experiments.reporting.document_blocks import read_block
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN
 from metadensity.training import MetaTrainer
@@ -67,7 +67,7 @@ def test_the_readme_shows_the_record(tmp_path: Path) -> None:
     record = json.loads((bench.BENCH_RECORDS / bench.RECORD).read_text())
     assert record["quick"] is False
     assert {row["part"] for row in record["rows"]} == set(bench.PARTS)
-    assert between(README, "bench") == bench.table(record).strip()
+    assert read_block(README, "bench") == bench.table(record).strip()
     copy = tmp_path / "README.md"
     copy.write_text(README.replace(record["rows"][0]["name"], "other"))
     bench.readme(str(copy))

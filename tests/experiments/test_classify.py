@@ -13,7 +13,8 @@ import torch
 
 from experiments import classify, train
 from experiments.ingredients import build_task
-from metadensity.evaluation.nway import NWayEpisodes, draw_nway
+from metadensity.evaluation.nway import NWayEpisodes
+from tasks.episodes.nway import draw_nway
 
 
 @pytest.fixture(scope="module")

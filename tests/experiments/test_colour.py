@@ -22,12 +22,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import classify, compare, episodes, evaluate, memorisation, sample, train
-from experiments.figures.attention_maps import attention_maps, looks
+from experiments.figures.attention_maps import attention_maps, patch_attention
 from experiments.figures.images import as_shown, image_array, support_beside_samples
 from experiments.ingredients import build_task
 from experiments.recording.lineage import joined_lines
 from experiments.recording.run_folder import RunFolder
-from experiments.run_page import page as html_report
 from experiments.run_page.page import TEMPLATE, write_report
 from metadensity.files import read_tensors
 from tasks import TASKS, DataError
@@ -84,7 +83,7 @@ def evaluated(script: Any, trained: dict[str, RunFolder]) -> dict[str, dict[str,
     }
 
 
-def pixels_of(path: str | Path) -> NDArray[np.uint8]:
+def pixel_identity(path: str | Path) -> NDArray[np.uint8]:
     """The pixels of a PNG that was written three times as large; it must be RGB."""
     with Image.open(path) as picture:
         assert picture.mode == "RGB"
@@ -160,7 +159,7 @@ def test_samples_are_shown_in_their_own_colours(kind: str, script: Any, trained:
     assert drawn.min() < 20
     assert drawn.max() > 235
     assert (drawn[:, :, 0] != drawn[:, :, 1]).float().mean() > 0.9, "channels of their own"
-    shown = pixels_of(result["picture"])
+    shown = pixel_identity(result["picture"])
     cell = shown[1 : 1 + SIDE, 1 : 1 + SIDE]  # the first support of the first task
     np.testing.assert_array_equal(cell, held["support"][0, 0].permute(1, 2, 0).numpy())
     last = shown[-1 - SIDE : -1, -1 - SIDE : -1]
@@ -204,7 +203,7 @@ def test_classification_and_memorisation(kind: str, script: Any, trained: dict[s
     assert checked["closer"] is False, "samples are noise"
     assert checked["tests"]["support"]["sample_distance"] > checked["tests"]["support"]["heldout_distance"]
     own = {colour_of(number) for number in range(14, 20)}
-    assert len(own & colours(pixels_of(checked["picture"]))) == 6
+    assert len(own & colours(pixel_identity(checked["picture"]))) == 6
 
 
 @each
@@ -232,7 +231,7 @@ def test_attention_maps_and_grids(kind: str, trained: dict[str, RunFolder]) -> N
     maps, nowhere = found
     assert maps.shape == (2, 3, SIDE, SIDE)
     torch.testing.assert_close(maps.sum((0, 2, 3)) + nowhere, torch.ones(3))
-    patches, null = looks(model, episode.support, episode.query[0]) or (torch.empty(0), torch.empty(0))
+    patches, null = patch_attention(model, episode.support, episode.query[0]) or (torch.empty(0), torch.empty(0))
     assert patches.shape == (3, 2, 2, 2, SIDE, SIDE)
     # Of the pixels the square counts, not the white paper.
     weight = (255 - episode.query[0].float()).mean(1)
@@ -247,7 +246,7 @@ def test_attention_maps_and_grids(kind: str, trained: dict[str, RunFolder]) -> N
             shown = np.asarray(picture)
         assert shown.shape == (event.height, event.width, 3)
         assert len(own & colours(shown)) >= 2, tag
-    np.testing.assert_array_equal(pixels_of(run.path / "samples" / "attention.png"), shown)
+    np.testing.assert_array_equal(pixel_identity(run.path / "samples" / "attention.png"), shown)
 
 
 def in_process(folder: RunFolder) -> str:
@@ -267,8 +266,8 @@ def in_process(folder: RunFolder) -> str:
 
 def test_the_page_of_a_run(script: Any, trained: dict[str, RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation and check are made for it, with as many images as the classes have."""
-    monkeypatch.setattr(html_report, "LIMIT", 4)
-    monkeypatch.setattr(html_report, "_executed", in_process)
+    monkeypatch.setattr("experiments.run_page.page.LIMIT", 4)
+    monkeypatch.setattr("experiments.run_page.page._executed", in_process)
     said: list[str] = []
     run = trained["multiscale"]
     script(sample.experiment, "fast", run=str(run.path))
@@ -294,7 +293,7 @@ def test_emoji_train_and_are_evaluated(data_root: Path, script: Any) -> None:
     result = script(evaluate.experiment, run=run, limit=6, baseline_steps=3).result
     assert {row["shots"] for row in result["rows"]} == {0, 1, 2, 4}
     drawn = script(sample.experiment, "fast", run=run, observed="top").result
-    assert (pixels_of(drawn["picture"]) == 255).all(-1).mean() > 0.2
+    assert (pixel_identity(drawn["picture"]) == 255).all(-1).mean() > 0.2
 
 
 def test_mirror_images_are_the_smallest_classes(pictures: Path, script: Any) -> None:
@@ -331,4 +330,6 @@ def test_pictures_are_neither_grey_nor_stretched(channels: int, levels: int) -> 
 
 def test_other_images_than_the_split_names_are_refused(pictures: Path, script: Any) -> None:
     with pytest.raises(DataError, match="no class of test has 6 images"):
-        TASKS["folder"](split="test", folder=str(pictures), size=SIDE, splits=str(pictures / "splits.json"), least=6)
+        TASKS["folder"](
+            split="test", folder=str(pictures), size=SIDE, splits=str(pictures / "splits.json"), min_images=6
+        )

@@ -110,7 +110,7 @@ def test_other_episodes_pixels_or_units_are_refused(
 
 def restate(folder: Path, **changes: Any) -> None:
     """Change what a report and its scores both say of themselves."""
-    from tasks.data.cache import read_arrays, write_arrays
+    from metadensity.files import read_arrays, write_arrays
 
     report = json.loads((folder / "evaluation.json").read_text()) | changes
     (folder / "evaluation.json").write_text(json.dumps(report))
@@ -126,7 +126,7 @@ def test_shots_in_common_are_compared_and_none_is_refused(
     assert [row["shots"] for row in script(compare.experiment, runs=[evaluated[0], some]).result["rows"]] == [0, 2]
     # Up to two supports again, but the scores of one number of shots only.
     path = Path(some)
-    from tasks.data.cache import read_arrays, write_arrays
+    from metadensity.files import read_arrays, write_arrays
 
     arrays, head = read_arrays(path / "scores.npz")
     kept = {key: array for key, array in arrays.items() if "/2/" in key or key.startswith("2/")}

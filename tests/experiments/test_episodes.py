@@ -9,7 +9,7 @@ import pytest
 
 from experiments import episodes, evaluate, train
 from experiments.ingredients import build_task
-from tasks import TASKS, DataError, EpisodeSet
+from tasks import TASKS, DataError, StoredEpisodes
 
 SMALL: dict[str, Any] = {"task": {"size": 12}}
 
@@ -30,9 +30,9 @@ def test_the_file_is_the_set_it_says(written: Any) -> None:
     assert path.name == "episodes.npz"
     assert path.parent == Path(written.result["folder"])
     task = build_task(written.config["task"], "test")
-    loaded = EpisodeSet.load(path, task)
+    loaded = StoredEpisodes.load(path, task)
     assert task.event_shape == (1, 12, 12)
-    assert loaded.hash == written.result["episodes_sha256"] == EpisodeSet.build(task, [8], 4, limit=4).hash
+    assert loaded.hash == written.result["episodes_sha256"] == StoredEpisodes.build(task, [8], 4, limit=4).hash
     assert (written.result["episodes"], written.result["queries"], written.result["max_shots"]) == (4, 16, 8)
     assert written.result["split"] == "test"
     assert written.result["pixels"]["fingerprint"] == task.fingerprint

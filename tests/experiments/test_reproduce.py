@@ -16,7 +16,7 @@ from experiments import evaluate, reproduce, train
 from experiments.ingredients import build_model
 from experiments.recording import lineage
 from experiments.recording.run_folder import RunFolder
-from experiments.reporting.document_blocks import between
+from experiments.reporting.document_blocks import read_block
 from experiments.reproductions import PLANS, Plan
 from experiments.reproductions.records import read_records, write_record
 from experiments.reproductions.tables import gain, markdown
@@ -35,9 +35,9 @@ def run(script: Any, command: str, **config: Any) -> Any:
 
 def begun(plan: Plan, name: str) -> int:
     """How many trainings came before that of an entry, or of its first member."""
-    if plan.entries[name].mixes:
-        return begun(plan, plan.entries[name].mixes[0])
-    before = plan.entries[name].begins_with
+    if plan.entries[name].ensemble_of:
+        return begun(plan, plan.entries[name].ensemble_of[0])
+    before = plan.entries[name].initialised_from
     return 0 if before is None else 1 + begun(plan, before)
 
 
@@ -47,33 +47,35 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     made = run(script, name, keep_records=str(tmp_path / "records"), keep_weights=str(tmp_path / "weights"))
     assert made.status == "COMPLETED"
     records = read_records(tmp_path / "records" / name, plan)
-    assert list(records) == [entry for entry, settings in plan.entries.items() if settings.listed]
+    assert list(records) == [entry for entry, settings in plan.entries.items() if settings.in_table]
     for entry, record in records.items():
         assert [row["shots"] for row in record.values["rows"]] == list(plan.shots)
         assert {"config", "seed", "data_sha256", "episodes_sha256", "weights_sha256", "cost", "machine"} <= set(
             record.values
         )
         assert record.values["config"]["training"]["steps"] == 4
-        assert record.values["steps_before"] == [4] * begun(plan, plan.entries[entry].tunes or entry)
+        assert record.values["steps_before"] == [4] * begun(plan, plan.entries[entry].fine_tunes or entry)
         for row in record.values["rows"]:  # the scores are those of the rows
             assert record.scores[row["shots"]].nats.mean() == pytest.approx(row["nats_per_image"])
         assert bool(record.values["fine_tuning"]) == bool(plan.entries[entry].tunings)
     table = (Path(made.result["folder"]) / f"{name}.md").read_text()
     assert table == markdown(plan, records)
     assert all(plan.entries[entry].title in table for entry in records)
-    assert ("4 + 4 |" in table) == any(plan.entries[entry].begins_with for entry in records)
+    assert ("4 + 4 |" in table) == any(plan.entries[entry].initialised_from for entry in records)
     entry = plan.baseline
     again = run(script, name, only=[entry], weights=str(tmp_path / "weights"))  # shipped weights are not trained again
     rows = {row["shots"]: row["nats_per_image"] for row in again.result["rows"][entry]}
     assert rows == {row["shots"]: row["nats_per_image"] for row in records[entry].values["rows"]}
-    later = next((entry for entry, settings in plan.entries.items() if settings.begins_with and settings.listed), None)
+    later = next(
+        (entry for entry, settings in plan.entries.items() if settings.initialised_from and settings.in_table), None
+    )
     if later is not None:  # nor is what they began with
         before = set(Path(made.result["folder"]).parent.iterdir())
         run(script, name, only=[later], weights=str(tmp_path / "weights"))
         assert len(set(Path(made.result["folder"]).parent.iterdir()) - before) == 1
     with pytest.raises(ValueError, match=r"was trained with another configuration than .* give weights=None"):
         run(script, name, only=[entry], weights=str(tmp_path / "weights"), fast=False)
-    file = tmp_path / "weights" / weights_name(plan.families[0], entry)
+    file = tmp_path / "weights" / weights_name(plan.weight_prefixes[0], entry)
     shipped = metadensity.load(file)
     assert shipped.provenance["weights_sha256"] == records[entry].values["weights_sha256"]
     evaluated = script(evaluate.experiment, run=str(file), baselines=False, limit=2)  # a file stands where a run does
@@ -125,7 +127,7 @@ def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any
 def test_speeds_are_of_every_training(script: Any) -> None:
     made = run(script, "speeds")
     entries = PLANS["adaptation"].entries
-    trainings = {name for name, entry in entries.items() if entry.listed and entry.tunes is None}
+    trainings = {name for name, entry in entries.items() if entry.in_table and entry.fine_tunes is None}
     assert made.result["seconds"].keys() == trainings
     assert min(made.result["seconds"].values()) > 0
     assert len((Path(made.result["folder"]) / "speeds.md").read_text().splitlines()) == len(trainings) + 4
@@ -163,7 +165,7 @@ def test_gain_and_its_interval() -> None:
 def test_the_readme_shows_the_records(name: str) -> None:
     records = read_records(RECORDS / name, PLANS[name])
     assert records, f"there are no records of {name}"
-    assert between(README, name) == markdown(PLANS[name], records).strip()
+    assert read_block(README, name) == markdown(PLANS[name], records).strip()
     for record in records.values():
         if record.values["fine_tuning"]:
             continue
@@ -178,7 +180,7 @@ def test_a_command_writes_the_tables_into_the_readme(script: Any, tmp_path: Path
     assert copy.read_text() != README
     run(script, "readme", document=str(copy))
     for name in PLANS:
-        assert between(copy.read_text(), name) == between(README, name)
+        assert read_block(copy.read_text(), name) == read_block(README, name)
 
 
 def test_records_that_were_altered_or_are_of_other_episodes_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INF
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from experiments import train
-from experiments.figures.attention_maps import attention_maps, attention_picture, looks, pixel_picture
+from experiments.figures.attention_maps import attention_maps, attention_picture, patch_attention, pixel_picture
 from experiments.recording.folder_observer import FolderObserver
 from experiments.recording.run_folder import RunFolder
 from metadensity import Episode
@@ -111,7 +111,7 @@ def test_where_chosen_pixels_look() -> None:
     assert picture is not None
     block = 4 * 10 + 1  # the query, a line, three supports
     assert picture.shape == (2 * 10, 2 * block + 6, 3)
-    patches, _ = looks(model, given.support, given.query[0]) or pytest.fail("no attention")
+    patches, _ = patch_attention(model, given.support, given.query[0]) or pytest.fail("no attention")
     for task in range(2):
         inked = given.query[0, task, 0].flatten().nonzero().flatten().tolist()
         for k in range(2):

@@ -14,12 +14,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from metadensity import files
-from metadensity.files import DamagedFileError, JsonLines, content_hash, read_header, read_tensors, write_atomically
+from metadensity.files import (
+    DamagedFileError,
+    JsonLines,
+    content_hash,
+    read_arrays,
+    read_header,
+    read_tensors,
+    sha256_of_arrays,
+    write_arrays,
+    write_atomically,
+)
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b/c": torch.tensor(7), "half": torch.ones(3, dtype=torch.bfloat16)}
 HEADER = {"model": "toy", "config": {"levels": 2, "event_shape": [1, 3, 3]}, "step": 12}
@@ -261,3 +272,31 @@ def test_appending_costs_the_same_in_a_long_file(tmp_path: Path) -> None:
 def test_a_full_disk_stops_the_lines(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         JsonLines("/dev/full").append({"step": 1})
+
+
+def test_an_interrupted_write_of_arrays_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "made.npz"
+    write_arrays(path, {"x": np.arange(3)}, {"version": 1})
+    whole = path.read_bytes()
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_arrays(path, {"x": np.arange(4)}, {"version": 2})
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "made.npz"
+    np.savez(path, sha256=np.zeros(32, np.uint8), head=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DamagedFileError, match="is damaged"):
+        read_arrays(path)
+
+
+def test_hashes_are_those_of_files_written_before() -> None:
+    """Both hashes stand in files: they must never change."""
+    assert content_hash({"b": torch.tensor([1, 2]), "a": torch.tensor(0.5)}).startswith("35c9b0ea0aabbc22")
+    assert sha256_of_arrays({"b": np.array([1, 2]), "a": np.array(0.5)}).startswith("f098d62fa567b0ff")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tasks
-from tasks import SPLITS, TASKS, EpisodeSet, ImageTasks, TaskDistribution, UnknownTaskError
+from tasks import SPLITS, TASKS, ImageTasks, StoredEpisodes, TaskDistribution, UnknownTaskError
 from tasks.data.roots import DataError
 from tasks.splits.committed import SPLITS_FOLDER, load_split
 
@@ -125,11 +125,11 @@ def test_an_episode_set_covers_the_split(build: Build, tmp_path: Path) -> None:
     task = build("test")
     fewest = int(task.class_size.min())
     queries = min(5, fewest - 1)
-    episodes = EpisodeSet.build(task, [1, min(8, fewest - queries)], queries)
+    episodes = StoredEpisodes.build(task, [1, min(8, fewest - queries)], queries)
     batches = list(episodes.episodes(task, episodes.max_shots, 64))
     assert sum(batch.queries * batch.tasks for batch in batches) == task.images
     episodes.save(tmp_path / "set.npz")
-    assert EpisodeSet.load(tmp_path / "set.npz", task).hash == episodes.hash
+    assert StoredEpisodes.load(tmp_path / "set.npz", task).hash == episodes.hash
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

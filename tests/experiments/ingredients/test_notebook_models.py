@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import metadensity
-from experiments.ingredients import notebook_models as models_for_notebooks
+from experiments.ingredients import notebook_models
 from experiments.ingredients.notebook_models import RECIPES, Recipe, model_for_notebook
 from metadensity.models import MODELS
 from metadensity.training import MetaTrainer, TrainingConfig
@@ -31,9 +31,9 @@ def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(MetaTrainer, "run", counted)
     monkeypatch.setenv("METADENSITY_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models_for_notebooks, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(notebook_models, "WEIGHTS", tmp_path / "weights")
     recipe = Recipe(TINY.task, TINY.task_options, TINY.model, TINY.model_options, {"steps": 2, "shots": (1,)})
-    monkeypatch.setattr(models_for_notebooks, "RECIPES", {NAME: recipe})
+    monkeypatch.setattr(notebook_models, "RECIPES", {NAME: recipe})
     return found
 
 
@@ -62,7 +62,7 @@ def test_another_recipe_or_a_damaged_file_is_trained_anew(
     second, _ = model_for_notebook(NAME, progress=False)
     assert weights(second) == weights(first)
     longer = Recipe(TINY.task, TINY.task_options, TINY.model, TINY.model_options, {"steps": 3, "shots": (1,)})
-    monkeypatch.setattr(models_for_notebooks, "RECIPES", {NAME: longer})
+    monkeypatch.setattr(notebook_models, "RECIPES", {NAME: longer})
     third, _ = model_for_notebook(NAME, progress=False)
     assert weights(third) != weights(first)
     assert trainings == [2, 2, 3]
@@ -92,5 +92,5 @@ def test_recipes_can_be_built(name: str) -> None:
     recipe = RECIPES[name]
     train = TASKS[recipe.task](split="train", **recipe.task_options)
     MODELS[recipe.model](event_shape=train.event_shape, levels=train.levels, **recipe.model_options)
-    config = TrainingConfig(**{**models_for_notebooks.COMMON, **recipe.training})
+    config = TrainingConfig(**{**notebook_models.COMMON, **recipe.training})
     assert config.steps <= 400, "a notebook takes under a minute"

@@ -12,7 +12,7 @@ import metadensity
 from experiments import train
 from experiments.ingredients import build_model
 from experiments.recording import lineage
-from experiments.recording.initial_weights import begin_from, weights_file
+from experiments.recording.initial_weights import load_initial_weights, weights_file
 from experiments.recording.run_folder import RunFolder
 from metadensity import FewShotModel
 
@@ -31,14 +31,14 @@ def saved(tmp_path: Path) -> Path:
 
 def test_a_model_of_the_same_kind_takes_all_of_it(saved: Path) -> None:
     model, theirs = build("attention", seed=1), build("attention").state_dict()
-    assert begin_from(model, saved) == []
+    assert load_initial_weights(model, saved) == []
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_model_that_adapts_it_takes_it_as_its_base(saved: Path) -> None:
     model, theirs = build("attention_meta", seed=1), build("attention").state_dict()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fresh = begin_from(model, saved)
+    fresh = load_initial_weights(model, saved)
     assert fresh
     assert all(name.startswith("inner_loss.") for name in fresh)
     for name, tensor in model.state_dict().items():
@@ -49,7 +49,7 @@ def test_a_model_that_adapts_it_takes_it_as_its_base(saved: Path) -> None:
 @pytest.mark.parametrize(("name", "sizes"), [("unconditional", {}), ("attention", {"planes": 6})])
 def test_another_model_is_refused(saved: Path, name: str, sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"holds \S+ of shape \([\d, ]+\), and this model (has none|one of shape)"):
-        begin_from(build(name, **sizes), saved)
+        load_initial_weights(build(name, **sizes), saved)
 
 
 def test_training_begins_there_and_says_so(script: Any, saved: Path) -> None:

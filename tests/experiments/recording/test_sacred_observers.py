@@ -25,7 +25,7 @@ from sacred.observers import FileStorageObserver, MongoObserver, RunObserver, Sq
 
 from experiments import train
 from experiments.recording.run_folder import RunFolder
-from experiments.recording.sacred_observers import FileRecord, Guarded, record_safely
+from experiments.recording.sacred_observers import AtomicFileObserver, FaultTolerantObserver, make_fault_tolerant
 from metadensity.files import JsonLines
 
 pytestmark = [
@@ -128,7 +128,7 @@ def mongo(server: Server) -> Iterator[Any]:
 
 def test_files(tmp_path: Path) -> None:
     made = run(FileStorageObserver(str(tmp_path)), beat=0.05)
-    assert [type(observer) for observer in made.observers] == [FileRecord]
+    assert [type(observer) for observer in made.observers] == [AtomicFileObserver]
     require_whole(tmp_path / "1")
     scalars = JsonLines(tmp_path / "1" / "scalars.jsonl").read()
     assert {record["name"] for record in scalars} >= {"validation/cautious", "validation/nats_per_dim"}
@@ -186,8 +186,8 @@ def during(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], None
     monkeypatch.setattr(train.FolderObserver, "metrics", watched)
 
 
-def guarded(client: Any) -> Guarded:
-    return Guarded(MongoObserver(client=client, db_name="sacred"), patience=1.0)
+def guarded(client: Any) -> FaultTolerantObserver:
+    return FaultTolerantObserver(MongoObserver(client=client, db_name="sacred"), patience=1.0)
 
 
 def test_a_lost_mongodb_loses_no_run(
@@ -250,11 +250,11 @@ def test_queued_observers_are_refused(tmp_path: Path) -> None:
 
     queued = QueueObserver(FileStorageObserver(str(tmp_path)))
     with pytest.raises(ValueError, match=r"QueueObserver hangs in Sacred 0.8.7"):
-        record_safely([queued])
+        make_fault_tolerant([queued])
 
 
 def test_the_file_record_is_strict_and_whole_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = FileRecord(str(tmp_path))
+    record = AtomicFileObserver(str(tmp_path))
     record.dir = str(tmp_path)
     record.save_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}}, "run.json")
     text = (tmp_path / "run.json").read_text()
@@ -271,7 +271,7 @@ def test_the_file_record_is_strict_and_whole_at_any_moment(tmp_path: Path, monke
 
 def test_scalars_cost_the_same_in_a_long_run(tmp_path: Path) -> None:
     """Bytes moved for one more scalar, with few and with many before it."""
-    record = FileRecord(str(tmp_path))
+    record = AtomicFileObserver(str(tmp_path))
     record.dir = str(tmp_path)
 
     def log(count: int) -> int:
@@ -292,5 +292,5 @@ def test_scalars_cost_the_same_in_a_long_run(tmp_path: Path) -> None:
 def test_sacreds_flags_add_guarded_observers(tmp_path: Path) -> None:
     made = train.experiment._create_run(options={"--sql": f"sqlite:///{tmp_path}/x", "--file_storage": str(tmp_path)})
     kinds = {type(observer): getattr(observer, "name", "") for observer in made.observers}
-    assert kinds.get(Guarded) == "SqlObserver"
-    assert FileRecord in kinds
+    assert kinds.get(FaultTolerantObserver) == "SqlObserver"
+    assert AtomicFileObserver in kinds

@@ -173,7 +173,7 @@ def test_images_that_look_the_same_are_counted() -> None:
 
 def test_sections_print_and_read() -> None:
     section = Section("Title", ["a", "b"], [["1", "22"]], ["A note."])
-    assert section.plain() == "Title\n\na   b\n-  --\n1  22\n\nA note.\n"
+    assert section.plain() == "Title\n\n  a    b\n---  ---\n  1   22\n\nA note.\n"
     assert section.markdown() == "Title\n\n| a | b |\n| ---: | ---: |\n| 1 | 22 |\n\nA note.\n"
     assert bounds((-math.inf, math.inf)) == bounds(None) == (None, None)
 

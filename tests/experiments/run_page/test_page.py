@@ -16,7 +16,6 @@ from PIL import Image
 
 from experiments import evaluate, report, sample, train
 from experiments.recording.run_folder import RunFolder
-from experiments.run_page import page as html_report
 from experiments.run_page.page import ReportError, write_report
 from experiments.run_page.parts import Page, newest_report, table
 
@@ -42,7 +41,7 @@ def trained(script: Any) -> RunFolder:
 @pytest.fixture(scope="module")
 def page(trained: RunFolder) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html_report, "LIMIT", 6)
+        patch.setattr("experiments.run_page.page.LIMIT", 6)
         return write_report(trained.path)
 
 

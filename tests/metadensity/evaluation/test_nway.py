@@ -1,108 +1,26 @@
-"""n-way episodes: pure, disjoint, nested; and files of them that are whole, or named."""
+"""Files of n-way episodes are whole, or named; arrays that are none are refused."""
 
 from __future__ import annotations
 
 import re
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from metadensity.evaluation.nway import NWayEpisodes, draw_nway, eligible_groups, stack_nway
+from metadensity.evaluation.nway import NWayEpisodes, stack_nway
 from metadensity.files import DamagedFileError
 
 
-@dataclass
-class Numbered:
-    """Every pixel of an image is its number; classes of 5 to 9 images in groups of 3, 3 and 6 classes."""
-
-    name: str = "numbered"
-    split: str = "test"
-    seed: int = 0
-    class_names: list[str] = field(default_factory=lambda: [f"c{i}" for i in range(12)])
-    class_size: np.ndarray = field(default_factory=lambda: 5 + np.arange(12) % 5)
-    class_group: np.ndarray = field(default_factory=lambda: np.array([0] * 3 + [1] * 3 + [2] * 6))
-
-    @property
-    def class_start(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(self.class_size)[:-1]])
-
-    @class_start.setter
-    def class_start(self, value: np.ndarray) -> None:
-        raise AssertionError("nothing is to be changed")
-
-    def pixels(self, ids: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(ids.astype(np.uint8))[..., None, None, None].expand(*ids.shape, 1, 2, 2)
-
-
-def numbers(images: torch.Tensor) -> np.ndarray:
-    return images[..., 0, 0, 0].numpy()
-
-
-def classes(images: torch.Tensor, source: Numbered) -> np.ndarray:
-    return np.searchsorted(source.class_start, numbers(images), side="right") - 1
-
-
-@pytest.mark.parametrize("within_group", [False, True])
-def test_episodes_are_what_they_say(within_group: bool) -> None:
-    source, seen, groups = Numbered(), set(), []
-    for index in range(300):
-        one = draw_nway(source, index, ways=3, shots=2, queries=3, within_group=within_group)
-        assert (len(one), one.ways, one.shots, one.queries) == (1, 3, 2, 9)
-        ways = classes(one.support, source)[0]
-        assert (ways == ways[:, :1]).all()
-        assert len(set(ways[:, 0])) == 3
-        assert (classes(one.query, source)[0] == ways[one.label[0].numpy(), 0]).all()
-        assert one.label.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2]]
-        images = [*numbers(one.support).ravel(), *numbers(one.query).ravel()]
-        assert len(set(images)) == len(images), "an image is there twice"
-        assert len(set(source.class_group[ways[:, 0]])) == 1 or not within_group
-        groups.append(source.class_group[ways[0, 0]])
-        seen |= set(images)
-    assert seen == set(range(int(source.class_size.sum()))), "some images are never drawn"
-    if within_group:  # groups weigh the same, whatever their size: 100 each, standard error 8
-        assert np.bincount(groups).min() > 70
-
-
-def test_an_episode_is_a_function_of_seed_and_index() -> None:
-    def draw(seed: int, index: int) -> str:
-        return draw_nway(Numbered(seed=seed), index, 4, 1, 2).hash
-
-    state = np.random.get_state()[1].copy()
-    hashes = [draw(seed, index) for seed in (0, 1, 2**64 - 1) for index in (0, 1, 2**64 - 1)]
-    assert hashes == [draw(seed, index) for seed in (0, 1, 2**64 - 1) for index in (0, 1, 2**64 - 1)]
-    assert len(set(hashes)) == 9
-    assert (np.random.get_state()[1] == state).all()
-
-
-def test_supports_are_nested_and_queries_stay() -> None:
-    most = draw_nway(Numbered(), 7, 4, 3, 2)
-    for shots in range(3):
-        fewer = draw_nway(Numbered(), 7, 4, shots, 2)
-        assert torch.equal(fewer.query, most.query)
-        assert torch.equal(fewer.support, most.support[:, :, :shots])
-
-
-def test_what_cannot_be_drawn_is_named() -> None:
-    source = Numbered()
-    with pytest.raises(ValueError, match=r"ways=13, but the test split of numbered has 12 classes. Ask for at most 12"):
-        draw_nway(source, 0, 13, 1, 1)
-    with pytest.raises(ValueError, match=r"ways=7 within one group, but the largest .* 6 classes. Ask for at most 6"):
-        draw_nway(source, 0, 7, 1, 1, within_group=True)
-    with pytest.raises(ValueError, match=r"shots=3 and queries=3 need 6 different images, but class 'c0' .* has 5"):
-        draw_nway(source, 0, 2, 3, 3)
-    for wrong in ({"ways": 1}, {"shots": -1}, {"queries": 0}, {"index": -1}, {"index": 2**64}):
-        (name,) = wrong
-        with pytest.raises(ValueError, match=f"{name}={wrong[name]}; give at least"):
-            draw_nway(source, **{"index": 0, "ways": 2, "shots": 1, "queries": 1, **wrong})
-    assert [len(group) for group in eligible_groups(source, 4)] == [6]
-
-
 def stacked() -> NWayEpisodes:
-    return stack_nway([draw_nway(Numbered(), index, 3, 2, 1) for index in range(4)])
+    """Four episodes of random pixels: 3 ways, 2 shots, a query a way."""
+    random = torch.Generator().manual_seed(0)
+    support = torch.randint(0, 84, (4, 3, 2, 1, 2, 2), generator=random, dtype=torch.uint8)
+    query = torch.randint(0, 84, (4, 3, 1, 2, 2), generator=random, dtype=torch.uint8)
+    label = torch.arange(3).expand(4, 3)
+    return stack_nway([NWayEpisodes(support[i : i + 1], query[i : i + 1], label[i : i + 1]) for i in range(4)])
 
 
 def test_files_come_back(tmp_path: Path) -> None:

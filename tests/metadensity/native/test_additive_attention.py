@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from metadensity.native import additive_attention as native_additive
-from metadensity.nn.functional import additive_attention as additive
+from metadensity.nn.functional import additive_attention
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler here"
@@ -35,7 +35,7 @@ def given(sizes: tuple[int, ...], dtype: torch.dtype = torch.float32, size: floa
 def plain(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
     """The oracle, task by task, as each has a score of its own."""
     tasks = zip(query, keys, values, score, strict=True)
-    return torch.cat([additive.additive_read_plain(q[None], k[None], v[None], s) for q, k, v, s in tasks])
+    return torch.cat([additive_attention.additive_read_plain(q[None], k[None], v[None], s) for q, k, v, s in tasks])
 
 
 @needs_compiler
@@ -69,23 +69,23 @@ def test_attention_uses_it_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(native_additive, "_run", noted)
     query, keys, values, score = given((1, 9, 5, 3, 4))
     inputs = (query, keys, values, score[0].detach().requires_grad_())
-    read = additive.additive_attention(*inputs)
+    read = additive_attention.additive_attention(*inputs)
     gradients = torch.autograd.grad(read.square().sum(), inputs, create_graph=True)
     assert calls == ["forward"], "a gradient that is differentiated again is torch's"
     torch.autograd.grad(torch.stack([slope.square().sum() for slope in gradients]).sum(), inputs)
     calls.clear()
-    torch.autograd.grad(additive.additive_attention(*inputs).sum(), inputs)
+    torch.autograd.grad(additive_attention.additive_attention(*inputs).sum(), inputs)
     assert calls == ["forward", "backward"]
     calls.clear()
-    torch.func.vmap(additive.additive_attention, (0, None, None, None))(query[None], keys, values, inputs[3])
-    additive.additive_attention(*(tensor.double() for tensor in inputs))
+    torch.func.vmap(additive_attention.additive_attention, (0, None, None, None))(query[None], keys, values, inputs[3])
+    additive_attention.additive_attention(*(tensor.double() for tensor in inputs))
     with FlopCounterMode(display=False):
-        additive.additive_attention(*inputs)
+        additive_attention.additive_attention(*inputs)
     beyond = native_additive.LARGEST * 1.01
     assert not native_additive.possible(query.detach() * 0 - beyond, keys, values, score)
     assert not native_additive.possible(query, keys.detach() * 0 + beyond, values, score)
     assert not native_additive.possible(query.detach() * torch.nan, keys, values, score)
-    additive.additive_attention(query * 0 + beyond, *inputs[1:])
+    additive_attention.additive_attention(query * 0 + beyond, *inputs[1:])
     assert not calls
 
 

@@ -13,7 +13,7 @@ from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, Unconditi
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.attention import Memory, SupportAttention
 from metadensity.nn.encoders import PatchEncoder, VectorEncoder
-from metadensity.nn.functional import additive_attention as additive
+from metadensity.nn.functional import additive_attention
 
 KINDS = pytest.mark.parametrize("kind", ["additive", "dot"])
 
@@ -88,19 +88,19 @@ def test_without_supports_the_null_is_read(kind: str) -> None:
 @pytest.mark.parametrize("block", [1, 7, 40, 1 << 18])
 def test_scores_block_by_block_equal_the_plain_ones(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients, with blocks of a row, of some rows, and of all."""
-    monkeypatch.setattr(additive, "BLOCK", block)
+    monkeypatch.setattr(additive_attention, "BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     shapes = (3, 5, 4), (3, 7, 4), (4,)
     inputs = [torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes]
-    slow, fast = additive.additive_scores_plain(*inputs), additive.additive_scores(*inputs)
+    slow, fast = additive_attention.additive_scores_plain(*inputs), additive_attention.additive_scores(*inputs)
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
     upstream = torch.randn(slow.shape, dtype=torch.float64, generator=generator)
     for a, b in zip(
         torch.autograd.grad(slow, inputs, upstream), torch.autograd.grad(fast, inputs, upstream), strict=True
     ):
         torch.testing.assert_close(b, a, rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(additive.additive_scores, inputs)
-    assert torch.autograd.gradgradcheck(additive.additive_scores, inputs)
+    assert torch.autograd.gradcheck(additive_attention.additive_scores, inputs)
+    assert torch.autograd.gradgradcheck(additive_attention.additive_scores, inputs)
 
 
 def test_attention_that_is_none() -> None:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from experiments.benchmarks.timing import PeakMemory
 from metadensity.nn.attention import SupportAttention
-from metadensity.nn.functional import additive_attention as additive
-from metadensity.nn.functional import dot_attention as dot
+from metadensity.nn.functional import additive_attention, dot_attention
 
 TASKS, PLACES, ENTRIES = 3, 7, 5
 
@@ -23,9 +22,9 @@ def given(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("block", [1, 50, 1 << 18])
 def test_blocks_read_what_the_plain_form_reads(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(additive, "BLOCK", block)
+    monkeypatch.setattr(additive_attention, "BLOCK", block)
     inputs = given()
-    plain, blocks = additive.additive_read_plain(*inputs), additive.additive_read(*inputs)
+    plain, blocks = additive_attention.additive_read_plain(*inputs), additive_attention.additive_read(*inputs)
     torch.testing.assert_close(blocks, plain)
     factor = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = [torch.autograd.grad((read * factor).sum(), inputs) for read in (plain, blocks)]
@@ -34,38 +33,40 @@ def test_blocks_read_what_the_plain_form_reads(block: int, monkeypatch: pytest.M
 
 def test_the_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = given()
-    held = additive.additive_attention(*inputs)
+    held = additive_attention.additive_attention(*inputs)
     with torch.no_grad():
-        without = additive.additive_attention(*inputs)
-    monkeypatch.setattr(additive, "HELD", 0)
-    torch.testing.assert_close(held, additive.additive_attention(*inputs))
+        without = additive_attention.additive_attention(*inputs)
+    monkeypatch.setattr(additive_attention, "HELD", 0)
+    torch.testing.assert_close(held, additive_attention.additive_attention(*inputs))
     torch.testing.assert_close(held.detach(), without)
 
 
 def test_autocast_changes_nothing() -> None:
     inputs = given(torch.float32)
-    plain = additive.additive_read(*inputs)
+    plain = additive_attention.additive_read(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = additive.additive_read(*inputs)
+        cast = additive_attention.additive_read(*inputs)
         assert torch.equal(plain, cast)
         gradients = torch.autograd.grad(cast.sum(), inputs)
     assert all(map(torch.equal, gradients, torch.autograd.grad(plain.sum(), inputs)))
 
 
 def test_gradients_and_their_gradients() -> None:
-    assert torch.autograd.gradcheck(additive.additive_read, given())
-    assert torch.autograd.gradgradcheck(additive.additive_read, given())
+    assert torch.autograd.gradcheck(additive_attention.additive_read, given())
+    assert torch.autograd.gradgradcheck(additive_attention.additive_read, given())
 
 
 def test_each_call_of_a_batch_may_have_a_score_of_its_own() -> None:
     query, keys, values, score = (tensor.detach() for tensor in given())
     scores = torch.stack([score, 2 * score])
-    together = torch.func.vmap(additive.additive_read, in_dims=(None, None, None, 0))(query, keys, values, scores)
-    alone = torch.stack([additive.additive_read(query, keys, values, own) for own in scores])
+    together = torch.func.vmap(additive_attention.additive_read, in_dims=(None, None, None, 0))(
+        query, keys, values, scores
+    )
+    alone = torch.stack([additive_attention.additive_read(query, keys, values, own) for own in scores])
     torch.testing.assert_close(together, alone)
 
     def total(query: Tensor, own: Tensor) -> Tensor:
-        return additive.additive_read(query, keys, values, own).square().sum()
+        return additive_attention.additive_read(query, keys, values, own).square().sum()
 
     slopes = torch.func.vmap(torch.func.grad(total, argnums=1), in_dims=(None, 0))(query, scores)
     torch.testing.assert_close(slopes, torch.stack([torch.func.grad(total, argnums=1)(query, own) for own in scores]))
@@ -73,16 +74,16 @@ def test_each_call_of_a_batch_may_have_a_score_of_its_own() -> None:
 
 def test_dot_products_read_what_the_plain_form_reads() -> None:
     inputs = given()[:3]
-    plain, fused = dot.dot_read_plain(*inputs), dot.dot_read(*inputs)
+    plain, fused = dot_attention.dot_read_plain(*inputs), dot_attention.dot_read(*inputs)
     torch.testing.assert_close(fused, plain)
     gradients = [torch.autograd.grad(read.square().sum(), inputs) for read in (plain, fused)]
     torch.testing.assert_close(gradients[0], gradients[1])
-    assert torch.autograd.gradcheck(dot.dot_read, inputs)
-    assert torch.autograd.gradgradcheck(dot.dot_read, inputs)
+    assert torch.autograd.gradcheck(dot_attention.dot_read, inputs)
+    assert torch.autograd.gradgradcheck(dot_attention.dot_read, inputs)
     query, keys, values = (tensor.detach() for tensor in inputs)
     queries = torch.stack([query, 2 * query])
-    together = torch.func.vmap(dot.dot_read, in_dims=(0, None, None))(queries, keys, values)
-    torch.testing.assert_close(together, torch.stack([dot.dot_read(own, keys, values) for own in queries]))
+    together = torch.func.vmap(dot_attention.dot_read, in_dims=(0, None, None))(queries, keys, values)
+    torch.testing.assert_close(together, torch.stack([dot_attention.dot_read(own, keys, values) for own in queries]))
 
 
 @pytest.mark.parametrize("kind", ["additive", "dot"])
@@ -90,7 +91,7 @@ def test_memory_grows_with_the_patches_and_not_with_queries_times_patches(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forward and backward of 676 places; every number of queries x patches held would be 676 x 4 bytes a patch."""
-    monkeypatch.setattr(additive, "HELD", 1_000_000)
+    monkeypatch.setattr(additive_attention, "HELD", 1_000_000)
     layer = SupportAttention(8, 8, 8, 2, kind)
     peaks = []
     for entries in (1000, 3000):

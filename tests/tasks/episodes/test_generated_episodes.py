@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks import TASKS, DataError, EpisodeRange, TaskDistribution
+from tasks import TASKS, DataError, GeneratedEpisodes, TaskDistribution
 
 
 def make(**options: Any) -> TaskDistribution:
@@ -16,7 +16,7 @@ def make(**options: Any) -> TaskDistribution:
 
 def test_batches_do_not_change_the_episodes() -> None:
     task = make()
-    chosen = EpisodeRange.build(task, [0, 1, 4], queries=2, count=7, first=3)
+    chosen = GeneratedEpisodes.build(task, [0, 1, 4], queries=2, count=7, first=3)
     whole = next(chosen.episodes(task, 4, tasks_per_batch=100))
     assert (whole.tasks, whole.shots, whole.queries, len(chosen)) == (7, 4, 2, 7)
     for size, shots in ((1, 4), (3, 1), (7, 0)):
@@ -30,7 +30,7 @@ def test_batches_do_not_change_the_episodes() -> None:
 
 
 def test_the_hash_tells_sets_apart() -> None:
-    build = EpisodeRange.build
+    build = GeneratedEpisodes.build
     task = make()
     chosen = build(task, [0, 4], 2, 7)
     assert chosen.hash == build(make(), (4,), 2, 7).hash
@@ -48,13 +48,13 @@ def test_the_hash_tells_sets_apart() -> None:
 
 def test_it_serves_any_task() -> None:
     task = TASKS["digits"](split="test")
-    chosen = EpisodeRange.build(task, 2, queries=1, count=3)
+    chosen = GeneratedEpisodes.build(task, 2, queries=1, count=3)
     assert next(chosen.episodes(task, 1, 3)).support.shape == (1, 3, 1, 8, 8)
 
 
 def test_bad_input_is_named() -> None:
     task = make()
-    chosen = EpisodeRange.build(task, 2, queries=1, count=3)
+    chosen = GeneratedEpisodes.build(task, 2, queries=1, count=3)
     for other in (make(seed=1), make(split="train"), make(flip=0.2)):
         with pytest.raises(DataError, match=r"was built for templates, split test, seed 0.*or build the range anew"):
             chosen.episodes(other, 1, 1)
@@ -63,9 +63,9 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"tasks_per_batch=0; give at least 1"):
         chosen.episodes(task, 1, 0)
     with pytest.raises(ValueError, match=r"shots is empty"):
-        EpisodeRange.build(task, [], 1, 1)
+        GeneratedEpisodes.build(task, [], 1, 1)
     for name, arguments in (("shots", (-1, 1, 1)), ("queries", (1, 0, 1)), ("count", (1, 1, 0))):
         with pytest.raises(ValueError, match=rf"{name}="):
-            EpisodeRange.build(task, *arguments)
+            GeneratedEpisodes.build(task, *arguments)
     with pytest.raises(ValueError, match=r"the last index="):
-        EpisodeRange.build(task, 1, 1, count=2, first=2**64 - 1)
+        GeneratedEpisodes.build(task, 1, 1, count=2, first=2**64 - 1)

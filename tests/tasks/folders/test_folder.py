@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks import SPLITS, DataError, EpisodeSet
+from tasks import SPLITS, DataError, StoredEpisodes
 from tasks.folders.folder import folder
 from tasks.folders.image_files import ImageFiles, Preparation
 from tasks.splits.committed import save_split
@@ -50,16 +50,24 @@ def test_classes_of_unequal_size_make_episodes(flat: Path) -> None:
     assert episode.query_ids is not None
     assert episode.support_ids is not None
     assert not torch.any(episode.query_ids == episode.support_ids)
-    with pytest.raises(ValueError, match=r"need 4 different images, but class .* has 3.* or leave smaller .* least=4"):
+    with pytest.raises(
+        ValueError, match=r"need 4 different images, but class .* has 3.* or leave smaller .* min_images=4"
+    ):
         task.episode(0, 1, 3, 1)
-    assert folder("train", folder=flat, size=4, least=4).episode(0, 8, 3, 1).shots == 3  # as the message says
+    assert folder("train", folder=flat, size=4, min_images=4).episode(0, 8, 3, 1).shots == 3  # as the message says
 
 
 def test_small_classes_are_left_out_when_told(flat: Path) -> None:
-    task = folder("train+validation+test", folder=flat, size=4, least=5)
+    task = folder("train+validation+test", folder=flat, size=4, min_images=5)
     assert sorted(task.class_names) == sorted(name for name, size in FLAT.items() if size >= 5)
-    with pytest.raises(DataError, match=r"no class of train has 9 images \(least=9\); the largest of 10 has 6"):
-        folder("train", folder=flat, size=4, least=9)
+    with pytest.raises(DataError, match=r"no class of train has 9 images \(min_images=9\); the largest of 10 has 6"):
+        folder("train", folder=flat, size=4, min_images=9)
+    recorded = folder("train+validation+test", folder=flat, size=4, least=5)  # as earlier versions called it
+    assert (recorded.class_names, recorded.fingerprint, recorded.recipe) == (
+        task.class_names,
+        task.fingerprint,
+        task.recipe,
+    )
 
 
 def test_the_split_by_rule_is_a_function_of_the_names(flat: Path, tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_folders_that_will_not_do(tmp_path: Path, make: Any, message: str) -> No
         ({"levels": 1}, "levels=1; give at least 2"),
         ({"levels": 257}, "levels=257; give 2 to 256"),
         ({"fit": "pad"}, "fit='pad'; give one of crop, stretch"),
-        ({"least": 0}, "least=0; give at least 1"),
+        ({"min_images": 0}, "min_images=0; give at least 1"),
     ],
 )
 def test_options_out_of_range(flat: Path, options: dict[str, Any], message: str) -> None:
@@ -272,7 +280,7 @@ def test_it_travels_to_workers(flat: Path) -> None:
 
 def test_episode_sets_hold(flat: Path) -> None:
     task = folder("train", folder=flat, size=4)
-    episodes = EpisodeSet.build(task, [2], 1)
+    episodes = StoredEpisodes.build(task, [2], 1)
     assert sum(batch.queries * batch.tasks for batch in episodes.episodes(task, 2, 8)) == task.images
 
 

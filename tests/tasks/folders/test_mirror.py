@@ -12,7 +12,7 @@ from PIL import Image
 
 import metadensity
 from metadensity.models import MODELS
-from tasks import SPLITS, DataError, EpisodeSet
+from tasks import SPLITS, DataError, StoredEpisodes
 from tasks.folders.mirror import mirror
 from tests.tasks.pictures import make_folder, make_products, save_noise
 
@@ -89,7 +89,7 @@ def test_a_flat_folder_will_do(tmp_path: Path) -> None:
 
 def test_episode_sets_hold(photographs: Path) -> None:
     task = mirror("test", folder=photographs, size=8)
-    episodes = EpisodeSet.build(task, [0, 1], 1)
+    episodes = StoredEpisodes.build(task, [0, 1], 1)
     batches = list(episodes.episodes(task, 1, 4))
     assert sum(batch.queries * batch.tasks for batch in batches) == task.images
     assert all(torch.equal(batch.support, batch.query.flip(-1)) for batch in batches)
@@ -99,7 +99,7 @@ def test_evaluation_works_as_elsewhere(photographs: Path) -> None:
     """Colour through a model and evaluate: nats/dim, and bits/dim that are 8 for a uniform model."""
     task = mirror("test", folder=photographs, size=4)
     model = MODELS["independent"](task.event_shape, task.levels)
-    episodes = EpisodeSet.build(task, [1], 1)
+    episodes = StoredEpisodes.build(task, [1], 1)
     (row,) = metadensity.evaluate(model, episodes.episodes(task, 1, 4)).rows
     assert row.bits_per_dim == pytest.approx(8, abs=1e-5)
     assert row.nats_per_dim == pytest.approx(np.log(256), abs=1e-5)

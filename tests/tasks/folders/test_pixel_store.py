@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from metadensity.files import DamagedFileError
 from tasks import DataError
 from tasks.folders.pixel_store import MappedPixels, open_store, write_store
 
@@ -39,7 +40,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "x", RECIPE, (25, 3, 4, 4), noise(25, 4))
     for recipe, shape in (({"made": 2}, (25, 3, 4, 4)), (RECIPE, (24, 3, 4, 4))):
-        with pytest.raises(DataError, match="another recipe"):
+        with pytest.raises(DamagedFileError, match="another recipe"):
             open_store(tmp_path / "x", recipe, shape)
 
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.interop import imports as adapters
+from tasks.interop import imports
 
 NOT_BUILT = Path(sys.prefix) / "learn2learn-not-built"  # written by make setup
 CLASSES, EXAMPLES = 5, 6
@@ -50,12 +50,12 @@ def learn2learn_is_left_out() -> bool:
 def learn2learn() -> ModuleType:
     if learn2learn_is_left_out():
         pytest.skip(NOT_BUILT.read_text().strip())
-    return adapters.import_learn2learn()
+    return imports.import_learn2learn()
 
 
 @pytest.fixture
 def torchmeta() -> ModuleType:
-    return adapters.import_torchmeta()
+    return imports.import_torchmeta()
 
 
 def test_learn2learn_tasks(learn2learn: ModuleType) -> None:
@@ -163,7 +163,7 @@ def test_torchmeta_batch(torchmeta: ModuleType) -> None:
 
 def test_imports_say_nothing_and_warn_of_nothing() -> None:
     names = ["torchmeta"] if learn2learn_is_left_out() else ["torchmeta", "learn2learn"]
-    code = "from tasks.interop import imports as adapters\n" + "".join(f"adapters.import_{name}()\n" for name in names)
+    code = "from tasks.interop import imports\n" + "".join(f"imports.import_{name}()\n" for name in names)
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
@@ -183,7 +183,7 @@ def test_a_missing_package_is_named_with_the_command(
     if package == "learn2learn" and learn2learn_is_left_out():
         pytest.skip(NOT_BUILT.read_text().strip())
     monkeypatch.setitem(sys.modules, missing, None)  # Python then raises as for a package that is not there
-    function = getattr(adapters, f"import_{package}").__wrapped__  # past the cache
+    function = getattr(imports, f"import_{package}").__wrapped__  # past the cache
     with pytest.raises(ImportError, match=f"{package} cannot be imported: .*{missing}.*make setup"):
         function()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import metadensity.nn.functional.blockwise as blockwise
+from metadensity.nn.functional import blockwise
 from metadensity.nn.functional.dot_attention import dot_read, dot_read_plain
 from metadensity.nn.functional.prototype_attention import recall, recall_plain
 

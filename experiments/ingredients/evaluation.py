@@ -1,0 +1,23 @@
+"""Settings that commands which score models share: ``experiment.config(evaluation_settings)`` adds them."""
+
+from __future__ import annotations
+
+
+# On which queries models are scored, and how. No docstring, as Sacred's print_config would show it.
+def evaluation_settings() -> None:
+    split = "test"
+    queries = None  # queries that share a support; None: 4, or what the classes allow
+    draws = 1  # how often each image is a query
+    limit = None  # at most so many episodes, spread over the classes
+    duplicates = "trust_ids"  # queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
+    tasks_per_batch = 16
+    device = "cpu"  # of the evaluation
+    precision = "float32"  # of the evaluation
+    seed = 0  # of the supports, and of what is trained
+    progress = True
+
+
+# Which fixed episodes a task is scored on.
+def episode_settings() -> None:
+    episodes = None  # a file of experiments.episodes, which then says queries, draws, limit and seed
+    generated_episodes = 1000  # how many episodes of a task that draws its images without end
