@@ -18,7 +18,8 @@ from experiments.ingredients import build_task
 from experiments.ingredients.episode_counts import room
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
+from experiments.recording.trained_model import find_model
 from experiments.reporting.tables import markdown, plain
 from metadensity.evaluation.classification import (
     Classification,
@@ -40,7 +41,7 @@ experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "epi
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
+    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
     file = None  # noqa: F841  an .npz of n-way episodes; all settings down to seed are then the file's
     split = "test"  # noqa: F841
     ways = 5  # noqa: F841
@@ -77,7 +78,7 @@ def classify(
     _run: Run,
 ) -> dict[str, Any]:
     """Score queries against the supports of n classes; print the tables, write JSON and Markdown."""
-    folder, subject = folder_of(_run), RunFolder.find(run)
+    folder, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
     if episodes < 1:
         raise ValueError(f"episodes={episodes}; give at least 1.")

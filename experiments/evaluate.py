@@ -18,9 +18,10 @@ from experiments.ingredients.evaluation_episodes import Batches, choose_episodes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, origin, require_same_pixels
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
+from experiments.recording.trained_model import find_model
 from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
 from experiments.reporting.tables import comma_separated, cost_record, records
 from metadensity.evaluation.likelihood import score
@@ -33,8 +34,8 @@ experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "ba
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    against = list[str]()  # noqa: F841  other runs, scored on the same episodes
+    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
+    against = list[str]()  # noqa: F841  others, scored on the same episodes
     baselines = True  # noqa: F841  fit and score the simple baselines as well
     baseline_steps = None  # noqa: F841  None: as in the named configuration "baseline"
     split = "test"  # noqa: F841
@@ -74,7 +75,7 @@ def evaluate(
     _run: Run,
 ) -> dict[str, Any]:
     """Score every image of the split given supports; print the report, write JSON, CSV, Markdown, scores and a plot."""
-    folder, subject = folder_of(_run), RunFolder.find(run)
+    folder, subject = folder_of(_run), find_model(run)
     config = subject.config()
     task = build_task(config["task"], split)
     chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, drawn)
@@ -82,9 +83,9 @@ def evaluate(
         shots = [count for count in room(task, None, queries)[0] if count <= chosen.max_shots]
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
-    record_use(_run, folder, "evaluated", [subject, *map(RunFolder.find, against)], chosen.hash)
+    record_use(_run, folder, "evaluated", [subject, *map(find_model, against)], chosen.hash)
     for other in against:
-        found = RunFolder.find(other)
+        found = find_model(other)
         require_same_pixels(config, found.config())
         name = _fresh(found.config()["model"]["name"], models)
         models[name] = found.model(device)

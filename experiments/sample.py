@@ -27,7 +27,8 @@ from experiments.ingredients.episode_counts import room
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
+from experiments.recording.trained_model import find_model
 from metadensity import Density, Episode
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
@@ -42,8 +43,8 @@ experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shot
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path, its number in runs/, or "latest"
-    against = list[str]()  # noqa: F841  further runs, whose samples stand beside the first one's
+    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
+    against = list[str]()  # noqa: F841  others, whose samples stand beside the first one's
     split = "test"  # noqa: F841
     tasks = 10  # noqa: F841  how many classes
     shots = None  # noqa: F841  None: 4, or what the classes allow
@@ -82,8 +83,8 @@ def sample(
 
     Of an interrupted run the samples that are finished are written, and the interruption goes on.
     """
-    folder, subject = folder_of(_run), RunFolder.find(run)
-    others = [RunFolder.find(other) for other in against]
+    folder, subject = folder_of(_run), find_model(run)
+    others = [find_model(other) for other in against]
     for other in others:
         require_same_pixels(subject.config(), other.config())
     source = build_task(subject.config()["task"], split)

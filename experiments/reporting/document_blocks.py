@@ -1,4 +1,4 @@
-"""Places in a document, such as the README, that are written from records: between a mark and its end."""
+"""Places in a document, such as a README, that are written from records: between a mark and its end."""
 
 from __future__ import annotations
 
