@@ -38,10 +38,10 @@ experiment = make_experiment("bench", named_configs={"quick": _QUICK, "fast": _Q
 
 @experiment.config
 def _defaults() -> None:
-    only = None  # noqa: F841  one part, or several, of those there are; None: all
-    quick = False  # noqa: F841  tiny sizes, which show that both sides agree and say nothing about speed
-    keep = None  # noqa: F841  a folder to copy the JSON and the picture to
-    document = None  # noqa: F841  of the command readme; None: benchmarks/README.md
+    only = None  # one part, or several, of those there are; None: all
+    quick = False  # tiny sizes, which show that both sides agree and say nothing about speed
+    keep = None  # a folder to copy the JSON and the picture to
+    document = None  # of the command readme; None: benchmarks/README.md
 
 
 @experiment.main

@@ -41,21 +41,21 @@ experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "epi
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
-    file = None  # noqa: F841  an .npz of n-way episodes; all settings down to seed are then the file's
-    split = "test"  # noqa: F841
-    ways = 5  # noqa: F841
-    shots = 1  # noqa: F841
-    queries = None  # noqa: F841  of each class; None: 5, or what the classes allow
-    episodes = 200  # noqa: F841
-    within_group = False  # noqa: F841  all classes of an episode of one group (Omniglot: one alphabet)
-    seed = 0  # noqa: F841  of the episodes
-    keep = None  # noqa: F841  also write the episodes to this .npz
-    bins = 10  # noqa: F841  of the calibration
-    images_per_batch = 64  # noqa: F841  pairs of a query and a class at a time; a GPU takes more
-    device = "cpu"  # noqa: F841
-    precision = "float32"  # noqa: F841
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    file = None  # an .npz of n-way episodes; all settings down to seed are then the file's
+    split = "test"
+    ways = 5
+    shots = 1
+    queries = None  # of each class; None: 5, or what the classes allow
+    episodes = 200
+    within_group = False  # all classes of an episode of one group (Omniglot: one alphabet)
+    seed = 0  # of the episodes
+    keep = None  # also write the episodes to this .npz
+    bins = 10  # of the calibration
+    images_per_batch = 64  # pairs of a query and a class at a time; a GPU takes more
+    device = "cpu"
+    precision = "float32"
+    progress = True
 
 
 @experiment.main

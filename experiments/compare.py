@@ -39,7 +39,7 @@ experiment = make_experiment("compare", named_configs={"fast": {}})
 
 @experiment.config
 def _defaults() -> None:
-    runs = ["latest"]  # noqa: F841  runs of experiments.evaluate: paths, numbers in runs/, or "latest"
+    runs = ["latest"]  # runs of experiments.evaluate: paths, numbers in runs/, or "latest"
 
 
 @dataclass(frozen=True)

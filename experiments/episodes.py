@@ -27,12 +27,12 @@ experiment = make_experiment("episodes", [task], {**_TASKS, "fast": {"limit": 4}
 
 @experiment.config
 def _defaults() -> None:
-    split = "test"  # noqa: F841
-    shots = None  # noqa: F841  the set is good for every number up to the largest; None: 8, or what the classes allow
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes, spread over the classes
-    seed = 0  # noqa: F841  of the supports
+    split = "test"
+    shots = None  # the set is good for every number up to the largest; None: 8, or what the classes allow
+    queries = None  # queries that share a support; None: 4, or what the classes allow
+    draws = 1  # how often each image is a query
+    limit = None  # at most so many episodes, spread over the classes
+    seed = 0  # of the supports
 
 
 @experiment.main

@@ -34,23 +34,23 @@ experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "ba
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
-    against = list[str]()  # noqa: F841  others, scored on the same episodes
-    baselines = True  # noqa: F841  fit and score the simple baselines as well
-    baseline_steps = None  # noqa: F841  None: as in the named configuration "baseline"
-    split = "test"  # noqa: F841
-    episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
-    shots = None  # noqa: F841  a list; None: 0, 1, 2, 4 and 8, as far as the classes have images for them
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes, spread over the classes
-    drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
-    tasks_per_batch = 16  # noqa: F841
-    device = "cpu"  # noqa: F841
-    precision = "float32"  # noqa: F841
-    seed = 0  # noqa: F841  of the supports
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    against = list[str]()  # others, scored on the same episodes
+    baselines = True  # fit and score the simple baselines as well
+    baseline_steps = None  # None: as in the named configuration "baseline"
+    split = "test"
+    episodes = None  # a file of experiments.episodes, which then says queries, draws, limit and seed
+    shots = None  # a list; None: 0, 1, 2, 4 and 8, as far as the classes have images for them
+    queries = None  # queries that share a support; None: 4, or what the classes allow
+    draws = 1  # how often each image is a query
+    limit = None  # at most so many episodes, spread over the classes
+    drawn = 1000  # how many episodes of a task that draws its images without end
+    duplicates = "trust_ids"  # queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
+    tasks_per_batch = 16
+    device = "cpu"
+    precision = "float32"
+    seed = 0  # of the supports
+    progress = True
 
 
 @experiment.main

@@ -36,18 +36,18 @@ experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
-    split = "test"  # noqa: F841
-    shots = None  # noqa: F841  None: 4, or what the classes allow
-    samples = 8  # noqa: F841  of each class
-    classes = None  # noqa: F841  at most so many, spread evenly; None: all
-    most_heldout = 40  # noqa: F841  images of each class to compare with, where it has as many
-    permutations = 4000  # noqa: F841
-    shown = 16  # noqa: F841  rows of the picture
-    tasks_per_batch = 16  # noqa: F841  the samples depend on it as they do on the seed
-    device = "cpu"  # noqa: F841
-    seed = 0  # noqa: F841  of supports, samples and permutations
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    split = "test"
+    shots = None  # None: 4, or what the classes allow
+    samples = 8  # of each class
+    classes = None  # at most so many, spread evenly; None: all
+    most_heldout = 40  # images of each class to compare with, where it has as many
+    permutations = 4000
+    shown = 16  # rows of the picture
+    tasks_per_batch = 16  # the samples depend on it as they do on the seed
+    device = "cpu"
+    seed = 0  # of supports, samples and permutations
+    progress = True
 
 
 @experiment.main

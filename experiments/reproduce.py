@@ -47,18 +47,18 @@ experiment = make_experiment(
 
 @experiment.config
 def _defaults() -> None:
-    only = list[str]()  # noqa: F841  names of entries; none: all
-    weights = "shipped"  # noqa: F841  or a folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
-    keep_weights = None  # noqa: F841  a folder to copy the trained models to
-    keep_records = None  # noqa: F841  a folder to write the records to, besides the run's
-    folder = None  # noqa: F841  mirror, products: images to take in place of the plan's (a folder, or a zip archive)
-    limit = None  # noqa: F841  at most so many test episodes; None: as the plan says
-    train_limit = None  # noqa: F841  the same of training classes
-    document = None  # noqa: F841  of the command readme; None: reproductions/README.md
-    tasks_per_batch = 16  # noqa: F841
-    fast = False  # noqa: F841  tiny nets and four steps: to see that it works
-    device = "cpu"  # noqa: F841  where to train and to evaluate
-    progress = True  # noqa: F841
+    only = list[str]()  # names of entries; none: all
+    weights = "shipped"  # or a folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
+    keep_weights = None  # a folder to copy the trained models to
+    keep_records = None  # a folder to write the records to, besides the run's
+    folder = None  # mirror, products: images to take in place of the plan's (a folder, or a zip archive)
+    limit = None  # at most so many test episodes; None: as the plan says
+    train_limit = None  # the same of training classes
+    document = None  # of the command readme; None: reproductions/README.md
+    tasks_per_batch = 16
+    fast = False  # tiny nets and four steps: to see that it works
+    device = "cpu"  # where to train and to evaluate
+    progress = True
 
 
 @experiment.main

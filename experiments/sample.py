@@ -43,21 +43,21 @@ experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shot
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # noqa: F841  a run's path or number, "latest", a shipped model's name, or a file
-    against = list[str]()  # noqa: F841  others, whose samples stand beside the first one's
-    split = "test"  # noqa: F841
-    tasks = 10  # noqa: F841  how many classes
-    shots = None  # noqa: F841  None: 4, or what the classes allow
-    samples = 8  # noqa: F841  of each class
-    index = 0  # noqa: F841  which episode
-    pixels = 0  # noqa: F841  of each query: so many, and where they look in the supports, as a second picture
-    temperature = 1.0  # noqa: F841  what logits are divided by; 1 draws from the density itself
-    observed = None  # noqa: F841  complete each class's query image from its "top" or "left" half, or a "small" image
-    approximate = False  # noqa: F841  allow what is not exact: each pixel is drawn given those before it alone
-    images_at_once = 64  # noqa: F841  what is drawn together, and lost together where a run is interrupted
-    device = "cpu"  # noqa: F841
-    seed = 0  # noqa: F841  of the samples
-    progress = True  # noqa: F841
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    against = list[str]()  # others, whose samples stand beside the first one's
+    split = "test"
+    tasks = 10  # how many classes
+    shots = None  # None: 4, or what the classes allow
+    samples = 8  # of each class
+    index = 0  # which episode
+    pixels = 0  # of each query: so many, and where they look in the supports, as a second picture
+    temperature = 1.0  # what logits are divided by; 1 draws from the density itself
+    observed = None  # complete each class's query image from its "top" or "left" half, or a "small" image
+    approximate = False  # allow what is not exact: each pixel is drawn given those before it alone
+    images_at_once = 64  # what is drawn together, and lost together where a run is interrupted
+    device = "cpu"
+    seed = 0  # of the samples
+    progress = True
 
 
 @experiment.main

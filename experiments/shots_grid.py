@@ -40,21 +40,21 @@ experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CON
 
 @experiment.config
 def _defaults() -> None:
-    train_shots = [[0, 1, 2, 4, 8], [1], [4], [8]]  # noqa: F841  a model each; training.shots is not used
-    test_shots = [0, 1, 2, 4, 8]  # noqa: F841
-    runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
-    split = "test"  # noqa: F841
-    episodes = None  # noqa: F841  a file of experiments.episodes, which then says queries, draws, limit and seed
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes, spread over the classes
-    drawn = 1000  # noqa: F841  how many episodes of a task that draws its images without end
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
-    tasks_per_batch = 16  # noqa: F841
-    device = "cpu"  # noqa: F841  of the evaluation
-    precision = "float32"  # noqa: F841  of the evaluation
-    seed = 0  # noqa: F841  of the trainings and of the supports
-    progress = True  # noqa: F841
+    train_shots = [[0, 1, 2, 4, 8], [1], [4], [8]]  # a model each; training.shots is not used
+    test_shots = [0, 1, 2, 4, 8]
+    runs = list[str]()  # finished runs of experiments.train, in place of training
+    split = "test"
+    episodes = None  # a file of experiments.episodes, which then says queries, draws, limit and seed
+    queries = None  # queries that share a support; None: 4, or what the classes allow
+    draws = 1  # how often each image is a query
+    limit = None  # at most so many episodes, spread over the classes
+    drawn = 1000  # how many episodes of a task that draws its images without end
+    duplicates = "trust_ids"  # queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
+    tasks_per_batch = 16
+    device = "cpu"  # of the evaluation
+    precision = "float32"  # of the evaluation
+    seed = 0  # of the trainings and of the supports
+    progress = True
 
 
 @experiment.main

@@ -40,20 +40,20 @@ experiment = make_experiment("split_sensitivity", [task, model, training], {**NA
 
 @experiment.config
 def _defaults() -> None:
-    kinds = ["class", "group"]  # noqa: F841  of KINDS; differences are to the first
-    split_seeds = [0, 1, 2]  # noqa: F841  a split each
-    runs = list[str]()  # noqa: F841  finished runs of experiments.train, in place of training
-    split = "test"  # noqa: F841
-    shots = [0, 1, 2, 4, 8]  # noqa: F841  in the test
-    queries = None  # noqa: F841  queries that share a support; None: 4, or what the classes allow
-    draws = 1  # noqa: F841  how often each image is a query
-    limit = None  # noqa: F841  at most so many episodes of a split, spread over the classes
-    duplicates = "trust_ids"  # noqa: F841  queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
-    tasks_per_batch = 16  # noqa: F841
-    device = "cpu"  # noqa: F841  of the evaluation
-    precision = "float32"  # noqa: F841  of the evaluation
-    seed = 0  # noqa: F841  of the trainings and of the supports
-    progress = True  # noqa: F841
+    kinds = ["class", "group"]  # of KINDS; differences are to the first
+    split_seeds = [0, 1, 2]  # a split each
+    runs = list[str]()  # finished runs of experiments.train, in place of training
+    split = "test"
+    shots = [0, 1, 2, 4, 8]  # in the test
+    queries = None  # queries that share a support; None: 4, or what the classes allow
+    draws = 1  # how often each image is a query
+    limit = None  # at most so many episodes of a split, spread over the classes
+    duplicates = "trust_ids"  # queries with the pixels of a support image: metadensity.evaluation.leaks.DUPLICATES
+    tasks_per_batch = 16
+    device = "cpu"  # of the evaluation
+    precision = "float32"  # of the evaluation
+    seed = 0  # of the trainings and of the supports
+    progress = True
 
 
 @experiment.main

@@ -49,12 +49,12 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 
 @experiment.config
 def _defaults() -> None:
-    seed = 0  # noqa: F841  of the initial weights and the numbers of shots
-    resume = None  # noqa: F841  a run to go on from, in a new run that names it
-    initial = None  # noqa: F841  a run, a shipped model's name or a file of weights to begin from
-    allow = list[str]()  # noqa: F841  settings that may differ from the resumed run, for example ["training.steps"]
-    keep = 2  # noqa: F841  how many of the newest states stay, besides the best model
-    progress = True  # noqa: F841
+    seed = 0  # of the initial weights and the numbers of shots
+    resume = None  # a run to go on from, in a new run that names it
+    initial = None  # a run, a shipped model's name or a file of weights to begin from
+    allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
+    keep = 2  # how many of the newest states stay, besides the best model
+    progress = True
 
 
 @experiment.main
