@@ -1,8 +1,8 @@
 """Speed, as ratios within one run: ``python -m experiments.bench``, or part of it: ``... bench sampling``.
 
 Each part times ours and its peer in turn, asserts that both compute the same, and reports medians. The run folder gets
-benchmark.json, benchmark.md (with the hardware) and, with sampling, a picture of time against pixels. The README shows
-those in BENCH_RECORDS, which ``bench readme`` writes into it.
+benchmark.json, benchmark.md (with the hardware) and, with sampling, a picture of time against pixels. The README of
+benchmarks/ shows those in BENCH_RECORDS, which ``bench readme`` writes into it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from metadensity.files import write_atomically
 
 PARTS = ("sampling", "training", "adaptation", "likelihood", "attention", "episodes")
 BENCH_RECORDS = RECORDS / "bench"
+DOCUMENT = Path(__file__).parent / "benchmarks" / "README.md"
 RECORD, PICTURE = "benchmark.json", "sampling.png"
 HEADINGS = ("benchmark", "ours", "peer", "ratio", "bar")
 _QUICK = {"quick": True}
@@ -40,7 +41,7 @@ def _defaults() -> None:
     only = None  # one part, or several, of those there are; None: all
     quick = False  # tiny sizes, which show that both sides agree and say nothing about speed
     keep = None  # a folder to copy the JSON and the picture to
-    document = "README.md"  # of the command readme
+    document = None  # of the command readme; None: benchmarks/README.md
 
 
 @experiment.main
@@ -58,9 +59,9 @@ def bench(only: str | Sequence[str] | None, quick: bool, keep: str | None, _run:
 
 
 @experiment.command
-def readme(document: str) -> None:
-    """Write the table of the repository's record into the README, or another document with its marks."""
-    replace_block(Path(document), "bench", table(json.loads((BENCH_RECORDS / RECORD).read_text())))
+def readme(document: str | None) -> None:
+    """Write the table of the repository's record into benchmarks/README.md, or another document with its marks."""
+    replace_block(Path(document or DOCUMENT), "bench", table(json.loads((BENCH_RECORDS / RECORD).read_text())))
 
 
 @experiment.command

@@ -18,7 +18,8 @@ from experiments.ingredients import build_task
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
+from experiments.recording.trained_model import find_model
 from experiments.reporting.tables import markdown, plain
 from metadensity.evaluation.classification import (
     Classification,
@@ -41,7 +42,7 @@ experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "epi
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # a run's path, its number in runs/, or "latest"
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
     file = None  # an .npz of n-way episodes; all settings down to seed are then the file's
     split = "test"
     ways = 5
@@ -78,7 +79,7 @@ def classify(
     _run: Run,
 ) -> dict[str, Any]:
     """Score queries against the supports of n classes; print the tables, write JSON and Markdown."""
-    folder, subject = folder_of(_run), RunFolder.find(run)
+    folder, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
     if episodes < 1:
         raise ValueError(f"episodes={episodes}; give at least 1.")

@@ -20,7 +20,7 @@ from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.flat_configs import differences
 from experiments.recording.root import runs_root
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import load_scores
 from experiments.reporting.tables import Section, difference_record, interval
@@ -72,7 +72,7 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
     if len({model.label for model in models}) < len(models):
         raise ValueError(f"runs={runs} names a run twice. Give each run once.")
     reference, *others = models
-    parents = [lineage.parent_of(folder, RunFolder(path), path / SCORES) for path in evaluations]
+    parents = [lineage.parent_of(folder, path, path / SCORES) for path in evaluations]
     lineage.record(_run, folder, "compared", parents, reference.identity["episodes_sha256"])
     by_model = {other.label: paired(reference, other) for other in others}
     configs = {
@@ -129,7 +129,7 @@ def find_evaluation(run: str) -> Path:
     if not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(
             f"{folder} is no run of experiments.evaluate: it has no evaluation.json. Give the folder that evaluate "
-            "printed, not that of a training run."
+            f"printed; a model is evaluated first: python -m experiments.evaluate with run={run}"
         )
     return folder
 

@@ -19,9 +19,10 @@ from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_e
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, origin, require_same_pixels
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
+from experiments.recording.trained_model import find_model
 from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
 from experiments.reporting.tables import comma_separated, cost_record, records
 from metadensity.evaluation.likelihood import score
@@ -36,8 +37,8 @@ experiment.config(episode_settings)
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # a run's path, its number in runs/, or "latest"
-    against = list[str]()  # other runs, scored on the same episodes
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    against = list[str]()  # others, scored on the same episodes
     baselines = True  # fit and score the simple baselines as well
     baseline_steps = None  # None: as in the named configuration "baseline"
     shots = None  # a list; None: 0, 1, 2, 4 and 8, as far as the classes have images for them
@@ -65,7 +66,7 @@ def evaluate(
     _run: Run,
 ) -> dict[str, Any]:
     """Score every image of the split given supports; print the report, write JSON, CSV, Markdown, scores and a plot."""
-    folder, subject = folder_of(_run), RunFolder.find(run)
+    folder, subject = folder_of(_run), find_model(run)
     config = subject.config()
     task = build_task(config["task"], split)
     chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, generated_episodes)
@@ -73,9 +74,9 @@ def evaluate(
         shots = [count for count in default_episode_sizes(task, None, queries)[0] if count <= chosen.max_shots]
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
-    record_use(_run, folder, "evaluated", [subject, *map(RunFolder.find, against)], chosen.hash)
+    record_use(_run, folder, "evaluated", [subject, *map(find_model, against)], chosen.hash)
     for other in against:
-        found = RunFolder.find(other)
+        found = find_model(other)
         require_same_pixels(config, found.config())
         name = _fresh(found.config()["model"]["name"], models)
         models[name] = found.model(device)

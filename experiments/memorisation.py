@@ -20,7 +20,8 @@ from experiments.ingredients import build_task
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
+from experiments.recording.trained_model import find_model
 from experiments.reporting.headings import MEMORISATION
 from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
@@ -35,7 +36,7 @@ experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # a run's path, its number in runs/, or "latest"
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
     split = "test"
     shots = None  # None: 4, or what the classes allow
     samples = 8  # of each class
@@ -66,7 +67,7 @@ def memorisation(
     _run: Run,
 ) -> dict[str, Any]:
     """Compare samples with held-out images by their distance to the support; print, write JSON, Markdown and a PNG."""
-    folder, subject = folder_of(_run), RunFolder.find(run)
+    folder, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
     task = build_task(config["task"], split)
     shots = default_episode_sizes(task, None, 2, SHOTS)[0][-1] if shots is None else shots

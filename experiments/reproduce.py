@@ -1,6 +1,6 @@
 """The tables of the paper, from one command each: ``python -m experiments.reproduce omniglot``.
 
-An entry whose weights lie in ``weights`` is evaluated; otherwise its training is taken from the runs folder, gone on
+An entry whose weights are shipped is evaluated; otherwise its training is taken from the runs folder, gone on
 with where it was stopped, or made. Each training is a recorded run of its own. All entries are scored on the same
 episodes, each once.
 """
@@ -31,13 +31,15 @@ from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
 from experiments.reproductions.tables import markdown, sections
 from experiments.reproductions.trained import Trained, steps_before, trained, weights_name
-from experiments.results import RECORDS, WEIGHTS
+from experiments.results import RECORDS
+from experiments.results.shipped_weights import write_registry
 from metadensity import FewShotModel
 from metadensity.adaptation.fine_tuning import FineTuned, FineTuning
 from metadensity.evaluation.cost import parameter_count
 from metadensity.files import write_atomically
 
 SPLITS = ("train", "validation", "test")
+DOCUMENT = Path(__file__).parent / "reproductions" / "README.md"
 experiment = make_experiment(
     "reproduce", named_configs={"fast": {"fast": True, "limit": 2, "train_limit": 2, "weights": None}}
 )
@@ -52,7 +54,7 @@ def _defaults() -> None:
     folder = None  # mirror, products: images to take in place of the plan's (a folder, or a zip archive)
     limit = None  # at most so many test episodes; None: as the plan says
     train_limit = None  # the same of training classes
-    document = "README.md"  # of the command readme
+    document = None  # of the command readme; None: reproductions/README.md
     tasks_per_batch = 16
     fast = False  # tiny nets and four steps: to see that it works
     device = "cpu"  # where to train and to evaluate
@@ -91,10 +93,16 @@ def speeds(fast: bool, _run: Run) -> dict[str, Any]:
 
 
 @experiment.command
-def readme(document: str) -> None:
-    """Write the tables of the repository's records into the README, or another document with their marks."""
+def readme(document: str | None) -> None:
+    """Write the tables of the repository's records into reproductions/README.md, or another with their marks."""
     for plan in PLANS.values():
-        replace_block(Path(document), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
+        replace_block(Path(document or DOCUMENT), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
+
+
+@experiment.command
+def registry() -> list[str]:
+    """Make the weights that lie in the repository the shipped ones: write their names and checksums. Returns them."""
+    return write_registry()
 
 
 def reproduce(
@@ -122,8 +130,6 @@ def reproduce(
         plan, weights = plan.on(str(Path(folder).resolve())), None
     if unknown := set(only) - plan.entries.keys():
         raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.rows)}.")
-    if weights == "shipped":
-        weights = str(WEIGHTS)
     here = folder_of(run)
     limits = {
         "train": plan.train_limit if train_limit is None else train_limit,

@@ -27,7 +27,8 @@ from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
+from experiments.recording.trained_model import find_model
 from metadensity import Density, Episode
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
@@ -42,8 +43,8 @@ experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shot
 
 @experiment.config
 def _defaults() -> None:
-    run = "latest"  # a run's path, its number in runs/, or "latest"
-    against = list[str]()  # further runs, whose samples stand beside the first one's
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    against = list[str]()  # others, whose samples stand beside the first one's
     split = "test"
     tasks = 10  # how many classes
     shots = None  # None: 4, or what the classes allow
@@ -82,8 +83,8 @@ def sample(
 
     Of an interrupted run the samples that are finished are written, and the interruption goes on.
     """
-    folder, subject = folder_of(_run), RunFolder.find(run)
-    others = [RunFolder.find(other) for other in against]
+    folder, subject = folder_of(_run), find_model(run)
+    others = [find_model(other) for other in against]
     for other in others:
         require_same_pixels(subject.config(), other.config())
     source = build_task(subject.config()["task"], split)

@@ -25,9 +25,10 @@ from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_e
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, require_same_pixels
-from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
+from experiments.recording.trained_model import TrainedModel
 from experiments.reporting.tables import Section, difference_record, interval, records
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity import Evaluation
@@ -125,13 +126,10 @@ def require_shots(entry: Any) -> list[int]:
     return list(entry)
 
 
-def labels(train_shots: Sequence[Sequence[int]], runs: Sequence[RunFolder]) -> list[str]:
+def labels(train_shots: Sequence[Sequence[int]], runs: Sequence[TrainedModel]) -> list[str]:
     """What each model is called, ``0,1,2``; with the run's name where several were trained with the same shots."""
     plain = [",".join(map(str, shots)) for shots in train_shots]
-    return [
-        f"{name} (run {run.path.name})" if plain.count(name) > 1 else name
-        for name, run in zip(plain, runs, strict=True)
-    ]
+    return [f"{name} ({run.title})" if plain.count(name) > 1 else name for name, run in zip(plain, runs, strict=True)]
 
 
 def differences_to_diagonal(

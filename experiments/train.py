@@ -51,7 +51,7 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 def _defaults() -> None:
     seed = 0  # of the initial weights and the numbers of shots
     resume = None  # a run to go on from, in a new run that names it
-    initial = None  # a run or a file of weights to begin from
+    initial = None  # a run, a shipped model's name or a file of weights to begin from
     allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
     keep = 2  # how many of the newest states stay, besides the best model
     progress = True
@@ -96,7 +96,7 @@ def train(
             lineage.require_same_episodes(parent, episodes)
         state = newest_state(parent)
         trainer.resume(state)
-        lineage.record(_run, folder, "resumed", [lineage.parent_of(folder, parent, state)], episodes)
+        lineage.record(_run, folder, "resumed", [lineage.parent_of(folder, parent.path, state)], episodes)
         if inherit_best(parent, RunFolder(folder), trainer.step) is None:
             trainer.best = math.inf  # a better value without its model would leave the run without any
         provenance["parent"] = parent.path.name

@@ -1,5 +1,7 @@
 """metadensity: few-shot density estimation with autoregressive models."""
 
+from importlib import metadata as _metadata
+
 from metadensity import models
 from metadensity.density import Density
 from metadensity.episode import Episode
@@ -11,12 +13,18 @@ from metadensity.evaluation.support_use import support_use
 from metadensity.models import FewShotModel
 from metadensity.persistence import load, save
 
+try:
+    __version__ = _metadata.version("metadensity")
+except _metadata.PackageNotFoundError:  # a clone that is not installed
+    __version__ = "0+unknown"
+
 __all__ = [
     "Density",
     "Episode",
     "Evaluation",
     "FewShotModel",
     "SupportLeakError",
+    "__version__",
     "evaluate",
     "load",
     "models",

@@ -14,8 +14,8 @@ import torch
 import metadensity
 from experiments.ingredients import build_task
 from experiments.recording.root import runs_root
-from experiments.recording.run_folder import RunFolder
-from experiments.results import WEIGHTS
+from experiments.recording.trained_model import find_model
+from experiments.results.shipped_weights import shipped, shipped_file
 from metadensity.files import DamagedFileError
 from metadensity.models import MODELS
 from metadensity.training import MetaTrainer, TrainingConfig
@@ -75,21 +75,20 @@ def model_for_notebook(
     """A model in evaluation mode, and the test split of the task that it was trained on.
 
     name: of a recipe, which is also the name of the weights. Taken are, in this order, the shipped
-    ``NAME.safetensors``, the model that an earlier call trained (kept in ``notebooks`` of the runs folder), or one
+    model of this name, the model that an earlier call trained (kept in ``notebooks`` of the runs folder), or one
     trained now.
-    run: a run of experiments.train to take instead: its path, its number in the runs folder, or "latest".
+    run: a trained model to take instead, as ``find_model`` finds it: a run, a file, or a shipped model's name.
 
-    Raises ValueError for a name there is not, FileNotFoundError and DamagedFileError as ``RunFolder`` and
+    Raises ValueError for a name there is not, FileNotFoundError and DamagedFileError as ``find_model`` and
     ``metadensity.load`` do. A damaged model of an earlier call is trained anew.
     """
     if run is not None:
-        found = RunFolder.find(run)
+        found = find_model(run)
         return found.model(), build_task(found.config()["task"], "test")
     if name not in RECIPES:
         raise ValueError(f"There is no model {name!r} for the notebooks; give one of {', '.join(RECIPES)}.")
-    shipped = WEIGHTS / f"{name}.safetensors"
-    if shipped.is_file():
-        model = metadensity.load(shipped)
+    if name in shipped():
+        model = metadensity.load(shipped_file(name))
         return model, _test_task(model.provenance["task"])
     recipe = RECIPES[name]
     said = json.dumps([asdict(recipe), COMMON], sort_keys=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.recording.flat_configs import current_names
-from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import TrainedModel
 from tasks import TaskDistribution
 
 UNITS = "nats/image"
 
 
-def origin(run: RunFolder) -> dict[str, Any]:
+def origin(run: TrainedModel) -> dict[str, Any]:
     """Where a model comes from: its run, and of the run's configuration what decides the weights."""
     config = run.config()
     kept = {key: config[key] for key in ("task", "model", "training", "seed") if key in config}

@@ -6,21 +6,19 @@ from pathlib import Path
 
 import metadensity
 from experiments.recording.root import runs_root
-from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import find_model
 from metadensity import FewShotModel
 
 
 def weights_file(source: str | int) -> Path:
-    """The file of a model: by its path, or the best model of a run, by its folder, its number or "latest".
+    """The file of a model: by its path or its name as a shipped one, or a run's, by its folder, its number or "latest".
 
-    Raises FileNotFoundError where there is none.
+    Raises as ``find_model``, and FileNotFoundError where a run holds no model.
     """
     path = Path(str(source))
     if path.is_file():
         return path
-    if path.suffix == ".safetensors":
-        raise FileNotFoundError(f"There are no weights at {path}. Give a file of metadensity.save, or a run.")
-    best = RunFolder.find(source).best
+    best = find_model(source).best
     if not best.is_file():
         raise FileNotFoundError(f"{best.parent.parent} holds no trained model. Give a finished run in {runs_root()}.")
     return best

@@ -20,6 +20,7 @@ import pandas as pd
 from sacred.run import Run
 
 from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import TrainedModel
 from metadensity.files import DamagedFileError, read_header, write_atomically
 from tasks import TaskDistribution
 
@@ -57,8 +58,8 @@ class Lineage:
     episodes_sha256: str | None = None
 
 
-def parent_of(child: Path, parent: RunFolder, file: Path) -> Parent:
-    """The reference from a run in ``child`` to ``file`` of ``parent``: a checkpoint, or a file of another kind."""
+def parent_of(child: Path, parent: Path, file: Path) -> Parent:
+    """The reference from a run in ``child`` to ``file`` of the run in ``parent``: a checkpoint, or another kind."""
     step = None
     if file.suffix == ".safetensors":
         header = read_header(file)
@@ -66,16 +67,16 @@ def parent_of(child: Path, parent: RunFolder, file: Path) -> Parent:
         step = header.get("step", header.get("provenance", {}).get("step"))
     else:
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    known = read(parent.path)
-    place = os.path.relpath(parent.path.resolve(), child.resolve())
-    within = os.path.relpath(file.resolve(), parent.path.resolve())
-    return Parent(parent.path.resolve().name, place, known.id if known else None, within, sha256, step)
+    known = read(parent)
+    place = os.path.relpath(parent.resolve(), child.resolve())
+    within = os.path.relpath(file.resolve(), parent.resolve())
+    return Parent(parent.resolve().name, place, known.id if known else None, within, sha256, step)
 
 
 def parent_of_file(child: Path, weights: Path) -> Parent:
     """As ``parent_of`` for a file of weights: of the run whose checkpoints it is among, or on its own beside others."""
     inside = weights.parent.name == "checkpoints" and (weights.parent.parent / "config.json").is_file()
-    return parent_of(child, RunFolder(weights.parent.parent if inside else weights.parent), weights)
+    return parent_of(child, weights.parent.parent if inside else weights.parent, weights)
 
 
 def record(
@@ -90,10 +91,10 @@ def record(
 
 
 def record_use(
-    run: Run | None, folder: Path, kind: str, models: Iterable[RunFolder], episodes_sha256: str | None = None
+    run: Run | None, folder: Path, kind: str, models: Iterable[TrainedModel], episodes_sha256: str | None = None
 ) -> Lineage:
-    """The lineage of a run that uses the best models of others, the subject first."""
-    return record(run, folder, kind, [parent_of(folder, model, model.best) for model in models], episodes_sha256)
+    """The lineage of a run that uses the weights of others, the subject first."""
+    return record(run, folder, kind, [parent_of_file(folder, model.best) for model in models], episodes_sha256)
 
 
 def read(folder: Path) -> Lineage | None:

@@ -1,4 +1,4 @@
-"""The folder of a run: where things are, and the observer that writes them during training.
+"""The folder of a run: where things are.
 
 config.json, run.json, cout.txt    Sacred's own record
 lineage.json                       what the run came from (experiments.recording.lineage)
@@ -24,7 +24,7 @@ from sacred.run import Run
 
 import metadensity
 from experiments.recording.root import runs_root
-from metadensity.files import DamagedFileError, JsonLines, read_header
+from metadensity.files import DamagedFileError, JsonLines
 
 # Kept apart from metrics.jsonl, which is a function of the configuration.
 WALL_CLOCK = {"train/images_per_second", "train/cpu_seconds"}
@@ -52,13 +52,10 @@ class RunFolder:
     def find(cls, run: str | int, holding: str = "best.safetensors") -> RunFolder:
         """A run by its path, by its number under the runs folder, or "latest": the newest that holds a checkpoint.
 
-        The path may be that of a shipped model.
         holding: which checkpoints count for "latest", as a pattern of file names.
         """
         if run != "latest":
             path = Path(str(run))
-            if path.is_file():
-                return ShippedModel(path)
             return cls(path if path.is_dir() else runs_root() / path)
         trained = sorted(runs_root().glob(f"*/checkpoints/{holding}"), key=lambda path: path.stat().st_mtime)
         if not trained:
@@ -124,45 +121,6 @@ class RunFolder:
                 metadensity.load(path)
                 return path
         return None
-
-
-class ShippedModel(RunFolder):
-    """A trained model in one file that says how it was trained, as those in ``weights``; it has no run folder.
-
-    Raises as ``metadensity.files.read_header``, and DamagedFileError where the file does not say it.
-    """
-
-    def __init__(self, file: Path) -> None:
-        super().__init__(file.parent)
-        self.file = file
-        header = read_header(file)
-        self._config = header.get("provenance", {}).get("config")
-        if not isinstance(self._config, dict):
-            raise DamagedFileError(
-                f"{file} does not say which task its model was trained on. Give a run, or a shipped file."
-            )
-
-    @property
-    def title(self) -> str:
-        """The name of the file."""
-        return self.file.stem
-
-    @property
-    def best(self) -> Path:
-        """The file."""
-        return self.file
-
-    def states(self) -> list[Path]:
-        """None: it cannot be resumed."""
-        return []
-
-    def config(self) -> dict[str, Any]:
-        """What the training of the model was configured with."""
-        return dict(self._config)
-
-    def model(self, device: str = "cpu") -> metadensity.FewShotModel:
-        """The model. Raises as ``metadensity.load``."""
-        return metadensity.load(self.file, device)
 
 
 def step_of(path: Path) -> int:

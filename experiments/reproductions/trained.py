@@ -19,12 +19,14 @@ from experiments.recording.root import runs_root
 from experiments.recording.run_folder import RunFolder, folder_of
 from experiments.recording.run_table import read_runs
 from experiments.reproductions.plan import Entry, Plan
+from experiments.results.shipped_weights import SUFFIX, shipped, shipped_file
 from experiments.studies.training_runs import train_run
 from metadensity import FewShotModel
 from metadensity.adaptation import layer_pattern
 from metadensity.files import JsonLines, read_header
 from metadensity.models import EnsemblePixelCNN
 
+SHIPPED = "shipped"
 KEPT = ("task", "model", "training", "seed", "initial")
 ELSEWHERE = {  # changes no weights, but by rounding
     "task.data_root",
@@ -99,9 +101,9 @@ def trained(
         return made[name]
     named, updates = recipe(entry, fast)
     config = _kept(named, updates)
-    shipped = find_weights(Path(weights), plan, name, config) if weights else None
-    if shipped is not None:
-        made[name] = Trained(shipped, config, None)
+    file = find_weights(weights, plan, name, config) if weights else None
+    if file is not None:
+        made[name] = Trained(file, config, None)
         return made[name]
     initial = None
     if entry.initialised_from is not None:
@@ -156,14 +158,15 @@ def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     return (*entry.named, "fast"), {**updates, "task": {**updates.get("task", {}), "size": 8}}
 
 
-def find_weights(folder: Path, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:
+def find_weights(folder: str, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:
     """The file of an entry's weights that were trained with this configuration, or None.
 
-    Raises ValueError where the plan's own file says that it was trained in another way.
+    folder: where they lie, or "shipped". Raises as ``shipped_file``, and ValueError where the plan's own file says that
+    it was trained in another way.
     """
     for family in plan.weight_prefixes:
-        path = folder / weights_name(family, name)
-        if not path.is_file():
+        path = _file_in(folder, weights_name(family, name))
+        if path is None:
             continue
         said = read_header(path)["provenance"].get("config")
         if said is None or same_config({**said, "initial": None}, {**config, "initial": None}):
@@ -176,9 +179,15 @@ def find_weights(folder: Path, plan: Plan, name: str, config: Mapping[str, Any])
     return None
 
 
+def _file_in(folder: str, file: str) -> Path | None:
+    if folder != SHIPPED:
+        return path if (path := Path(folder) / file).is_file() else None
+    return shipped_file(name) if (name := file.removesuffix(SUFFIX)) in shipped() else None
+
+
 def weights_name(family: str, name: str) -> str:
     """What the file of an entry's weights is called."""
-    return f"{family}-{name}.safetensors"
+    return f"{family}-{name}{SUFFIX}"
 
 
 def find_run(config: Mapping[str, Any]) -> RunFolder | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import TrainedModel
 from experiments.reporting.tables import Section, bounds, interval
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import paired_difference
@@ -20,7 +20,7 @@ ByShots = dict[int, tuple[float, tuple[float, float], int]]  # value, 95 % inter
 class Scored:
     """A run, the kind and seed of its split, and how it did there."""
 
-    run: RunFolder
+    run: TrainedModel
     kind: str
     split_seed: int
     train_classes: int

@@ -17,6 +17,7 @@ from experiments.recording.command_line import recorded_in
 from experiments.recording.flat_configs import differences
 from experiments.recording.root import runs_root
 from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import TrainedModel, find_model
 from experiments.reporting.tables import Section
 from metadensity.files import DamagedFileError, write_atomically
 
@@ -33,12 +34,12 @@ def train_run(run: Run, config: Mapping[str, Any], progress: bool, named: Sequen
         return RunFolder(train.experiment.run(config_updates=updates, named_configs=named).result["folder"])
 
 
-def find_runs(runs: Iterable[str | int]) -> list[RunFolder]:
+def find_runs(runs: Iterable[str | int]) -> list[TrainedModel]:
     """Finished training runs, each with its best model.
 
     Raises ValueError where one is named twice, FileNotFoundError or DamagedFileError where one is no training run.
     """
-    found = [RunFolder.find(run) for run in runs]
+    found = [find_model(run) for run in runs]
     if len({folder.path.resolve() for folder in found}) < len(found):
         raise ValueError(f"runs={list(runs)} names a run twice. Give each run once.")
     for folder in found:
@@ -50,7 +51,7 @@ def find_runs(runs: Iterable[str | int]) -> list[RunFolder]:
     return found
 
 
-def other_settings(runs: Iterable[RunFolder], apart_from: Iterable[str]) -> dict[str, list[Any]]:
+def other_settings(runs: Iterable[TrainedModel], apart_from: Iterable[str]) -> dict[str, list[Any]]:
     """What the trainings differ in besides ``apart_from``: by setting, the value of each run.
 
     A comparison along one setting is only of that setting where this is empty.

@@ -15,17 +15,25 @@ import metadensity
 from experiments import evaluate, reproduce, train
 from experiments.ingredients import build_model
 from experiments.recording import lineage
-from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import find_model
 from experiments.reporting.document_blocks import read_block
 from experiments.reproductions import PLANS, Plan
 from experiments.reproductions.records import read_records, write_record
 from experiments.reproductions.tables import gain, markdown
-from experiments.reproductions.trained import find_run, find_weights, finished, recipe, same_config, weights_name
-from experiments.results import RECORDS, WEIGHTS
+from experiments.reproductions.trained import (
+    SHIPPED,
+    find_run,
+    find_weights,
+    finished,
+    recipe,
+    same_config,
+    weights_name,
+)
+from experiments.results import RECORDS
 from metadensity.evaluation.comparison import IncomparableError
 from metadensity.files import DamagedFileError
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+README = reproduce.DOCUMENT.read_text()
 
 
 def run(script: Any, command: str, **config: Any) -> Any:
@@ -137,7 +145,7 @@ def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(tmp_path: Pa
     model = build_model({"name": "independent"}, (1, 4, 4), 2, 0)
     metadensity.save(model, tmp_path / "model.safetensors")
     with pytest.raises(DamagedFileError, match="does not say which task"):
-        RunFolder.find(str(tmp_path / "model.safetensors"))
+        find_model(str(tmp_path / "model.safetensors"))
 
 
 def test_unknown_entries_are_named(script: Any) -> None:
@@ -169,16 +177,22 @@ def test_the_readme_shows_the_records(name: str) -> None:
     for record in records.values():
         if record.values["fine_tuning"]:
             continue
-        shipped = find_weights(WEIGHTS, PLANS[name], record.entry, record.values["config"])
+        shipped = find_weights(SHIPPED, PLANS[name], record.entry, record.values["config"])
         if shipped is not None:
             assert metadensity.load(shipped).provenance["weights_sha256"] == record.values["weights_sha256"]
 
 
-def test_a_command_writes_the_tables_into_the_readme(script: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_a_command_writes_the_tables_into_the_readme(
+    named: bool, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "README.md"
     copy.write_text(README.replace(" 47.99 (46.75) ", " 1.00 "))
     assert copy.read_text() != README
-    run(script, "readme", document=str(copy))
+    if not named:  # the page that is shown, from anywhere
+        monkeypatch.setattr(reproduce, "DOCUMENT", copy)
+        monkeypatch.chdir(tmp_path)
+    run(script, "readme", document=str(copy) if named else None)
     for name in PLANS:
         assert read_block(copy.read_text(), name) == read_block(README, name)
 

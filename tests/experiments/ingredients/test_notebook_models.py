@@ -31,7 +31,6 @@ def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(MetaTrainer, "run", counted)
     monkeypatch.setenv("METADENSITY_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(notebook_models, "WEIGHTS", tmp_path / "weights")
     recipe = Recipe(TINY.task, TINY.task_options, TINY.model, TINY.model_options, {"steps": 2, "shots": (1,)})
     monkeypatch.setattr(notebook_models, "RECIPES", {NAME: recipe})
     return found
@@ -68,11 +67,15 @@ def test_another_recipe_or_a_damaged_file_is_trained_anew(
     assert trainings == [2, 2, 3]
 
 
-def test_shipped_weights_come_first_with_the_task_they_were_trained_on(trainings: list[int], tmp_path: Path) -> None:
+def test_shipped_weights_come_first_with_the_task_they_were_trained_on(
+    trainings: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model_for_notebook(NAME, progress=False)  # is there as well, and is not taken
     train = TASKS["hershey"](split="train", size=9)
     shipped = MODELS["independent"](event_shape=train.event_shape, levels=2)
     sha256 = metadensity.save(shipped, tmp_path / "weights" / f"{NAME}.safetensors", {"task": train.recipe})
+    monkeypatch.setattr(notebook_models, "shipped", lambda: {NAME: ""})
+    monkeypatch.setattr(notebook_models, "shipped_file", lambda name: tmp_path / "weights" / f"{name}.safetensors")
     model, tasks = model_for_notebook(NAME)
     assert weights(model) == sha256
     assert (tasks.name, tasks.split, tasks.event_shape) == ("hershey", "test", (1, 9, 9))

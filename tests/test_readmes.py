@@ -1,0 +1,255 @@
+"""What the pages show is run: every program, every command; every link leads somewhere, every list is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.ingredients import NAMED_CONFIGS
+from experiments.reproductions.omniglot import OMNIGLOT, PAPER_ATTENTION
+from experiments.reproductions.records import read_records
+from experiments.results import RECORDS
+from experiments.results.shipped_weights import shipped
+from metadensity import evaluate
+from metadensity.evaluation.cost import parameter_count
+from metadensity.models import MODELS
+from metadensity.models.attention import AttentionPixelCNN
+from metadensity.training import MetaTrainer, TrainingConfig
+from tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = ("metadensity", "tasks", "experiments", "notebooks", "tests")
+FIRST = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+PAGES = [*FIRST, *sorted(page for floor in FLOORS for page in (ROOT / floor).rglob("README.md"))]
+LONGEST = 9 * 1024  # bytes of README.md: five minutes
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def execute(program: str, name: str, names: dict[str, Any]) -> dict[str, Any]:
+    exec(compile(program, name, "exec"), names)
+    return names
+
+
+def commands(text: str) -> list[str]:
+    """The experiments in the ``bash`` blocks of a page, without their comments."""
+    lines = [line.split("#")[0].strip() for block in blocks("bash", text) for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python -m experiments.")]
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(text: str) -> list[str]:
+    """Targets of the links and pictures of a page, apart from addresses on the web."""
+    return re.findall(r"\]\((?!https?:)([^)\s]+)\)", prose(text))
+
+
+def broken_links(place: Path, text: str) -> list[str]:
+    """Links of the page at ``place`` to files or headings there are not, or out of the repository."""
+    found = []
+    for target in links(text):
+        name, _, heading = target.partition("#")
+        path = (place.parent / name).resolve() if name else place
+        inside = path.is_relative_to(ROOT) and path.exists()
+        there = text if not name else path.read_text() if inside and path.suffix == ".md" else ""
+        if not inside or (heading and heading not in anchors(there)):
+            found.append(target)
+    return found
+
+
+def unlisted(names: Iterable[str], text: str) -> list[str]:
+    """Names that the first column of no table of a page has in backticks."""
+    firsts = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    listed = {name for first in firsts for name in re.findall(r"`([^`]+)`", first)}
+    return [name for name in names if name not in listed]
+
+
+def unnamed(names: Iterable[str], text: str) -> list[str]:
+    """Names that a page has nowhere in backticks."""
+    return [name for name in names if f"`{name}`" not in text]
+
+
+def test_the_first_program_and_the_one_that_adapts_its_model_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = blocks("python", page("README.md"))[0]
+    (adapting,) = blocks("python", page("metadensity/adaptation/README.md"))
+    first = first.replace("steps=200", "steps=2").replace("progress=True", "progress=False")
+    monkeypatch.chdir(tmp_path)
+    names = execute(first, "README.md", {})
+    printed = capsys.readouterr().out
+    assert "torch.Size([4, 16])" in printed
+    assert "torch.Size([2, 16, 1, 14, 14])" in printed
+    assert printed.count("nats/image, 95 % interval") == 3
+    assert (tmp_path / "model.safetensors").is_file()
+    execute(adapting, "adaptation/README.md", names)
+    assert len(names["steps"]) == 6  # before the first of five, and after each
+
+
+def test_the_program_on_numpy_arrays_says_what_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, program = blocks("python", page("README.md"))
+    monkeypatch.chdir(tmp_path)
+    names = execute(program, "README.md", {})
+    printed = [float(number) for number in re.findall(r"-\d+\.\d+", capsys.readouterr().out)]
+    said = [float(number) for number in re.findall(r"-\d+\.\d", program)]
+    assert printed == pytest.approx(said, abs=0.1)
+    assert names["samples"].shape == (8, 26, 26)
+    assert set(names["samples"].ravel()) == {0, 1}
+    with torch.no_grad():  # it is the four drawings that say so
+        prior = names["metadensity"].load(names["shipped_file"]("omniglot-attention"))(names["mine"][:0])
+        likelihoods = prior.log_prob(names["batch"]([names["cross"](9, 13)]))
+    assert likelihoods.item() < printed[0] - 5
+
+
+def test_the_program_with_learn2learn_and_torchmeta_runs(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METADENSITY_DATA", str(data_root))
+    (program,) = blocks("python", page("tasks/interop/README.md"))
+    names = execute(program, "interop/README.md", {})
+    assert names["episode"].support.shape == (4, 40, 1, 13, 13)
+
+
+def test_the_model_and_the_task_of_the_examples_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    model_code, task_code = blocks("python", page("CONTRIBUTING.md"))[:2]
+    monkeypatch.setattr("metadensity.models.MODELS", models := dict(MODELS))
+    monkeypatch.setattr("tasks.TASKS", chosen := type(TASKS)(TASKS))
+    names = execute(model_code, "CONTRIBUTING.md", {})
+    execute(task_code, "CONTRIBUTING.md", names)
+    assert models.keys() - MODELS.keys() == {"counted_pixels"}
+    train, test = (chosen["bars"](split=split) for split in ("train", "test"))
+    model = models["counted_pixels"](event_shape=train.event_shape, levels=2)
+    MetaTrainer(model, train, None, TrainingConfig(steps=60, warmup=0, learning_rate=0.1, shots=(0, 4))).run()
+    few = [test.episode(i, tasks=4, shots=8, queries=2) for i in range(8)]
+    rows = evaluate(model, (episode.with_shots(shots) for shots in (0, 8) for episode in few)).rows
+    assert rows[1].nats_per_image < rows[0].nats_per_image - 3  # a bar of 8 pixels that only the support tells
+    small = models["counted_pixels"](event_shape=(1, 1, 3), levels=2)
+    images = torch.cartesian_prod(*[torch.arange(2)] * 3).view(8, 1, 1, 1, 3)
+    total = small(images[:3]).log_prob(images).logsumexp(0).item()
+    assert total == pytest.approx(0, abs=1e-6)
+
+
+def test_the_experiment_of_the_example_runs(tmp_path: Path) -> None:
+    script = tmp_path / "ink.py"
+    script.write_text(blocks("python", page("CONTRIBUTING.md"))[2])
+    environment = {**os.environ, "METADENSITY_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(ROOT)}
+    for command in (["-m", "experiments.train", "with", "hershey", "fast"], [str(script), "with", "fast", "run=1"]):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert {"samples", "queries"} <= json.loads((tmp_path / "runs" / "2" / "run.json").read_text())["result"].keys()
+
+
+def test_no_program_is_left_out() -> None:
+    """Each of these is run by a test above."""
+    found = {str(path.relative_to(ROOT)): len(blocks("python", path.read_text())) for path in PAGES}
+    executed = {
+        "README.md": 2,
+        "CONTRIBUTING.md": 3,
+        "metadensity/adaptation/README.md": 1,
+        "tasks/interop/README.md": 1,
+    }
+    assert {name: count for name, count in found.items() if count} == executed
+
+
+def test_every_command_runs(tmp_path: Path, data_root: Path) -> None:
+    """In one shell and in order, away from the repository, each with the named configuration "fast" added."""
+    shown = [line.removeprefix("python") for path in PAGES for line in commands(path.read_text())]
+    assert len(shown) >= 20
+    shown = [line.replace("my_images", "grocery/grocery_64.zip") for line in shown]
+    shown = [f"{line} {'fast' if ' with ' in line else 'with fast'}" for line in shown]
+    script = " && ".join(f"{sys.executable} -W ignore{line}" for line in shown)
+    own = {"METADENSITY_RUNS": str(tmp_path / "runs"), "METADENSITY_DATA": str(data_root), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **own}
+    done = subprocess.run(script, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("runs/*/config.json"))) >= len(shown)  # some commands train runs of their own
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_links_lead_somewhere(path: Path) -> None:
+    assert broken_links(path, path.read_text()) == []
+
+
+def test_a_broken_link_is_caught() -> None:
+    place = ROOT / "tasks" / "README.md"
+    good = (
+        "# One heading, so\n[a](interop/README.md) ![b](../LICENSE) [c](#one-heading-so) [d](https://nowhere.example)"
+    )
+    assert broken_links(place, good) == []
+    bad = ["interop/README", "tasks/README.md", "#another", "interop/README.md#nothing", "../../outside.md"]
+    assert broken_links(place, good + "".join(f" [x]({target})" for target in bad)) == bad
+    assert broken_links(place, "```\n[a](nowhere)\n```\n") == []
+
+
+def test_every_page_is_reached_from_the_first() -> None:
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        if (path := left.pop()) not in reached and path.suffix == ".md":
+            reached.add(path)
+            left += [(path.parent / target.partition("#")[0]).resolve() for target in links(path.read_text())]
+    assert set(PAGES) <= reached
+
+
+def test_the_first_page_is_read_in_five_minutes() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= LONGEST
+
+
+def test_the_tables_list_what_there_is() -> None:
+    models = page("metadensity/models/README.md")
+    for name, kind in MODELS.items():
+        assert f"| `{name}` | {kind.__name__}" in models
+        assert f"{parameter_count(kind(event_shape=(1, 26, 26), levels=2)):,} |" in models
+    assert unlisted(TASKS, page("tasks/README.md")) == []
+    experiments = page("experiments/README.md")
+    assert unnamed(NAMED_CONFIGS, experiments) == []
+    assert unlisted((path.stem for path in (ROOT / "experiments").glob("[!_]*.py")), experiments) == []
+    assert unlisted(shipped(), page("experiments/results/README.md")) == []
+    notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
+    assert set(notebooks) <= set(links(page("notebooks/README.md")))
+
+
+def test_an_unlisted_name_is_caught() -> None:
+    table = "| name | what |\n| --- | --- |\n| `one`, `two` | as `three` |\n\nand `four`"
+    assert unlisted(["one", "two", "three", "four", "on"], table) == ["three", "four", "on"]
+    assert unnamed(["one", "three", "four", "five"], table) == ["five"]
+
+
+def test_the_size_of_the_published_net_is_explained() -> None:
+    ours = parameter_count(AttentionPixelCNN(event_shape=(1, 26, 26), levels=2))
+    assert abs(ours / 286_000 - 1) < 0.10
+    assert f"{1 - ours / 286_000:.0%}".replace("%", " %") in page("metadensity/models/README.md")
+
+
+def test_the_first_pages_results_are_those_of_the_records() -> None:
+    records = read_records(RECORDS / OMNIGLOT.name, OMNIGLOT)
+    section = page("README.md").partition("## Results")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[2:6]] for line in section.splitlines() if line.startswith("| ")]
+    names = ("conditional", "attention", "ensemble_tuned")
+    recorded = [[f"{row['nats_per_image']:.2f}" for row in records[name].values["rows"]] for name in names]
+    published = [f"{test * 26 * 26:.1f}" for test, _ in PAPER_ATTENTION]
+    assert rows[2:] == [*recorded, published]
