@@ -23,7 +23,8 @@ from experiments.recording.root import runs_root
 from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import load_scores
-from experiments.reporting.tables import Section, difference_record, interval
+from experiments.reporting.tables import BOUNDS, Section, difference_record, interval, marked
+from metadensity.density import EXACT
 from metadensity.evaluation.comparison import (
     Difference,
     IncomparableError,
@@ -155,7 +156,7 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
         raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
     groups = dict(zip(sorted(ids), names, strict=True))
     return [
-        Evaluated(f"{name} ({folder.name})", scores[name], identity, model["config"], groups)
+        Evaluated(f"{marked(name, scores[name])} ({folder.name})", scores[name], identity, model["config"], groups)
         for name, model in models.items()
     ]
 
@@ -196,6 +197,8 @@ def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Diff
         "where the model is better than the reference. Each interval is for itself: of 20 differences that are none, "
         "one is called one."
     ]
+    if any(found.quantity != EXACT for by_shots in by_model.values() for found in by_shots.values()):
+        notes.append(BOUNDS)
     return Section(f"Reference: {reference.label}; nats/image, in pairs", headings, rows, notes)
 
 
@@ -221,6 +224,10 @@ def _with_error(found: Difference | None) -> str:
 
 
 def _said(found: Difference) -> str:
+    return _verdict(found) if found.quantity == EXACT else f"{_verdict(found)} ({found.quantity})"
+
+
+def _verdict(found: Difference) -> str:
     if found.identical:
         return "the same"
     if found.includes_zero:

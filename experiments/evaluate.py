@@ -24,7 +24,7 @@ from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
 from experiments.recording.trained_model import find_model
 from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
-from experiments.reporting.tables import comma_separated, cost_record, records
+from experiments.reporting.tables import comma_separated, cost_record, marked, records
 from metadensity.evaluation.likelihood import score
 from metadensity.evaluation.support_use import support_use
 from metadensity.files import write_atomically
@@ -96,13 +96,14 @@ def evaluate(
     evaluations, uses = {}, {}
     for name, model in models.items():
         stream = tqdm(batches, name, disable=not progress, unit="batch")
-        evaluations[name] = metadensity.evaluate(model, stream, precision, duplicates)
+        evaluations[name] = metadensity.evaluate(model, stream, precision, duplicates, seed)
         if max(shots):
             uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed)
     first = next(iter(evaluations))
     row = evaluations[first].rows[0]
     title = (
-        f"{first} ({subject.title}) on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
+        f"{marked(first, evaluations[first].scores)} ({subject.title}) "
+        f"on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
         f"classes in {row.groups} groups"
     )
     sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)
@@ -135,7 +136,8 @@ def evaluate(
     write_atomically(folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False).encode())
     write_atomically(folder / "evaluation.csv", comma_separated(evaluations, optimum).encode())
     write_atomically(folder / "evaluation.md", "\n".join(section.markdown() for section in sections).encode())
-    save_figure(shot_curve(evaluations, title, optimum), folder / "evaluation.png")
+    curves = {marked(name, evaluation.scores): evaluation for name, evaluation in evaluations.items()}
+    save_figure(shot_curve(curves, title, optimum), folder / "evaluation.png")
     return result
 
 

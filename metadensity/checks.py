@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -94,3 +95,22 @@ def expand_known(known: Tensor, shape: torch.Size, levels: int) -> Tensor:
             "where a pixel is to be drawn."
         )
     return expanded
+
+
+def require_lengths(name: str, lengths: Any, shape: Sequence[int], places: int) -> None:
+    """Raise TypeError unless ``lengths`` is an integer tensor, ValueError unless of this shape and in [0, places]."""
+    if not isinstance(lengths, Tensor) or lengths.dtype not in _INTEGERS:
+        given = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"{name} holds {given}; lengths are integers, for example torch.int64.")
+    if tuple(lengths.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(lengths.shape)}; one length a sequence is {tuple(shape)}.")
+    if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= places:
+        raise ValueError(
+            f"{name} holds {int(lengths.min())} to {int(lengths.max())}; of sequences with {places} places, 0 to "
+            f"{places} can be real."
+        )
+
+
+def real_places(lengths: Tensor, places: int) -> Tensor:
+    """Which places are real, ``(*lengths.shape, places)`` bool: the first ``lengths`` of each sequence."""
+    return torch.arange(places, device=lengths.device) < lengths.unsqueeze(-1)

@@ -10,17 +10,31 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from metadensity.checks import expand_known, require_integer_pixels, require_levels, require_temperature
+from metadensity.checks import (
+    expand_known,
+    real_places,
+    require_integer_pixels,
+    require_lengths,
+    require_levels,
+    require_sizes,
+    require_temperature,
+)
+
+EXACT = "exact"
+"""The quantity of a density that is no bound."""
 
 
 class Density(Distribution):
-    """A batch of exact distributions over images of integer pixels, one a task.
+    """A batch of distributions over images of integer pixels, one a task.
 
     batch_shape is ``(tasks,)``, event_shape ``(C, *space)``, pixels are integers in ``[0, levels)``.
     Log-probabilities are in nats. A task that knows its own truth returns the same type, so the
     distance from the best possible is one subtraction.
+
+    exact: whether ``log_prob`` is the log-probability; where it is not, it is a bound (see ``BoundDensity``).
     """
 
+    exact: ClassVar[bool] = True
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.nonnegative_integer
 
@@ -34,25 +48,35 @@ class Density(Distribution):
         """Number of tasks in the batch."""
         return self.batch_shape[0]
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    @property
+    def quantity(self) -> str:
+        """What ``log_prob`` is, in words that go wherever a number of it is printed."""
+        return EXACT
+
+    def log_prob(self, value: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Log-probability in nats, shape ``(*sample, tasks)``, of ``value``, shape ``(*sample, tasks, C, *space)``.
 
+        generator: what a bound draws from (None: torch's global one); an exact density needs none.
         Raises TypeError for pixels that are no integers, ValueError for a wrong shape or a level out of range.
         """
-        pixelwise = self.pixel_log_prob(value)
-        return pixelwise.flatten(-len(self.event_shape)).sum(-1, dtype=torch.float64).to(pixelwise.dtype)
-
-    def pixel_log_prob(self, value: Tensor) -> Tensor:
-        """The terms of ``log_prob``: log p(x_t | x_<t, support) in nats at each place, the shape of ``value``.
-
-        Raises as ``log_prob`` does.
-        """
         self.check_value(value)
-        return self._pixel_log_prob(value)
+        return self._log_prob(value, generator)
 
     @abstractmethod
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        """``pixel_log_prob`` of a value that has been checked."""
+    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
+        """``log_prob`` of a value that has been checked."""
+
+    def prefix_log_prob(self, value: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probability in nats, ``(*sample, tasks)``, of the first ``lengths`` places of each sequence in ``value``.
+
+        value: ``(*sample, tasks, C, T)``; lengths: ``(*sample, tasks)`` integers in [0, T]. What stands at later places
+        costs nothing and is not looked at. Raises as ``log_prob`` does, and ValueError for densities that do not know
+        the probability of a beginning, which is known where places come one by one from the first to the last.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not give the probability of the beginning of a sequence. Score sequences of "
+            "one length, or take a density that goes from the first place to the last."
+        )
 
     @abstractmethod
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
@@ -77,7 +101,64 @@ class Density(Distribution):
         return torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
 
 
-class OrderedDensity(Density):
+class BoundDensity(Density):
+    """A density whose ``log_prob`` is a lower bound of the log-probability, estimated from ``samples`` draws.
+
+    The mean of ``log_prob`` over ``generator`` is at most the log-probability. A number of it is never printed or
+    ranked beside an exact one without its ``quantity``.
+    """
+
+    exact: ClassVar[bool] = False
+
+    def __init__(
+        self, tasks: int, event_shape: Sequence[int], levels: int, samples: int, validate_args: bool | None = None
+    ) -> None:
+        require_sizes(samples=samples)
+        self.samples = samples
+        super().__init__(tasks, event_shape, levels, validate_args)
+
+    @property
+    def quantity(self) -> str:
+        """See ``Density.quantity``."""
+        return f"bound with {self.samples} sample{'s' * (self.samples != 1)}"
+
+
+class FactorisedDensity(Density):
+    """An exact density that is a product over places, each given those before it: it has the terms of ``log_prob``."""
+
+    def pixel_log_prob(self, value: Tensor) -> Tensor:
+        """The terms of ``log_prob``: log p(x_t | x_<t, support) in nats at each place, the shape of ``value``.
+
+        Raises as ``log_prob`` does.
+        """
+        self.check_value(value)
+        return self._pixel_log_prob(value)
+
+    @abstractmethod
+    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+        """``pixel_log_prob`` of a value that has been checked."""
+
+    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self._summed(self._pixel_log_prob(value))
+
+    def prefix_log_prob(self, value: Tensor, lengths: Tensor) -> Tensor:
+        """See ``Density.prefix_log_prob``: the sum of the terms of the first places."""
+        if len(self.event_shape) != 2 or not self._first_to_last():
+            return super().prefix_log_prob(value, lengths)
+        require_lengths("lengths", lengths, value.shape[:-2], value.shape[-1])
+        real = real_places(lengths, value.shape[-1]).to(value.device).unsqueeze(-2)
+        terms = self.pixel_log_prob(torch.where(real, value, 0))
+        return self._summed(torch.where(real, terms, 0.0))
+
+    def _first_to_last(self) -> bool:
+        """Whether each term is given the places before it in raster order, and no other."""
+        return True
+
+    def _summed(self, terms: Tensor) -> Tensor:
+        return terms.flatten(-len(self.event_shape)).sum(-1, dtype=torch.float64).to(terms.dtype)
+
+
+class OrderedDensity(FactorisedDensity):
     """p(x) as a product over the steps of an order, in which pixels can be drawn, and some of them given.
 
     order: the order in words, for messages: "Only pixels that come first in ORDER ...".
@@ -92,6 +173,10 @@ class OrderedDensity(Density):
 
         Places of one step are independent of one another given those; the channels of a place follow one another.
         """
+
+    def _first_to_last(self) -> bool:
+        steps = self.steps.flatten()
+        return bool((steps[1:] > steps[:-1]).all())
 
     @property
     @abstractmethod

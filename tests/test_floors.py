@@ -34,7 +34,7 @@ ELSEWHERE = {"experiments", *TRACKERS, *ABOVE}
 TASKS_MAY_TAKE = {
     "metadensity": {"Episode", "EpisodeSource", "Density", "checks", "files"},
     "metadensity.episode": {"Episode", "EpisodeSource"},
-    "metadensity.density": {"Density"},
+    "metadensity.density": {"Density", "FactorisedDensity"},
     "metadensity.evaluation.nway": {"NWayEpisodes"},
 }
 # From the ground up: contracts and layers, then what they build, then the numbers and the outer loop.

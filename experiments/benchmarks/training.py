@@ -128,7 +128,7 @@ class Steps:
 
     def __call__(self) -> None:
         with self.within():
-            self.losses.append(self.trainer._update(None)[0])
+            self.losses.append(self.trainer.update()[0])
 
 
 class PeerModel(FewShotModel):
@@ -142,7 +142,7 @@ class PeerModel(FewShotModel):
         """Something with a ``log_prob``."""
         return self
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Nats, ``(*sample, tasks)``."""
         pixels = value.flatten(0, -len(self.event_shape) - 1)
         terms = torch.nn.functional.cross_entropy(self.network(pixels), pixels.long(), reduction="none")
@@ -158,7 +158,7 @@ def _operations(trainer: MetaTrainer) -> int:
     """Floating-point operations of the products and convolutions of one step, forward and backward."""
     counter = FlopCounterMode(display=False)
     with counter:
-        trainer._update(None)
+        trainer.update()
     return int(counter.get_total_flops())
 
 
@@ -175,7 +175,7 @@ def waiting_share(work: Work, repeats: int) -> float:
     task = TASKS["hershey"](split="train", size=work.size)
     trainer = MetaTrainer(work.build(), task, None, TrainingConfig(**SHARED, **list(_fast().values())[-1]))
     sides: dict[str, Callable[[], Any]] = {
-        "step": lambda: trainer._update(None),
+        "step": lambda: trainer.update(),
         "episode": lambda: _episode(trainer),
     }
     seconds = interleaved(sides, repeats)

@@ -13,7 +13,7 @@ def evaluation_settings() -> None:
     tasks_per_batch = 16
     device = "cpu"  # of the evaluation
     precision = "float32"  # of the evaluation
-    seed = 0  # of the supports, and of what is trained
+    seed = 0  # of the supports, of what a bound draws, and of what is trained
     progress = True
 
 

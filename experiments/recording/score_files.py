@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metadensity import Evaluation
+from metadensity.density import EXACT
 from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError, read_arrays, write_arrays
 
@@ -18,16 +19,17 @@ def save_scores(path: Path, evaluations: Mapping[str, Evaluation], identity: dic
     """Write scores of models on one episode set, with what they are scores of (see ``require_comparable``).
 
     The arrays of the ``.npz`` are "MODEL/SHOTS/nats", where MODEL is the place in the list of models in the head, and
-    "SHOTS/clusters", "SHOTS/groups", "SHOTS/queries", which the models share.
+    "SHOTS/clusters", "SHOTS/groups", "SHOTS/queries", which the models share. The head holds the quantity of each model
+    as well; files without it are of exact densities.
     """
     arrays = {}
+    quantities = [next(iter(evaluation.scores.values())).quantity for evaluation in evaluations.values()]
     for number, evaluation in enumerate(evaluations.values()):
         for shots, scores in evaluation.scores.items():
             arrays[f"{number}/{shots}/nats"] = scores.nats
             arrays |= {f"{shots}/{name}": getattr(scores, name) for name in SHARED}
-    write_arrays(
-        path, arrays, {"kind": "scores", "version": 1, "models": list(evaluations), "identity": identity}, True
-    )
+    head = {"kind": "scores", "version": 1, "models": list(evaluations), "identity": identity, "quantities": quantities}
+    write_arrays(path, arrays, head, True)
 
 
 def load_scores(path: Path) -> tuple[dict[str, dict[int, Scores]], dict[str, Any]]:
@@ -44,10 +46,12 @@ def load_scores(path: Path) -> tuple[dict[str, dict[int, Scores]], dict[str, Any
     if head.get("kind") != "scores" or head.get("version") != 1:
         raise DamagedFileError(f"{path} holds no scores that this version reads. Evaluate the run again.")
     found: dict[str, dict[int, Scores]] = {name: {} for name in head["models"]}
+    quantities = head.get("quantities", [EXACT] * len(found))
     for key in arrays:
         number, _, rest = key.partition("/")
         if rest.endswith("/nats"):
             shots = int(rest.removesuffix("/nats"))
-            shared = (arrays[f"{shots}/{name}"] for name in SHARED)
-            found[head["models"][int(number)]][shots] = Scores(arrays[key], *shared)
+            own: dict[str, Any] = {name: arrays[f"{shots}/{name}"] for name in SHARED}
+            own |= {"nats": arrays[key], "quantity": quantities[int(number)]}
+            found[head["models"][int(number)]][shots] = Scores(**own)
     return {name: dict(sorted(scores.items())) for name, scores in found.items()}, head["identity"]

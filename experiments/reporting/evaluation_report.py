@@ -6,8 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from experiments.reporting.tables import Section, bounds, cost_record, difference_record, interval, likelihood_rows
+from experiments.reporting.tables import (
+    BOUNDS,
+    Section,
+    bounds,
+    cost_record,
+    difference_record,
+    interval,
+    likelihood_rows,
+)
 from metadensity import Evaluation
+from metadensity.density import EXACT
 from metadensity.evaluation.support_use import CONTROLS, SupportUse
 from tasks import TaskDistribution
 
@@ -27,15 +36,21 @@ def evaluation_report(
     subject = evaluations[first]
     headings, rows = likelihood_rows(subject, {name: evaluations[name] for name in rest}, optimum)
     noun = task.group_noun
-    sections = [
-        Section(title, headings, rows, [*_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)])
-    ]
+    notes = [*_quantity_notes(evaluations), *_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)]
+    sections = [Section(title, headings, rows, notes)]
     if 1 < subject.rows[-1].groups < subject.rows[-1].classes:
         sections.append(_groups(first, subject, task, noun))
     if uses:
         sections.append(_support_use(uses))
     sections.append(_cost(evaluations))
     return sections
+
+
+def _quantity_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """What is no exact likelihood, by name; nothing where all are."""
+    found = {name: evaluation.rows[0].quantity for name, evaluation in evaluations.items()}
+    bounds_ = [f"{name} is a {quantity}." for name, quantity in found.items() if quantity != EXACT]
+    return [*bounds_, BOUNDS] if bounds_ else []
 
 
 def _interval_notes(subject: Evaluation, task: TaskDistribution, noun: str) -> list[str]:

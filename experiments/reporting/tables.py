@@ -12,10 +12,18 @@ from typing import Any
 from tabulate import tabulate
 
 from metadensity import Evaluation
+from metadensity.density import EXACT
 from metadensity.evaluation.comparison import Difference, paired_difference
 from metadensity.evaluation.cost import Cost
+from metadensity.evaluation.scores import Scores
 
 HEADINGS = ("shots", "nats/dim", "bits/dim", "nats/image", "95 % interval")
+
+BOUNDS = (
+    "A bound is no likelihood: its nats/image are at least those of the model itself, by an unknown amount. Beside "
+    "exact numbers it ranks nothing but where the bound is the better one."
+)
+"""To be read with every table that holds a bound."""
 
 
 @dataclass
@@ -45,7 +53,7 @@ def likelihood_rows(
     Where the optimum is known, it and the gap to it follow, the gap with the interval of the paired difference.
     """
     others = others or {}
-    headings = [*HEADINGS, *others]
+    headings = [*HEADINGS, *(marked(name, other.scores) for name, other in others.items())]
     if optimum is not None:
         headings += ["optimum", "gap to optimum", "gap, 95 %"]
     cells = []
@@ -65,6 +73,12 @@ def likelihood_rows(
             best = optimum.row(row.shots).nats_per_image
             cells[-1] += [f"{best:.2f}", f"{gap.mean:.2f} ({gap.mean / best:.1%})", interval(gap.interval)]
     return headings, cells
+
+
+def marked(name: str, scores: Mapping[int, Scores]) -> str:
+    """The name of a model as it stands beside its numbers: what they are, where they are no exact likelihoods."""
+    quantities = {part.quantity for part in scores.values()} - {EXACT}
+    return f"{name}, {' or '.join(sorted(quantities))}" if quantities else name
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:

@@ -32,7 +32,7 @@ def step_seconds(plan: Plan, fast: bool, rounds: int = 4, steps: int = 4) -> dic
         for name, trainer in trainers.items():
             began = time.process_time()
             for _ in range(steps):
-                trainer._update(None)
+                trainer.update()
             spent[name] += (time.process_time() - began) * (each > 0)
     return {name: total / ((rounds - 1) * steps) for name, total in spent.items()}
 

@@ -23,6 +23,7 @@ from experiments.recording.flat_configs import flatten
 from experiments.recording.run_folder import RunFolder
 from experiments.recording.run_table import read_run
 from experiments.reporting.headings import MEMORISATION
+from metadensity.density import EXACT
 from metadensity.files import JsonLines
 
 
@@ -102,7 +103,9 @@ class Page:
         models = list(dict.fromkeys(row["model"] for row in report["rows"]))
         subject, others = models[0], models[1:]
         by = {(row["model"], row["shots"]): row for row in report["rows"]}
-        headings = ["shots", "nats/dim", "bits/dim", "nats/image", "95 % interval", *others]
+        quantity = {row["model"]: row.get("quantity", EXACT) for row in report["rows"]}  # old reports are exact
+        marked = {name: name if quantity[name] == EXACT else f"{name}, {quantity[name]}" for name in models}
+        headings = ["shots", "nats/dim", "bits/dim", "nats/image", "95 % interval", *(marked[name] for name in others)]
         rows = []
         for model, shots in by:
             if model == subject:
@@ -115,6 +118,8 @@ class Page:
             f"Run {folder.name}: {first['images']} images of {first['classes']} classes, split {report['split']}, "
             f"episodes sha256 {report['episodes_sha256'][:16]}. Intervals are over classes."
         )
+        if quantity[subject] != EXACT:
+            said += f" {marked[subject]}: its numbers are no likelihoods."
         used = report.get("support_use", {}).get(subject)
         verdict = paragraph(f"{subject} {used['verdict']}.") if used else ""
         plot = folder / "evaluation.png"

@@ -1,7 +1,12 @@
 """Adaptation: one functional inner loop on torch.func, for every few-shot model."""
 
 from metadensity.adaptation.adapt import adapt
-from metadensity.adaptation.adapted_density import AdaptedAutoregressiveDensity, AdaptedDensity, adapted_density
+from metadensity.adaptation.adapted_density import (
+    AdaptedAutoregressiveDensity,
+    AdaptedDensity,
+    AdaptedFactorisedDensity,
+    adapted_density,
+)
 from metadensity.adaptation.adaptive_model import AdaptiveModel, layer_pattern
 from metadensity.adaptation.inner_loop import InnerLoop, adapted_parameters, parameter_path
 from metadensity.adaptation.losses import LearnedLoss, support_nll
@@ -10,6 +15,7 @@ from metadensity.adaptation.trajectory import InnerStep, inner_metrics, inner_st
 __all__ = [
     "AdaptedAutoregressiveDensity",
     "AdaptedDensity",
+    "AdaptedFactorisedDensity",
     "AdaptiveModel",
     "InnerLoop",
     "InnerStep",

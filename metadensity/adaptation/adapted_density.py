@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,11 @@ from torch import Tensor
 from metadensity.adaptation.checkpointing import rematerialised
 from metadensity.adaptation.functional import Bound, Tensors, over_tasks, split
 from metadensity.adaptation.inner_loop import InnerLoop
+from metadensity.adaptation.losses import require_exact
 from metadensity.densities.independent import IndependentDensity
-from metadensity.densities.pixelcnn import AutoregressiveDensity
-from metadensity.density import Density
+from metadensity.densities.pixelcnn import RasterDensity
+from metadensity.density import Density, FactorisedDensity
 from metadensity.model import FewShotModel
-from metadensity.networks.conditioning import Condition
-from metadensity.networks.pixelcnn import PixelCNN
 
 
 def adapted_density(model: FewShotModel, parameters: Mapping[str, Tensor], support: Tensor, loop: InnerLoop) -> Density:
@@ -24,67 +24,127 @@ def adapted_density(model: FewShotModel, parameters: Mapping[str, Tensor], suppo
 
     parameters: by name, ``(tasks, *shape)``; those that are missing are the model's, shared by all tasks.
     loop: how tasks are computed together (way, chunk, rematerialise).
+    The support is encoded here, once for each task, and never again however the density is used.
+    Raises TypeError for models whose density is a bound.
     """
-    with torch.no_grad():
-        prior = model.condition(support[:0, :1])  # what kind of density this model gives
     tasks = _Tasks(model, parameters, support, loop)
-    if isinstance(prior, IndependentDensity):  # a table for each task says it all
-        return IndependentDensity(tasks.run(lambda density, _: density.log_probs, support[:1])[0])
-    if isinstance(prior, AutoregressiveDensity):
-        return AdaptedAutoregressiveDensity(tasks, prior.network)
+    kind = tasks.first
+    require_exact(model, kind)
+    if isinstance(kind, IndependentDensity):  # a table for each task says it all
+        return IndependentDensity(tasks.run(lambda density, _: density.log_probs, support[:0])[0])
+    if isinstance(kind, RasterDensity):
+        return AdaptedAutoregressiveDensity(tasks)
+    if isinstance(kind, FactorisedDensity):
+        return AdaptedFactorisedDensity(tasks)
     return AdaptedDensity(tasks)
 
 
 class _Tasks:
-    """A model with parameters and a support for each task; the support is encoded anew whenever it is used."""
+    """A model with parameters for each task, conditioned once on each task's support.
+
+    first: the density of the first task, for what all of them have in common.
+    """
 
     def __init__(self, model: FewShotModel, parameters: Mapping[str, Tensor], support: Tensor, loop: InnerLoop) -> None:
-        self.model, self.loop, self.support = model, loop, support
+        self.model, self.loop, self.device = model, loop, support.device
         self.parameters = {f"model.{name}": tensor for name, tensor in parameters.items()}
+        self._together: Callable[[Sequence[Tensor]], Density]
+        self._conditioned: Tensors = {}  # what the densities are made of, (tasks, *shape) each
+
+        def condition(model: FewShotModel, part: Tensors) -> Tensors:
+            tensors = [part["support"].new_zeros(())]  # there is one tensor at least, where the support is not read
+            self._together = take_apart(model.condition(part["support"].unsqueeze(1)), tensors)
+            return {str(number): tensor for number, tensor in enumerate(tensors)}
+
+        self.count = support.shape[1]
+        self._conditioned = self._map(condition, {"support": support.transpose(0, 1)}, max(1, len(support)))
+        self.first = self._density({name: tensor[0] for name, tensor in self._conditioned.items()})
 
     def __len__(self) -> int:
-        return self.support.shape[1]
+        return self.count
 
-    def run(self, function: Any, values: Tensor) -> Tensor:
-        """``function(density, value)`` for each task, stacked along dimension 1.
+    def _density(self, part: Tensors) -> Density:
+        """The density of the task whose share of the tensors this is."""
+        return self._together([part[str(number)] for number in range(len(self._conditioned))])
 
-        values: ``(N, tasks, ...)``, N at least 1, of which function gets ``(N, 1, ...)``. It gives ``(N, ...)``.
+    def _map(self, function: Callable[[Any, Tensors], Tensors], inputs: Tensors, images: int) -> Tensors:
+        """``function(model, part)`` for each task with its parameters and its part of inputs, ``(tasks, ...)`` each.
+
+        The results, a dictionary of tensors, are stacked along a new first dimension. images: of a task, at a time.
         """
-        bound = Bound(self.model, lambda model, support, value: function(model.condition(support), value))
-        supports, inputs = self.support.transpose(0, 1), values.transpose(0, 1)
-        vectorised = self.loop.vectorised(self.model, len(values))
+        bound = Bound(self.model, function)
+        vectorised = self.loop.vectorised(self.model, images)
 
         def chunk(own: Tensors, part: Tensors, shared: Tensors) -> Tensors:
-            def one(own: Tensors, support: Tensor, value: Tensor) -> Tensor:
-                return bound.call({**shared, **own}, support.unsqueeze(1), value.unsqueeze(1))
+            def one(own: Tensors, part: Tensors) -> Tensors:
+                found: Tensors = bound.call({**shared, **own}, part)
+                return found
 
-            return {"results": over_tasks(one, vectorised, own, part["support"], part["value"])}
+            found: Tensors = over_tasks(one, vectorised, own, part)
+            return found
 
         shared, results = bound.tensors(), []
         chunks = self.loop.chunks(len(self), vectorised)
-        owns = split(self.parameters, [here.stop - here.start for here in chunks])
-        for here, own in zip(chunks, owns, strict=True):
-            part = {"support": supports[here], "value": inputs[here]}
-            results.append(rematerialised(chunk, own, part, shared, keep=not self.loop.rematerialise)["results"])
-        return torch.cat(results).transpose(0, 1)
+        sizes = [here.stop - here.start for here in chunks]
+        for own, part in zip(split(self.parameters, sizes), split(inputs, sizes), strict=True):
+            results.append(rematerialised(chunk, own, part, shared, keep=not self.loop.rematerialise))
+        return {name: torch.cat([result[name] for result in results]) for name in results[0]}
+
+    def run(self, function: Callable[[Any, Tensor], Tensor], values: Tensor) -> Tensor:
+        """``function(density, value)`` for each task, stacked along dimension 1.
+
+        values: ``(N, tasks, ...)``, of which function gets ``(N, 1, ...)``. It gives ``(M, ...)``.
+        """
+
+        def score(model: FewShotModel, part: Tensors) -> Tensors:
+            return {"result": function(self._density(part), part["value"].unsqueeze(1))}
+
+        inputs = {**self._conditioned, "value": values.transpose(0, 1)}
+        return self._map(score, inputs, max(1, len(values)))["result"].transpose(0, 1)
 
     @torch.no_grad()
     def sample_from_each(self, draw: Any, numbers: Sequence[Any]) -> Tensor:
         """``draw(density, numbers[i])`` with the density of task i alone, ``(N, 1, C, *space)``, joined along 1."""
-        bound = Bound(self.model, lambda model, support, given: draw(model.condition(support), given))
+        bound = Bound(self.model, lambda model, part, given: draw(self._density(part), given))
         results = []
         for i, given in enumerate(numbers):
-            own = {name: tensor[i] for name, tensor in self.parameters.items()}
-            results.append(bound.call(own, self.support[:, [i]], given))
+            own, part = (
+                {name: tensor[i] for name, tensor in all_.items()} for all_ in (self.parameters, self._conditioned)
+            )
+            results.append(bound.call(own, part, given))
         return torch.cat(results, 1)
 
 
-def _terms(tasks: _Tasks, value: Tensor) -> Tensor:
-    """log p(x_t | x_<t, support) of ``value``, ``(*sample, tasks, C, *space)``."""
-    if not value.numel():
-        return torch.zeros(value.shape, device=value.device)
-    images = value.reshape(-1, len(tasks), *tasks.model.event_shape)
-    return tasks.run(lambda density, value: density._pixel_log_prob(value).squeeze(1), images).reshape(value.shape)
+def take_apart(whole: Any, tensors: list[Tensor]) -> Callable[[Sequence[Tensor]], Any]:
+    """Append all tensors that ``whole`` is made of to ``tensors``; returns what makes its like from as many others.
+
+    whole: a density, or what densities are made of: tensors, dataclasses, lists, tuples, dictionaries. Modules and all
+    else stay as they are; modules have their parameters replaced by functional calls.
+    """
+    if isinstance(whole, Tensor):
+        tensors.append(whole)
+        place = len(tensors) - 1
+        return lambda found: found[place]
+    kind: Any = type(whole)
+    if isinstance(whole, Density | _Tasks):
+        attributes = take_apart(vars(whole), tensors)
+        return lambda found: _made(kind, attributes(found))
+    if dataclasses.is_dataclass(whole):
+        fields = take_apart({field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}, tensors)
+        return lambda found: kind(**fields(found))
+    if isinstance(whole, dict):
+        parts = {name: take_apart(part, tensors) for name, part in whole.items()}
+        return lambda found: {name: part(found) for name, part in parts.items()}
+    if isinstance(whole, list | tuple) and not isinstance(whole, torch.Size):
+        entries = [take_apart(part, tensors) for part in whole]
+        return lambda found: kind(part(found) for part in entries)
+    return lambda _: whole
+
+
+def _made(kind: type, attributes: Mapping[str, Any]) -> Any:
+    whole: Any = object.__new__(kind)
+    vars(whole).update(attributes)
+    return whole
 
 
 class AdaptedDensity(Density):
@@ -99,64 +159,73 @@ class AdaptedDensity(Density):
         """Each task's own parameters, by name of the model's parameter, ``(tasks, *shape)``."""
         return {name.removeprefix("model."): tensor for name, tensor in self._tasks.parameters.items()}
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        return _terms(self._tasks, value)
+    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
+        if not value.numel():
+            return torch.zeros(value.shape[: -len(self.event_shape)], device=value.device)
+        images = value.reshape(-1, len(self._tasks), *self.event_shape)
+        found = self._tasks.run(lambda density, value: density._log_prob(value, None).squeeze(1), images)
+        return found.reshape(value.shape[: -len(self.event_shape)])
 
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         shape = self._extended(sample_shape)
         if not shape.numel():
-            return torch.zeros(shape, dtype=torch.long, device=self._tasks.support.device)
+            return torch.zeros(shape, dtype=torch.long, device=self._tasks.device)
         count = torch.Size(sample_shape).numel()
         draws = self._tasks.sample_from_each(lambda density, n: density.sample((n,), generator), [count] * self.tasks)
         return draws.view(shape)
 
 
-class AdaptedAutoregressiveDensity(AutoregressiveDensity):
+class AdaptedFactorisedDensity(AdaptedDensity, FactorisedDensity):
+    """An ``AdaptedDensity`` that is a product over places."""
+
+    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+        if not value.numel():
+            return torch.zeros(value.shape, device=value.device)
+        images = value.reshape(-1, len(self._tasks), *self.event_shape)
+        terms = self._tasks.run(lambda density, value: density._pixel_log_prob(value).squeeze(1), images)
+        return terms.reshape(value.shape)
+
+    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
+        return FactorisedDensity._log_prob(self, value, generator)
+
+    def _first_to_last(self) -> bool:
+        return isinstance(self._tasks.first, FactorisedDensity) and self._tasks.first._first_to_last()
+
+
+class AdaptedAutoregressiveDensity(AdaptedFactorisedDensity, RasterDensity):
     """An autoregressive density whose network has parameters of its own for each task.
 
-    network: stands for those networks; called as one, it gives the logits of each task from its own parameters.
     Sampling runs the cached sampler task by task; ``sample_from(naive=True)``, the oracle, runs the whole networks.
     """
 
-    def __init__(self, tasks: _Tasks, prior: PixelCNN, validate_args: bool | None = None) -> None:
-        self._tasks = tasks
-        network = cast(PixelCNN, AdaptedNetworks(tasks, prior))
-        super().__init__(network, Condition(len(tasks), [], None), validate_args)
+    sample = RasterDensity.sample
+    _first_to_last = RasterDensity._first_to_last
+
+    def _network_logits(self, pixels: Tensor) -> Tensor:
+        images = pixels.unflatten(0, (-1, self.tasks))
+        return self._tasks.run(lambda density, value: density._logits(value.squeeze(1)), images).flatten(0, 1)
 
     @property
-    def parameters(self) -> Tensors:
-        """Each task's own parameters, by name of the model's parameter, ``(tasks, *shape)``."""
-        return {name.removeprefix("model."): tensor for name, tensor in self._tasks.parameters.items()}
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self._tasks.device
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        return _terms(self._tasks, value)
+    @property
+    def attends(self) -> bool:
+        """See ``OrderedDensity.attends``."""
+        return isinstance(self._tasks.first, RasterDensity) and self._tasks.first.attends
 
-    def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
-        if naive:
-            return super()._sample_from(uniforms, naive, known, temperature)
+    def _attention_weights(self, value: Tensor) -> Tensor:
+        images = value.reshape(-1, len(self._tasks), *self.event_shape)
+        weights = self._tasks.run(lambda density, value: density._attention_weights(value).squeeze(1), images)
+        return weights.reshape(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
 
+    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         def draw(density: Any, given: tuple[Tensor, Tensor | None]) -> Tensor:
             images: Tensor = density.sample_from(given[0], known=given[1], temperature=temperature)
             return images
 
-        numbers, pixels = (
-            None if part is None else part.reshape(-1, self.tasks, *self.event_shape) for part in (uniforms, known)
-        )
+        numbers, pixels = (None if part is None else part.unflatten(0, (-1, self.tasks)) for part in (uniforms, known))
         assert numbers is not None
         each = [(numbers[:, [i]], None if pixels is None else pixels[:, [i]]) for i in range(self.tasks)]
-        return self._tasks.sample_from_each(draw, each).reshape(uniforms.shape)
-
-
-class AdaptedNetworks:
-    """The networks of a batch of tasks, called and asked as one ``PixelCNN`` is."""
-
-    def __init__(self, tasks: _Tasks, prior: PixelCNN) -> None:
-        self._tasks = tasks
-        self.event_shape, self.levels, self.dims = prior.event_shape, prior.levels, prior.dims
-        self.layers, self.input, self.head = prior.layers, prior.input, prior.head
-
-    def __call__(self, pixels: Tensor, condition: Condition) -> Tensor:
-        """Logits ``(samples * tasks, levels, C, *space)`` of ``(samples * tasks, C, *space)``, tasks fastest."""
-        images = pixels.unflatten(0, (-1, condition.tasks))
-        logits = self._tasks.run(lambda density, value: density._logits(value.squeeze(1)), images)
-        return logits.flatten(0, 1)
+        return self._tasks.sample_from_each(draw, each).flatten(0, 1)

@@ -11,6 +11,7 @@ from metadensity.adaptation.adapted_density import adapted_density
 from metadensity.adaptation.inner_loop import InnerLoop, Loss, adapted_parameters
 from metadensity.adaptation.reptile import reptile_parameters
 from metadensity.density import Density
+from metadensity.episode import EpisodeSource
 from metadensity.model import FewShotModel
 
 
@@ -42,6 +43,10 @@ class AdaptiveModel(FewShotModel):
         if self.reptile:
             parameters = reptile_parameters(dict(self.base.named_parameters()), parameters)
         return adapted_density(self.base, parameters, support, self.loop)
+
+    def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
+        """As the base does."""
+        self.base.initialise(source, tasks, queries)
 
 
 def layer_pattern(first: int, last: int) -> str:

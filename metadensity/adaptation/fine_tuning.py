@@ -12,7 +12,7 @@ from torch import Tensor
 from metadensity.adaptation.adapted_density import adapted_density
 from metadensity.adaptation.functional import Bound, Tensors, adapting_names, over_tasks
 from metadensity.adaptation.inner_loop import InnerLoop
-from metadensity.adaptation.losses import support_nll
+from metadensity.adaptation.losses import nats_per_dim, support_nll
 from metadensity.density import Density
 from metadensity.model import FewShotModel
 
@@ -112,8 +112,7 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
     def watch(own: Tensors) -> bool:
         nonlocal best, since
         with torch.no_grad():
-            terms = adapted_density(model, own, train, settings.loop()).pixel_log_prob(test)
-        nll = -terms.double().transpose(0, 1).flatten(1).mean(1)
+            nll = nats_per_dim(adapted_density(model, own, train, settings.loop()), test).mean(0)
         curve.append(nll.unflatten(0, (len(held), tasks)).mean(0))
         since = 0 if bool((curve[-1] < best).any()) else since + 1
         best = torch.minimum(best, curve[-1])

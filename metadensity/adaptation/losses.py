@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.density import Density, FactorisedDensity
 from metadensity.model import FewShotModel
 from metadensity.networks.conditioning import Condition
 from metadensity.networks.pixelcnn import PixelCNN
@@ -28,7 +29,27 @@ def without_each(support: Tensor) -> Tensor:
 
 def support_nll(model: FewShotModel, support: Tensor) -> Tensor:
     """Mean negative log-likelihood in nats/dim of each support image given the others (MAML's inner loss)."""
-    return -model.condition(without_each(support))._pixel_log_prob(support[:, 0]).mean()
+    density, images = model.condition(without_each(support)), support[:, 0]
+    if isinstance(density, FactorisedDensity):
+        return -density._pixel_log_prob(images).mean()
+    require_exact(model, density)
+    return -density._log_prob(images, None).sum() / images.numel()
+
+
+def require_exact(model: FewShotModel, density: Density) -> None:
+    """Raise TypeError for a bound: its draws would be others whenever it is looked at again."""
+    if not density.exact:
+        raise TypeError(
+            f"{type(model).__name__} gives a bound ({density.quantity}), whose draws are others each time; adapt a "
+            "model with an exact density."
+        )
+
+
+def nats_per_dim(density: Density, value: Tensor) -> Tensor:
+    """Negative log-likelihood in nats/dim of ``(*sample, tasks, C, *space)``: ``(*sample, tasks)`` float64."""
+    if isinstance(density, FactorisedDensity):
+        return -density.pixel_log_prob(value).double().flatten(-len(density.event_shape)).mean(-1)
+    return -density.log_prob(value).double() / density.event_shape.numel()
 
 
 class LearnedLoss(nn.Module):

@@ -12,7 +12,7 @@ from metadensity.adaptation.adapted_density import adapted_density
 from metadensity.adaptation.adaptive_model import AdaptiveModel
 from metadensity.adaptation.functional import Tensors
 from metadensity.adaptation.inner_loop import InnerLoop, Loss, parameter_path
-from metadensity.adaptation.losses import support_nll
+from metadensity.adaptation.losses import nats_per_dim, support_nll
 from metadensity.episode import Episode
 from metadensity.model import FewShotModel
 
@@ -66,7 +66,7 @@ def inner_steps(
     for step, own in enumerate(path):
         support = _support_nll(model, own, episode.support, loop)
         density = adapted_density(model, own, episode.support, loop)
-        query = -density.pixel_log_prob(episode.query).double().mean()
+        query = nats_per_dim(density, episode.query).mean()
         moved = gradient = 0.0
         size = _mean_size(own, step_sizes, loop)
         if step:
@@ -93,8 +93,7 @@ def _support_nll(model: FewShotModel, own: Tensors, support: Tensor, loop: Inner
     each = []
     for one in range(len(support)):
         others = torch.cat([support[:one], support[one + 1 :]])
-        terms = adapted_density(model, own, others, loop).pixel_log_prob(support[one])
-        each.append(-terms.double().flatten(1).mean(1))
+        each.append(nats_per_dim(adapted_density(model, own, others, loop), support[one]))
     return torch.stack(each).mean(0)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metadensity.density import Density
+from metadensity.density import FactorisedDensity
 from metadensity.likelihoods.levels import invert_cdf, look_up
 
 
-class IndependentDensity(Density):
+class IndependentDensity(FactorisedDensity):
     """Pixels independent of one another, each with its own categorical distribution.
 
     logits: ``(tasks, levels, C, *space)``, normalised here; or ``(1, levels, C, *space)``, the same for all ``tasks``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,19 +13,15 @@ from metadensity.likelihoods.logistic_mixture import LogisticHead
 from metadensity.networks.conditioning import Condition
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.cached import sample_cached
-from metadensity.sampling.naive import sample_naive
+from metadensity.sampling.naive import sample_by_logits
 
 
-class AutoregressiveDensity(OrderedDensity):
-    """The density of a network that gives the logits of every pixel from the pixels before it.
+class RasterDensity(OrderedDensity):
+    """A density that gives the logits of every pixel from those before it in raster order, and draws them so.
 
-    Conditioned once, used many times: the support was encoded into ``condition``. The density reads
-    the network's parameters when it is used, so use it before they change.
+    One network, several whose conditionals are averaged, or one with parameters of its own for each task: what they
+    have in common is that the logits are those of the density's conditionals.
     """
-
-    def __init__(self, network: PixelCNN, condition: Condition, validate_args: bool | None = None) -> None:
-        self.network, self.condition = network, condition
-        super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
 
     def logits(self, value: Tensor) -> Tensor:
         """Logits ``(*sample, tasks, levels, C, *space)`` of each pixel given its past; raises as ``log_prob``."""
@@ -32,16 +30,15 @@ class AutoregressiveDensity(OrderedDensity):
         return logits.view(*value.shape[: -len(self.event_shape)], *logits.shape[1:])
 
     def _logits(self, pixels: Tensor) -> Tensor:
+        """Logits ``(samples * tasks, levels, C, *space)`` of ``(samples * tasks, C, *space)``, tasks fastest."""
         if not len(pixels):  # no tasks or no samples: the network cannot tell which
             return torch.zeros(0, self.levels, *self.event_shape, device=pixels.device)
-        logits = self.network(pixels, self.condition)
+        logits = self._network_logits(pixels)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        pixels, head = value.reshape(-1, *self.event_shape), self.network.head
-        if isinstance(head, LogisticHead) and len(pixels):  # without the table of all levels, which takes the memory
-            return head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
-        return -F.cross_entropy(self._logits(pixels), pixels.long(), reduction="none").view(value.shape)
+    @abstractmethod
+    def _network_logits(self, pixels: Tensor) -> Tensor:
+        """``_logits`` of one image at least, as the network gives them."""
 
     @property
     def steps(self) -> Tensor:
@@ -49,23 +46,16 @@ class AutoregressiveDensity(OrderedDensity):
         space = self.event_shape[1:]
         return torch.arange(space.numel()).view(space)
 
-    @property
-    def device(self) -> torch.device:
-        """Where pixels are drawn."""
-        return self.network.input.positions.device
-
-    @property
-    def attends(self) -> bool:
-        """See ``OrderedDensity.attends``."""
-        return self.condition.memory is not None
-
     def attention_weights(self, value: Tensor) -> Tensor:
         """See ``OrderedDensity.attention_weights``."""
         self.check_value(value)
         if not self.attends:
             raise ValueError("This density looks at no supports while it scores; take a model with attention.")
-        weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
-        return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
+        return self._attention_weights(value)
+
+    @abstractmethod
+    def _attention_weights(self, value: Tensor) -> Tensor:
+        """``attention_weights`` of a value that has been checked, where there are some."""
 
     @torch.no_grad()
     def sample_from(
@@ -85,9 +75,47 @@ class AutoregressiveDensity(OrderedDensity):
         given = None if known is None else known.reshape(-1, *self.event_shape)
         flat = uniforms.reshape(-1, *self.event_shape)
         if naive:
-            return sample_naive(self.network, self.condition, flat, given, temperature).view(uniforms.shape)
+            return sample_by_logits(self._logits, flat, given, temperature).view(uniforms.shape)
         return self._sample_cached(flat, given, temperature).view(uniforms.shape)
 
+    @abstractmethod
     def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         """Draw ``(samples * tasks, C, *space)``, tasks fastest, with nothing computed twice."""
+
+
+class AutoregressiveDensity(RasterDensity):
+    """The density of a network that gives the logits of every pixel from the pixels before it.
+
+    Conditioned once, used many times: the support was encoded into ``condition``. The density reads
+    the network's parameters when it is used, so use it before they change.
+    """
+
+    def __init__(self, network: PixelCNN, condition: Condition, validate_args: bool | None = None) -> None:
+        self.network, self.condition = network, condition
+        super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
+
+    def _network_logits(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels, self.condition)
+
+    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+        pixels, head = value.reshape(-1, *self.event_shape), self.network.head
+        if isinstance(head, LogisticHead) and len(pixels):  # without the table of all levels, which takes the memory
+            return head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
+        return -F.cross_entropy(self._logits(pixels), pixels.long(), reduction="none").view(value.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.network.input.positions.device
+
+    @property
+    def attends(self) -> bool:
+        """See ``OrderedDensity.attends``."""
+        return self.condition.memory is not None
+
+    def _attention_weights(self, value: Tensor) -> Tensor:
+        weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
+        return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
+
+    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         return sample_cached(self.network, self.condition, uniforms, known, temperature)

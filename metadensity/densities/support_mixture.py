@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.density import Density
+from metadensity.density import FactorisedDensity
 from metadensity.likelihoods.levels import invert_cdf, look_up
 
 
-class MixtureDensity(Density):
+class MixtureDensity(FactorisedDensity):
     """A mixture of densities with independent pixels: one for each image of a support, and their common prior.
 
     images: ``(S, tasks, C, *space)``; prior: ``(levels, C, *space)`` log-probabilities; noise_logit: log-odds of a

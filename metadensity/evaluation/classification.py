@@ -65,7 +65,7 @@ def class_log_probs(
     share a batch where they fit: about ``images_per_batch`` pairs of a query and a way go through the model at a time.
     The model's mode and torch's random state are as before afterwards.
 
-    Raises ValueError where the images do not fit the model, or a log-probability is nan.
+    Raises ValueError where the images do not fit the model, a log-probability is nan, or the density is a bound.
     """
     episodes.require_fit(model.event_shape, model.levels)
     if images_per_batch < 1:
@@ -78,6 +78,11 @@ def class_log_probs(
             part = episodes[start : start + together]
             support = part.support.to(device).movedim(2, 0).flatten(1, 2)  # (shots, episodes * ways, C, *space)
             density = model(support)
+            if not density.exact:
+                raise ValueError(
+                    f"{type(model).__name__} gives a {density.quantity}: a bound is off by another amount for each "
+                    "class, so it makes no posterior. Classify with a model whose density is exact."
+                )
             query = part.query.to(device).transpose(0, 1)  # (queries, episodes, C, *space)
             query = query[:, :, None].expand(-1, -1, part.ways, *query.shape[2:])
             chunk = max(1, images_per_batch // (len(part) * part.ways))

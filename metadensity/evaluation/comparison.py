@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metadensity.density import EXACT
 from metadensity.evaluation.intervals import clustered_mean, count_groups
 from metadensity.evaluation.scores import Scores
 
@@ -22,6 +23,8 @@ class Difference:
 
     interval: 95 %, clustered by class. group_interval: clustered by group, None where there are fewer than two.
     identical: whether every single difference is exactly 0.
+    quantity: "exact", or what was subtracted from what where a bound takes part: the difference then ranks nothing by
+        itself, as a bound is off by an unknown amount.
     """
 
     mean: float
@@ -31,6 +34,7 @@ class Difference:
     groups: int
     group_interval: tuple[float, float] | None
     identical: bool
+    quantity: str = EXACT
 
     @property
     def includes_zero(self) -> bool:
@@ -54,6 +58,7 @@ def paired_difference(reference: Scores, other: Scores) -> Difference:
         )
     mean, interval = clustered_mean(values, reference.clusters)
     groups = count_groups(reference.groups)
+    exact = reference.quantity == other.quantity == EXACT
     return Difference(
         mean=mean,
         interval=interval,
@@ -62,6 +67,7 @@ def paired_difference(reference: Scores, other: Scores) -> Difference:
         groups=groups,
         group_interval=clustered_mean(values, reference.groups)[1] if groups > 1 else None,
         identical=not values.any(),
+        quantity=EXACT if exact else f"{other.quantity} minus {reference.quantity}",
     )
 
 

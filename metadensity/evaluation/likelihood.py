@@ -7,39 +7,75 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metadensity.density import EXACT, Density
 from metadensity.episode import Episode
 from metadensity.evaluation.cost import measured
 from metadensity.evaluation.intervals import clustered_mean, count_groups
 from metadensity.evaluation.leaks import guard_support
-from metadensity.evaluation.scores import Evaluation, Row, Scores
+from metadensity.evaluation.scores import ARRAYS, Evaluation, Row, Scores
 from metadensity.model import FewShotModel
 
 
 def evaluate(
-    model: FewShotModel, episodes: Iterable[Episode], precision: str = "float32", duplicates: str = "trust_ids"
+    model: FewShotModel,
+    episodes: Iterable[Episode],
+    precision: str = "float32",
+    duplicates: str = "trust_ids",
+    seed: int = 0,
 ) -> Evaluation:
     """Score the queries of ``episodes`` given their supports, one row for each number of shots among them.
 
     The model's mode and torch's random state are as before afterwards. duplicates: what to do about a query with the
     pixels of a support image, see ``metadensity.evaluation.leaks.guard_support``; "drop" leaves it out of the scores.
+    seed: of what a bound draws: each task on its own, by its place among all tasks, however they are batched.
 
     Raises SupportLeakError where a query is in its own support, ValueError where there is no query to score, and
     where a score is not a number.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    found: set[str] = set()
+    tasks_seen: dict[int, int] = defaultdict(int)
 
     def log_prob(episode: Episode) -> torch.Tensor:
-        return model(episode.support).log_prob(episode.query)
+        first = tasks_seen[episode.shots]
+        tasks_seen[episode.shots] += episode.tasks
+        if found <= {EXACT} or not episode.tasks:
+            density = model(episode.support, episode.support_lengths)
+            found.add(density.quantity)
+            if density.exact or not episode.tasks:
+                return _log_prob(density, episode, None)
+        parts = []
+        for i in range(episode.tasks):
+            alone = episode.take_tasks(slice(i, i + 1))
+            density = model(alone.support, alone.support_lengths)
+            parts.append(_log_prob(density, alone, generator_of(seed, first + i, device)))
+        return torch.cat(parts, 1)
 
     with measured(model, device) as cost, evaluating(model), torch.no_grad(), autocast(device, precision):
         result = score(log_prob, episodes, device, duplicates)
         cost.images = sum(row.images for row in result.rows)
-    return replace(result, cost=cost)
+    quantity = " or ".join(sorted(found)) or EXACT
+    rows = [replace(row, quantity=quantity) for row in result.rows]
+    scores = {shots: replace(part, quantity=quantity) for shots, part in result.scores.items()}
+    return replace(result, rows=rows, scores=scores, cost=cost)
+
+
+def generator_of(seed: int, task: int, device: torch.device) -> torch.Generator:
+    """What the bound of one task draws from: a pure function of (seed, task)."""
+    state = np.random.SeedSequence([seed, task]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+def _log_prob(density: Density, episode: Episode, generator: torch.Generator | None) -> torch.Tensor:
+    if episode.query_lengths is None:
+        return density.log_prob(episode.query, generator)
+    return density.prefix_log_prob(episode.query, episode.query_lengths)
 
 
 def score(
@@ -48,20 +84,22 @@ def score(
     device: torch.device | str = "cpu",
     duplicates: str = "trust_ids",
 ) -> Evaluation:
-    """The evaluation of any function that gives log p ``(Q, tasks)`` of an episode's queries, in nats.
+    """The evaluation of any function that gives log p ``(Q, tasks)`` of an episode's queries, in nats, exactly.
 
     It is given episodes with their pixels on ``device``. Raises as ``evaluate`` does.
     """
     parts: dict[int, list[Scores]] = defaultdict(list)
+    sizes: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     identical: dict[int, int] = defaultdict(int)
-    tasks_seen, dims = 0, 1
+    tasks_seen = 0
     for episode in episodes:
         same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
         nats = -log_prob(episode.to(device))
-        part = _scores(episode, nats, tasks_seen)
+        part, size = _scores(episode, nats, tasks_seen), episode.query_sizes.cpu().T.numpy().ravel()
         parts[episode.shots].append(part.of(~same) if duplicates == "drop" else part)
+        sizes[episode.shots].append(size[~same] if duplicates == "drop" else size)
         identical[episode.shots] += int(same.sum())
-        tasks_seen, dims = tasks_seen + episode.tasks, math.prod(episode.event_shape)
+        tasks_seen += episode.tasks
     if not any(len(part.nats) for found in parts.values() for part in found):
         raise ValueError("There is nothing to evaluate: no episode held a query. Pass at least one Episode with one.")
     for shots, found in parts.items():
@@ -70,17 +108,21 @@ def score(
                 f"log p is nan for {bad} of {sum(len(part.nats) for part in found)} queries at shots={shots}: the "
                 "weights are damaged or the numbers too large. Use an earlier checkpoint, or precision='float32'."
             )
-    scores = {
-        shots: Scores(
-            *(np.concatenate([getattr(part, name) for part in found]) for name in Scores.__dataclass_fields__)
-        )
-        for shots, found in sorted(parts.items())
-    }
-    return Evaluation([summarise(shots, found, dims, identical[shots]) for shots, found in scores.items()], scores)
+    scores = {shots: _joined(found) for shots, found in sorted(parts.items())}
+    rows = [
+        summarise(shots, found, float(np.concatenate(sizes[shots]).mean()), identical[shots])
+        for shots, found in scores.items()
+    ]
+    return Evaluation(rows, scores)
 
 
-def summarise(shots: int, scores: Scores, dims: int, identical: int = 0) -> Row:
-    """Mean and 95 % intervals of scores in nats/image; ``dims`` is the number of pixels times channels."""
+def _joined(parts: list[Scores]) -> Scores:
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    return Scores(**arrays)
+
+
+def summarise(shots: int, scores: Scores, dims: float, identical: int = 0) -> Row:
+    """Mean and 95 % intervals of scores in nats/image; ``dims``: pixels times channels, the mean over the queries."""
     mean, interval = clustered_mean(scores.nats, scores.clusters)
     groups = count_groups(scores.groups)
     return Row(
@@ -94,6 +136,7 @@ def summarise(shots: int, scores: Scores, dims: int, identical: int = 0) -> Row:
         groups=groups,
         group_interval=clustered_mean(scores.nats, scores.groups)[1] if groups > 1 else None,
         identical=identical,
+        quantity=scores.quantity,
     )
 
 

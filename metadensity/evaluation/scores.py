@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metadensity.density import EXACT
 from metadensity.evaluation.cost import Cost
 from metadensity.evaluation.intervals import clustered_mean
 
@@ -18,23 +19,32 @@ class Scores:
     One value a query, by task and then by query, in the order of the episodes however they were batched. nats:
     ``(n,)``. clusters: ``(n,)`` int64, the class of each query (each task its own where ids are unknown).
     groups, queries: ``(n,)`` int64, the group of the class and the id of the image, or -1 where unknown.
+    quantity: what was scored, see ``Density.quantity``; of a bound, nats are at least the negative log-likelihood in
+        the mean.
     """
 
     nats: NDArray[np.float64]
     clusters: NDArray[np.int64]
     groups: NDArray[np.int64]
     queries: NDArray[np.int64]
+    quantity: str = EXACT
 
     def of(self, which: NDArray[np.bool_]) -> Scores:
         """Those of the queries that ``which``, ``(n,)``, picks."""
-        return Scores(*(getattr(self, name)[which] for name in Scores.__dataclass_fields__))
+        return replace(self, **{name: getattr(self, name)[which] for name in ARRAYS})
+
+
+ARRAYS = ("nats", "clusters", "groups", "queries")
+"""The arrays of ``Scores``."""
 
 
 @dataclass(frozen=True)
 class Row:
     """The likelihood at one number of shots. interval: 95 %, in nats/image, over ``classes`` clusters.
 
-    group_interval: the same over ``groups`` clusters, for classes of one group depend on each other as well (the
+    nats_per_dim, bits_per_dim: the sum over all queries divided by the sum of their sizes (places differ where queries
+    have lengths). quantity: see ``Scores``.
+    group_interval: the interval over ``groups`` clusters, for classes of one group depend on each other as well (the
     characters of an alphabet); None where there are fewer than two. identical: how many queries had the pixels of an
     image of their support (see ``metadensity.evaluation.leaks``).
     """
@@ -49,6 +59,7 @@ class Row:
     groups: int = 0
     group_interval: tuple[float, float] | None = None
     identical: int = 0
+    quantity: str = EXACT
 
 
 @dataclass(frozen=True)

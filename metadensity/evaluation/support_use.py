@@ -78,7 +78,7 @@ def support_use(
     episodes: all with one number of shots, at least 1. They are gone through once for each control, so give a list,
         or anything else that makes a new iterator each time.
     scored: an evaluation of the same episodes, whose scores are taken, where it has them, rather than made anew.
-    seed: of the noise.
+    seed: of the noise, and of what a bound draws.
 
     Raises TypeError for an iterator, ValueError for episodes of no or several numbers of shots, and as ``evaluate``.
     """
@@ -90,7 +90,7 @@ def support_use(
     if len(shots) != 1 or 0 in shots:
         raise ValueError(f"The episodes hold {sorted(shots)} shots; give episodes of one number of shots, at least 1.")
     (count,) = shots
-    true = known.get(count) or evaluate(model, episodes, precision, duplicates).scores[count]
+    true = known.get(count) or evaluate(model, episodes, precision, duplicates, seed).scores[count]
     controls = {}
     for name in CONTROLS:
         if name == "empty" and 0 in known:
@@ -99,7 +99,7 @@ def support_use(
             continue
         else:
             replaced = with_control(episodes, name, seed)
-            other = next(iter(evaluate(model, replaced, precision, "allow").scores.values()))
+            other = next(iter(evaluate(model, replaced, precision, "allow", seed).scores.values()))
         controls[name] = Control(float(other.nats.mean()), paired_difference(true, other))
     return SupportUse(count, float(true.nats.mean()), controls)
 

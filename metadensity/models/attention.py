@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metadensity.checks import is_whole, require_sizes
 from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.episode import EpisodeSource
 from metadensity.likelihoods import require_likelihood
 from metadensity.model import FewShotModel
 from metadensity.networks.pixelcnn import PixelCNN
@@ -74,3 +76,13 @@ class AttentionPixelCNN(FewShotModel):
         if self.network.prototypes is not None:
             vector = vector + self.network.prototypes.describe(support)
         return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], vector, patches))
+
+    @torch.no_grad()
+    def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
+        """Let prototypes that have not seen a data set begin as queries of the first episodes of ``source``."""
+        prototypes = self.network.prototypes
+        if prototypes is None or prototypes.filled:
+            return
+        batches = -(-prototypes.count // (tasks * queries))
+        images = torch.cat([source.episode(i, tasks, 0, queries).query.flatten(0, 1) for i in range(batches)])
+        prototypes.fill(images[: prototypes.count].to(prototypes.images.device))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from metadensity.checks import require_sizes
 from metadensity.densities.ensemble import EnsembleDensity
+from metadensity.episode import EpisodeSource
 from metadensity.model import FewShotModel
 from metadensity.models.attention import AttentionPixelCNN
 
@@ -82,3 +83,8 @@ class EnsemblePixelCNN(FewShotModel):
     def condition(self, support: Tensor) -> EnsembleDensity:
         """Encode the support for each member."""
         return EnsembleDensity([cast(AttentionPixelCNN, member).condition(support) for member in self.members])
+
+    def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
+        """As each member does."""
+        for member in self.members:
+            cast(AttentionPixelCNN, member).initialise(source, tasks, queries)

@@ -20,7 +20,6 @@ from metadensity.evaluation.intervals import clustered_mean
 from metadensity.evaluation.likelihood import evaluate
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
-from metadensity.nn.prototypes import Prototypes
 from metadensity.training.config import TrainingConfig
 from metadensity.training.cuda_graphs import GraphedUpdate
 from metadensity.training.optimizers import build_optimizer, like_parameter, set_learning_rate
@@ -51,6 +50,8 @@ class MetaTrainer:
 
     The episode of step i is ``train.episode(i, ...)``, a pure function, so all the state there is are parameters,
     their average, the optimiser's moments, the step and the best validation: ``state`` and ``load_state``.
+    What is minimised is ``model.loss``; one that draws gets a generator seeded by (seed, step), but with graphs=True,
+    which record no generator of ours, it draws from torch's own.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class MetaTrainer:
         self.model = model.to(self.device)
         if config.channels_last and len(model.event_shape) == 3:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._fill_prototypes()
+        self.model.initialise(train, config.tasks, config.queries)
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
         self.optimizer = build_optimizer(self.model, config, self.device)
         self._share = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
@@ -70,7 +71,6 @@ class MetaTrainer:
         self.best = math.inf
         self.losses: list[float] = []  # since the last line of metrics
         self.stopping = False  # set by a signal handler: end after the current step
-        self.dims = math.prod(model.event_shape)
 
     @property
     def averaged_model(self) -> FewShotModel:
@@ -86,7 +86,7 @@ class MetaTrainer:
         bar = tqdm(total=config.steps, initial=self.step, disable=not progress, desc="meta-training", unit="step")
         began, worked, images = time.perf_counter(), time.process_time(), 0
         while self.step < config.steps and not self.stopping:
-            loss, norm = self._update(observer)
+            loss, norm = self.update(observer)
             self.losses.append(loss)
             images += config.tasks * config.queries
             bar.update()
@@ -133,7 +133,8 @@ class MetaTrainer:
         result = evaluate(self.averaged_model, nested, precision=config.precision, duplicates="allow")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
         uppers = [clustered_mean(part.nats, np.arange(len(part.nats)))[1][1] for part in result.scores.values()]
-        upper = sum(uppers) / len(uppers) / self.dims
+        sizes = torch.cat([episode.query_sizes.flatten() for episode in episodes])
+        upper = sum(uppers) / len(uppers) / float(sizes.double().mean())
         mean = sum(row.nats_per_dim for row in result.rows) / len(result.rows)
         cautious = upper if math.isfinite(upper) else mean
         return {"validation/nats_per_dim": mean, "validation/cautious": cautious, **values}
@@ -198,20 +199,14 @@ class MetaTrainer:
             )
         self.load_state(tensors, header)
 
-    def _fill_prototypes(self) -> None:
-        """Let prototypes that have not seen a data set begin as queries of the first training episodes."""
-        tasks, queries = self.config.tasks, self.config.queries
-        for part in self.model.modules():
-            if isinstance(part, Prototypes) and not part.filled:
-                batches = -(-part.count // (tasks * queries))
-                episodes = [self.train.episode(i, tasks, 0, queries) for i in range(batches)]
-                images = torch.cat([episode.query.flatten(0, 1) for episode in episodes])
-                part.fill(images[: part.count].to(self.device))
-
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _update(self, observer: Observer | None) -> tuple[float, float]:
+    def update(self, observer: Observer | None = None) -> tuple[float, float]:
+        """One step on the episode of ``step``. Returns its loss in nats/dim and the gradient's norm before clipping.
+
+        observer: asked for the last good checkpoint where the loss is not a number. Raises as ``run`` does.
+        """
         config = self.config
         episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
         for group in self.optimizer.param_groups:
@@ -223,6 +218,10 @@ class MetaTrainer:
             if config.average:
                 self.average.update_parameters(self.model)
         else:
+            if episode.support_lengths is not None or episode.query_lengths is not None:
+                raise ValueError(
+                    "graphs=True with sequences that have lengths, which are not recorded. Leave it False."
+                )
             self.model.check_support(episode.support)  # a recorded step looks at no pixel
             require_levels("query", episode.query, self.model.levels)
             count = int(self.average.n_averaged)
@@ -267,14 +266,24 @@ class MetaTrainer:
             )
 
     def loss(self, episode: Episode) -> Tensor:
-        """Mean negative log-likelihood of the queries in nats/dim."""
-        support, query = episode.support, episode.query
-        tasks = support.shape[1]
-        withheld = min(round(self.config.withheld * tasks), tasks - 1) if len(support) else 0
-        total = self.model(support[:, withheld:]).log_prob(query[:, withheld:]).sum()
+        """The mean of the model's own loss over the queries, in nats/dim of real places."""
+        tasks = episode.tasks
+        withheld = min(round(self.config.withheld * tasks), tasks - 1) if episode.shots else 0
+        generator = None if self._graphed else self._generator()
+        total = self._summed(episode.take_tasks(slice(withheld, None)), generator)
         if withheld:
-            total = total + self.model(support[:0, :withheld]).log_prob(query[:, :withheld]).sum()
-        return -total / (len(query) * tasks * self.dims)
+            total = total + self._summed(episode.take_tasks(slice(withheld)).with_shots(0), generator)
+        return total / int(episode.query_sizes.sum())
+
+    def _summed(self, part: Episode, generator: torch.Generator | None) -> Tensor:
+        lengths = {"support_lengths": part.support_lengths, "query_lengths": part.query_lengths}
+        given = {name: tensor for name, tensor in lengths.items() if tensor is not None}
+        return self.model.loss(part.support, part.query, generator, **given).sum()
+
+    def _generator(self) -> torch.Generator:
+        """What a loss of this step draws from: a pure function of (seed, step), so a resumed run agrees."""
+        seed = np.random.SeedSequence([self.config.seed, self.step]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(seed >> np.uint64(1)))
 
     def _validate(self, observer: Observer | None) -> None:
         values = self.validate()

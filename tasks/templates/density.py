@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.density import Density
+from metadensity.density import FactorisedDensity
 
 _NUMBERS_AT_A_TIME = 2**22  # of float64: 32 MiB
 
 
-class TemplateDensity(Density):
+class TemplateDensity(FactorisedDensity):
     """p(x) = sum_k w_k prod_t p(x_t | component k), where a pixel differs from component k's with probability ``flip``.
 
     components: ``(components, C, *space)``, pixels 0 and 1, the same for all tasks.
@@ -28,9 +28,8 @@ class TemplateDensity(Density):
         self.log_weights, self.flip = log_weights, flip
         super().__init__(len(log_weights), components.shape[1:], 2, validate_args)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability in nats; see ``Density.log_prob``. One product of matrices, without the pixels' terms."""
-        self.check_value(value)
+    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
+        """One product of matrices, without the pixels' terms."""
         pixels = value.flatten(-len(self.event_shape))
         return (noise_log_prob(pixels, self.components, self.flip) + self.log_weights).logsumexp(-1)
 

@@ -179,8 +179,8 @@ class WrongShape(IndependentPixels):
 
     def condition(self, support: Tensor) -> IndependentDensity:
         class Transposed(IndependentDensity):
-            def log_prob(self, value: Tensor) -> Tensor:
-                return super().log_prob(value).transpose(0, -1)
+            def log_prob(self, value: Tensor, generator: torch.Generator | None = None) -> Tensor:
+                return super().log_prob(value, generator).transpose(0, -1)
 
         return Transposed(self.logits.expand(support.shape[1], *self.logits.shape))
 

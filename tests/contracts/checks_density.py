@@ -13,10 +13,12 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from metadensity import Density
+from metadensity import Density, FewShotModel
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.multiscale import MultiscaleDensity
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import RasterDensity
+from metadensity.density import BoundDensity, FactorisedDensity
+from metadensity.networks.pixelcnn import PixelCNN
 
 from .subjects import Subject, randomise
 
@@ -64,14 +66,17 @@ def past(event_shape: tuple[int, ...], radius: float = math.inf, steps: Tensor |
     return earlier & (distance <= radius)
 
 
-def radius(density: Density) -> float:
+def radius(density: Density, model: FewShotModel) -> float:
     """How far back a pixel depends on others: the sum of the reaches of a network's layers; elsewhere any distance."""
     if isinstance(density, MultiscaleDensity):  # upscalers see as far at least in blocks of two, and as far within
-        reaches = [network.reach for network, _ in density.upscalers]
-        return min([radius(density.base), *reaches])
-    if not isinstance(density, AutoregressiveDensity):
+        return min(_reach(density.base.network), *(network.reach for network, _ in density.upscalers), math.inf)
+    if not isinstance(density, RasterDensity):
         return math.inf
-    return sum(layer.conv(0).reach for layer in density.network.layers)
+    return _reach(next(part for part in model.modules() if isinstance(part, PixelCNN)))
+
+
+def _reach(network: PixelCNN) -> int:
+    return sum(layer.conv(0).reach for layer in network.layers)
 
 
 def sums_to_one(subject: Subject) -> None:
@@ -95,6 +100,7 @@ def is_causal(subject: Subject) -> None:
         sites = raster(torch.arange(image.numel()).view(image.shape), dims)
         images = image.repeat(1 + len(sites), *[1] * image.ndim).flatten(1)
         images[1:].scatter_(1, sites[:, None], (image.flatten()[sites, None] + 1) % subject.levels)
+        assert isinstance(density, FactorisedDensity)
         terms = raster(density.pixel_log_prob(images.view(-1, 1, *image.shape)).detach(), dims)[:, 0]
         changed.append((terms[1:] - terms[:1]).abs())  # (u, t)
     influence = torch.stack(changed).amax(0)
@@ -107,7 +113,7 @@ def is_causal(subject: Subject) -> None:
     if isinstance(density, IndependentDensity):
         assert influence.masked_fill(~before, 0).max() <= tolerance, "pixels said to be independent are not"
         return
-    seen = past(subject.event_shape, radius(density if steps is None else plain), steps)
+    seen = past(subject.event_shape, radius(density if steps is None else plain, subject.model), steps)
     blind = seen & (influence <= tolerance)
     assert not blind.any(), f"pixels of the past have no influence, as (earlier, later): {blind.nonzero().tolist()}"
 
@@ -119,18 +125,71 @@ def gradients_are_causal(subject: Subject) -> None:
     for seed in range(3):
         randomise(subject.model, seed)
         density = subject(subject.images(2, 1, seed=2))
-        assert isinstance(density, AutoregressiveDensity)
+        assert isinstance(density, RasterDensity)
         image = subject.images(seed=3 + seed)
         leaf = image.to(torch.float64).repeat(image.numel(), *[1] * image.ndim).requires_grad_()
-        log_probs = density.network(leaf, density.condition).log_softmax(1)
+        log_probs = density._logits(leaf).log_softmax(1)
         terms = raster(log_probs.gather(1, image.expand(log_probs[:, :1].shape)).squeeze(1), dims)  # (row, t)
         terms.diagonal().sum().backward()  # row t holds the image whose term t counts
         assert leaf.grad is not None
         total = total + raster(leaf.grad, dims).mT.abs()  # (u, t)
     leak = total.masked_fill(past(subject.event_shape), 0)
     assert leak.max() == 0, f"a term has a gradient of {leak.max():.3g} in its own pixel or a later one"
-    blind = past(subject.event_shape, radius(density)) & (total == 0)
+    blind = past(subject.event_shape, radius(density, subject.model)) & (total == 0)
     assert not blind.any(), f"no gradient in pixels of the past, as (earlier, later): {blind.nonzero().tolist()}"
+
+
+def estimates(density: Density, value: Tensor, draws: int, seed: int) -> Tensor:
+    """``log_prob`` of ``value`` from so many draws of one generator, ``(draws, *sample, tasks)``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([density.log_prob(value, generator).detach() for _ in range(draws)])
+
+
+def bound_sums_to_one_at_most(subject: Subject) -> None:
+    """The sum over all images of exp of the mean bound is at most one, given 0 and 2 supports.
+
+    The mean is over 200 draws, so its logarithm is known to within an error, by the delta method; a bound whose sum is
+    exactly one fails in 1 of 100,000 cases (4.26 standard errors, one side), and one with a gap hardly ever.
+    """
+    for shots in (0, 2):
+        density = subject(subject.images(shots, 2, seed=1))
+        images = all_images(subject.event_shape, subject.levels)
+        found = estimates(density, images.unsqueeze(1).expand(-1, 2, *images.shape[1:]), 200, seed=2)
+        mean, error = found.mean(0), found.std(0) / len(found) ** 0.5
+        total, weights = mean.logsumexp(0), mean.softmax(0)
+        allowed = 4.26 * (weights * error).square().sum(0).sqrt()
+        assert (total <= allowed + 1e-9).all(), f"given {shots} shots the log of the sum is {total.tolist()}, above 0"
+
+
+def bound_grows_with_samples(subject: Subject) -> None:
+    """More samples make the bound no worse, and 64 of them better than one, in the mean over 64 images and 50 draws.
+
+    Each comparison is wrong about a bound that keeps its promise in 1 of 100,000 cases (4.26 standard errors).
+    """
+    value, means, errors = subject.images(32, 2, seed=3), [], []
+    for samples in (1, 8, 64):
+        subject.model.samples = samples
+        density = subject(subject.images(2, 2, seed=4))
+        assert isinstance(density, BoundDensity)
+        assert density.samples == samples
+        assert str(samples) in density.quantity, "the number of samples is not said"
+        each = estimates(density, value, 50, seed=5).flatten(1).mean(1)
+        means.append(each.mean())
+        errors.append(each.std() / len(each) ** 0.5)
+    for i, j, least in ((0, 1, -1), (1, 2, -1), (0, 2, 1)):
+        margin = 4.26 * (errors[i].square() + errors[j].square()).sqrt()
+        assert means[j] - means[i] >= least * margin, f"the bound does not grow with samples: {means}"
+
+
+def bound_draws_from_its_generator(subject: Subject) -> None:
+    """The bound is a function of the generator's seed, differs between seeds, and moves no random state of torch."""
+    density, value = subject(subject.images(1, 2, seed=6)), subject.images(4, 2, seed=7)
+    state = torch.get_rng_state()
+    first, again, other = (estimates(density, value, 1, seed=seed)[0] for seed in (8, 8, 9))
+    assert first.shape == (4, 2)
+    assert torch.equal(state, torch.get_rng_state()), "scoring with a generator moved torch's own random state"
+    assert torch.equal(first, again), "the same generator gives another bound"
+    assert not torch.equal(first, other), "another generator gives the same bound"
 
 
 def samples_follow(subject: Subject) -> None:

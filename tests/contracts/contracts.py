@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from metadensity import Density
+
 from . import checks_density, checks_model
-from .subjects import NETWORKS, RECIPES, Case, Recipe, Subject
+from .subjects import KINDS, RECIPES, Case, Recipe, Subject, is_any, is_bound, is_exact, is_factorised, is_network
 
 # Few enough images that all of them can be enumerated: one to three dimensions, levels, channels.
 ENUMERABLE = (
@@ -47,31 +49,39 @@ SAMPLERS = tuple(
 
 @dataclass(frozen=True)
 class Contract:
-    """A check, the images it is made on, in which precision, and of which subjects."""
+    """A check, the images it is made on, in which precision, and to which kinds of density it applies."""
 
     check: Callable[[Subject], None]
     cases: tuple[Case, ...]
     dtype: torch.dtype = torch.float32
-    recipes: tuple[Recipe, ...] = tuple(RECIPES)
+    applies: Callable[[Density], bool] = is_exact
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Those of the suite that it applies to."""
+        return [recipe for recipe in RECIPES if self.applies(KINDS[str(recipe)])]
 
 
 CONTRACTS = (
     Contract(checks_density.sums_to_one, ENUMERABLE),
-    Contract(checks_density.is_causal, (*ENUMERABLE, *WIDE), torch.float64),
-    Contract(checks_density.gradients_are_causal, (*ENUMERABLE, *WIDE), torch.float64, tuple(NETWORKS)),
+    Contract(checks_density.is_causal, (*ENUMERABLE, *WIDE), torch.float64, is_factorised),
+    Contract(checks_density.gradients_are_causal, (*ENUMERABLE, *WIDE), torch.float64, is_network),
     Contract(checks_density.samples_follow, (Case((1, 2, 3)), Case((2, 3)), Case((1, 2, 2), 3), Case((1, 2, 1, 3)))),
-    Contract(checks_density.draws_are_reproducible, ONE_OF_EACH_DIMENSION),
+    Contract(checks_density.draws_are_reproducible, ONE_OF_EACH_DIMENSION, applies=is_any),
     Contract(checks_model.order_does_not_matter, ONE_OF_EACH_DIMENSION, torch.float64),
     Contract(checks_model.zero_shots_work, ONE_OF_EACH_DIMENSION, torch.float64),
     Contract(checks_model.tasks_are_separate, ONE_OF_EACH_DIMENSION, torch.float64),
     Contract(checks_model.batches_have_shapes, ONE_OF_EACH_DIMENSION, torch.float64),
-    Contract(checks_model.gradients_reach_parameters, ONE_OF_EACH_DIMENSION),
+    Contract(checks_model.gradients_reach_parameters, ONE_OF_EACH_DIMENSION, applies=is_any),
     # Twice: in float64 nothing but a mistake makes them differ; float32 is what is used.
-    Contract(checks_model.samplers_agree, SAMPLERS, torch.float64, tuple(NETWORKS)),
-    Contract(checks_model.samplers_agree, ONE_OF_EACH_DIMENSION, torch.float32, tuple(NETWORKS)),
-    Contract(
-        checks_model.completions_agree, (Case((1, 20), 3), *ONE_OF_EACH_DIMENSION[1:]), torch.float64, tuple(NETWORKS)
-    ),
+    Contract(checks_model.samplers_agree, SAMPLERS, torch.float64, is_network),
+    Contract(checks_model.samplers_agree, ONE_OF_EACH_DIMENSION, torch.float32, is_network),
+    Contract(checks_model.completions_agree, (Case((1, 20), 3), *ONE_OF_EACH_DIMENSION[1:]), torch.float64, is_network),
     Contract(checks_model.bfloat16_is_close, ONE_OF_EACH_DIMENSION),
     Contract(checks_model.a_file_keeps_it, ONE_OF_EACH_DIMENSION),
+)
+BOUNDS = (
+    Contract(checks_density.bound_sums_to_one_at_most, ENUMERABLE, torch.float64, is_bound),
+    Contract(checks_density.bound_grows_with_samples, ONE_OF_EACH_DIMENSION, torch.float64, is_bound),
+    Contract(checks_density.bound_draws_from_its_generator, ONE_OF_EACH_DIMENSION, torch.float64, is_bound),
 )

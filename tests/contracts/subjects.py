@@ -14,7 +14,8 @@ from torch import Tensor
 
 from metadensity import Density, FewShotModel
 from metadensity.adaptation import AdaptiveModel, InnerLoop, adapt
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import RasterDensity
+from metadensity.density import FactorisedDensity
 from metadensity.models import MODELS
 
 # Arguments that keep a model small, for the constructors that take them, and models that need others.
@@ -157,11 +158,37 @@ def adapts_itself(name: str) -> bool:
     return issubclass(MODELS[name], AdaptiveModel)
 
 
-def is_network(recipe: Recipe) -> bool:
-    """Whether the density is that of an autoregressive network, which has gradients in the pixels and two samplers."""
+def density_of(recipe: Recipe) -> Density:
+    """A density of this recipe, to see of what kind it is."""
     subject = recipe.build(Case((1, 3)))
-    return isinstance(subject(subject.images(0, 1, seed=0)), AutoregressiveDensity)
+    return subject(subject.images(0, 1, seed=0))
+
+
+def is_any(density: Density) -> bool:
+    """Every density."""
+    return True
+
+
+def is_bound(density: Density) -> bool:
+    """Whether its numbers are lower bounds in the mean over what it draws."""
+    return not density.exact
+
+
+def is_exact(density: Density) -> bool:
+    """Whether its numbers are probabilities, which have a sum; those of others are bounds."""
+    return density.exact
+
+
+def is_factorised(density: Density) -> bool:
+    """Whether it is a product over places, which has an order in which it can be causal."""
+    return isinstance(density, FactorisedDensity)
+
+
+def is_network(density: Density) -> bool:
+    """Whether it is that of an autoregressive network, which has gradients in the pixels and two samplers."""
+    return isinstance(density, RasterDensity)
 
 
 RECIPES = recipes()
-NETWORKS = [recipe for recipe in RECIPES if is_network(recipe)]
+KINDS = {str(recipe): density_of(recipe) for recipe in RECIPES}
+NETWORKS = [recipe for recipe in RECIPES if is_network(KINDS[str(recipe)])]

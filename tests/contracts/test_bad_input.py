@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.models import MODELS
 
 from .subjects import NETWORKS, RECIPES, SMALL, Case, Recipe, arguments
@@ -85,7 +85,7 @@ def test_levels_out_of_range(recipe: Recipe, level: int) -> None:
 def test_uniforms_of_a_wrong_shape(recipe: Recipe) -> None:
     subject = recipe.build(EVENT)
     density = subject(subject.images(1, 3, seed=0))
-    assert isinstance(density, AutoregressiveDensity)
+    assert isinstance(density, RasterDensity)
     for naive in (False, True):
         with pytest.raises(ValueError, match=says("uniforms have shape (2, 1, 3, 3)", "(3, 1, 3, 3)")):
             density.sample_from(torch.rand(2, 1, 3, 3), naive=naive)

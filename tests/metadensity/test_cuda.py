@@ -42,7 +42,7 @@ def test_likelihoods_and_samples(name: str, shots: int) -> None:
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-3)
     assert drawn.device.type == "cuda"
     assert drawn.shape == (3, 4, 1, 8, 8)
-    if isinstance(density, metadensity.densities.pixelcnn.AutoregressiveDensity):
+    if isinstance(density, metadensity.densities.pixelcnn.RasterDensity):
         uniforms = torch.rand(3, 4, 1, 8, 8, device="cuda")
         assert torch.equal(density.sample_from(uniforms), density.sample_from(uniforms, naive=True))
 

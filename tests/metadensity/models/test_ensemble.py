@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metadensity.adaptation import InnerLoop, adapt
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, EnsemblePixelCNN
 from tests.contracts.subjects import random_images, randomise
 
@@ -68,7 +68,7 @@ def test_adapted_it_is_a_density_still() -> None:
     torch.testing.assert_close(found.logsumexp(0), torch.zeros(2), rtol=0, atol=1e-4)
     assert (found - ensemble(support).log_prob(images)).abs().max() > 1e-2
     chances = torch.rand(5, 2, *event, generator=torch.Generator().manual_seed(0))
-    assert isinstance(density, AutoregressiveDensity)
+    assert isinstance(density, RasterDensity)
     assert torch.equal(density.sample_from(chances), density.sample_from(chances, naive=True))
 
 

@@ -161,10 +161,10 @@ def test_memory_is_flat_over_200_steps(options: dict[str, Any]) -> None:
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
     for _ in range(30):
-        run._update(None)
+        run.update()
     tensors, peak = alive(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(200):
-        run._update(None)
+        run.update()
     assert alive() == tensors
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 8 * 1024  # KiB on Linux
 

@@ -410,7 +410,7 @@ def test_training_takes_the_same_course() -> None:
         source: Any = Patterns((1, 6, 6))
         trainer = MetaTrainer(model, source, None, config)
         with within():
-            curves.append([trainer._update(None)[0] for _ in range(10)])
+            curves.append([trainer.update()[0] for _ in range(10)])
     assert curves[0] == pytest.approx(curves[1], abs=1e-4)
     assert curves[0][-1] < curves[0][0]
 

@@ -82,9 +82,9 @@ def test_supports_are_withheld_from_a_part_of_the_tasks(withheld: float, without
     each = torch.stack(
         [run.model(episode.support[: 0 if task < without else 3]).log_prob(episode.query)[:, task] for task in range(4)]
     )
-    assert run.loss(episode).item() == pytest.approx(-each.mean().item() / run.dims, rel=1e-5)
+    assert run.loss(episode).item() == pytest.approx(-each.mean().item() / 16, rel=1e-5)
     assert run.loss(episode.with_shots(0)).item() == pytest.approx(
-        -run.model(episode.support[:0]).log_prob(episode.query).mean().item() / run.dims, rel=1e-5
+        -run.model(episode.support[:0]).log_prob(episode.query).mean().item() / 16, rel=1e-5
     )
 
 

@@ -1,0 +1,79 @@
+"""Sequences of any length up to the most there are places for, as one density: the end is a level of its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from metadensity.density import OrderedDensity
+
+
+class SequenceDensity(OrderedDensity):
+    """The density of ``base`` over strings: once a place holds the level ``end``, all later places do, at no cost.
+
+    A string of n symbols stands in the first n of T places and ``end`` in all others, so strings of up to T symbols
+    are told apart by their content alone; one of T symbols has no room for an end. After the end, ``end`` has
+    probability one and every other level none (log-probability -inf): the probabilities of all strings, and those of
+    all arrays, sum to one.
+
+    base: a density of sequences ``(1, T)`` that goes from the first place to the last. end: one of its levels.
+    Raises ValueError for other bases, and for an end that is no level.
+    """
+
+    order: ClassVar[str] = "the order of the sequence"
+
+    def __init__(self, base: OrderedDensity, end: int, validate_args: bool | None = None) -> None:
+        if len(base.event_shape) != 2 or base.event_shape[0] != 1 or not base._first_to_last():
+            raise ValueError(
+                f"base has event_shape={tuple(base.event_shape)}; strings are (1, places), in a density that goes from "
+                "the first place to the last."
+            )
+        if not 0 <= end < base.levels:
+            raise ValueError(f"end={end}; it must be one of the levels 0 to {base.levels - 1}.")
+        self.base, self.end = base, end
+        super().__init__(base.tasks, base.event_shape, base.levels, validate_args)
+
+    def lengths(self, value: Tensor) -> Tensor:
+        """Places that are counted, ``(*sample, tasks)`` int64: the symbols, and the end where there is one."""
+        return (~self._after(value)).sum((-2, -1))
+
+    def _after(self, value: Tensor) -> Tensor:
+        """Which places come after an end."""
+        ends = value == self.end
+        return (ends.cumsum(-1) - ends.long()) > 0
+
+    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+        terms, after = self.base._pixel_log_prob(value), self._after(value)
+        terms = torch.where(after, 0.0, terms)
+        return torch.where(after & (value != self.end), -torch.inf, terms)
+
+    @property
+    def steps(self) -> Tensor:
+        """See ``OrderedDensity.steps``."""
+        return self.base.steps
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.base.device
+
+    @property
+    def attends(self) -> bool:
+        """See ``OrderedDensity.attends``."""
+        return self.base.attends
+
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """See ``OrderedDensity.attention_weights``."""
+        return self.base.attention_weights(value)
+
+    @torch.no_grad()
+    def sample_from(self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """See ``OrderedDensity.sample_from``; known pixels after an end are kept as they are given."""
+        drawn = self.base.sample_from(uniforms, known=known, temperature=temperature)
+        ended = torch.where(self._after(drawn), self.end, drawn)
+        if known is None:
+            return ended
+        given = known.to(drawn).expand(drawn.shape)
+        return torch.where(given >= 0, given, ended)
