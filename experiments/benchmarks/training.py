@@ -21,11 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, matmul_peak, row
-from metadensity import Episode, FewShotModel
+from metadensity import Episode, FewShotModel, native
 from metadensity.models import MODELS, UnconditionalPixelCNN
-from metadensity.native import additive_attention as native_additive
 from metadensity.native.gated_layer import has_amx
-from metadensity.nn import causal
+from metadensity.nn.functional import gated_layer
 from metadensity.nn.functional.gate import gate_plain
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks import TASKS
@@ -114,8 +113,7 @@ def _fast() -> dict[str, dict[str, Any]]:
 @contextmanager
 def torch_alone() -> Iterator[None]:
     """No native kernels, and the gate as it is written, an operation at a time."""
-    without = patch.object(native_additive, "possible", lambda *_: False)
-    with patch.object(causal, "native_layer", lambda *_: None), patch.object(causal, "gate", gate_plain), without:
+    with native.disabled(), patch.object(gated_layer, "gate", gate_plain):
         yield
 
 

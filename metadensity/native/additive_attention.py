@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 
 import torch
 from torch import Tensor
 
-from metadensity.native.buffer_pool import pooled
-from metadensity.native.build import CSRC, load
+from metadensity.native.buffer_pool import empty_from_pool
+from metadensity.native.build import CSRC, Arguments, Kernel
 from metadensity.native.calls import in_threads, shares, usable
 
-SOURCE = CSRC / "additive_attention.cpp"
 LARGEST = 20.0  # of queries and keys: exp(2 q) exp(2 k) fits into float32
 
 
-class _Attention(ctypes.Structure):
+class _Attention(Arguments):
     """``Attention`` in the source."""
 
     _sizes = "tasks queries keys features values"
-    _pointers = "query key value score read slope for_query for_key for_value for_score"
+    _pointers = "query key value score read grad_read grad_query grad_key grad_value grad_score"
     _fields_ = (
         *((name, ctypes.c_int64) for name in _sizes.split()),
         *((name, ctypes.c_void_p) for name in _pointers.split()),
     )
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it is switched off or cannot be built (which is logged, once)."""
-    if (found := load(SOURCE, "Attentions")) is None:
-        return None
-    for name in ("forward", "backward"):
-        function = getattr(found, f"additive_{name}")
-        function.argtypes = [ctypes.POINTER(_Attention), ctypes.c_int64, ctypes.c_int64]
-        function.restype = None
-    return found
+_number, _pointer = ctypes.c_int64, ctypes.POINTER(_Attention)
+KERNEL = Kernel(
+    CSRC / "additive_attention.cpp",
+    "Attentions",
+    _Attention,
+    {f"additive_{name}": ([_pointer, _number, _number], None) for name in ("forward", "backward")},
+)
+library = KERNEL.library
 
 
 def possible(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> bool:
@@ -49,7 +45,7 @@ def possible(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> bool
 
 def read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
     """What queries read, ``(tasks, T, V)``; the inputs are those of ``additive._read``."""
-    result = pooled(*query.shape[:2], values.shape[2])
+    result = empty_from_pool(*query.shape[:2], values.shape[2])
     _run("forward", query, keys, values, score, read=result)
     return result
 
@@ -59,8 +55,8 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the four inputs from that of what was read."""
     found = [torch.empty(tensor.shape) for tensor in (query, keys, values, score)]
-    names = ("for_query", "for_key", "for_value", "for_score")
-    _run("backward", query, keys, values, score, slope=gradient, **dict(zip(names, found, strict=True)))
+    names = ("grad_query", "grad_key", "grad_value", "grad_score")
+    _run("backward", query, keys, values, score, grad_read=gradient, **dict(zip(names, found, strict=True)))
     return found[0], found[1], found[2], found[3]
 
 

@@ -50,7 +50,7 @@ class _Pool:
 _pool = _Pool()
 
 
-def pooled(*shape: int) -> Tensor:
+def empty_from_pool(*shape: int) -> Tensor:
     """An uninitialised float32 tensor on the CPU."""
     size = 4 * math.prod(shape)
     if size < SMALLEST:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from metadensity.native.buffer_pool import pooled
-from metadensity.native.build import CSRC, load
+from metadensity.native.buffer_pool import empty_from_pool
+from metadensity.native.build import CSRC, Arguments, Kernel
 from metadensity.native.calls import in_threads, shares
 
-SOURCE = CSRC / "gated_layer/gated_layer.cpp"
 _IMAGES_A_THREAD = 2  # fewer are not worth a thread
 _WEIGHTS = ("vertical", "horizontal", "link", "read_weight", "out", "out_bias")
-_INPUTS = ("starts_v", "starts_h", "v", "h", "read", "total", *_WEIGHTS)
+_INPUTS = ("bias_v", "bias_h", "v", "h", "read", "total", *_WEIGHTS)
 _IMAGES = ("v", "h", "read", "total")
+GRADIENTS = ("grad_new_v", "grad_new_h", "grad_skips")  # of the outputs
 
 
-class _Layer(ctypes.Structure):
+class _Layer(Arguments):
     """``Layer`` in the source."""
 
     _sizes = "batch tasks height width inputs planes skip reads taps residual places threads amx"
     _pointers = (
-        "vertical horizontal link read_weight out out_bias starts_v starts_h v h read total new_v new_h skips kept "
-        "slope_v slope_h slope_skip for_v for_h for_read for_starts_v for_starts_h for_vertical for_horizontal "
-        "for_link for_read_weight for_out for_out_bias packed sums"
+        "vertical horizontal link read_weight out out_bias bias_v bias_h v h read total new_v new_h skips saved "
+        "grad_new_v grad_new_h grad_skips grad_v grad_h grad_read grad_bias_v grad_bias_h grad_vertical "
+        "grad_horizontal grad_link grad_read_weight grad_out grad_out_bias packed sums"
     )
     _fields_ = (
         *((name, ctypes.c_int64) for name in _sizes.split()),
@@ -35,22 +34,23 @@ class _Layer(ctypes.Structure):
     )
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it is switched off or cannot be built (which is logged, once)."""
-    if (found := load(SOURCE, "Layers")) is None:
-        return None
-    pointer, number = ctypes.POINTER(_Layer), ctypes.c_int64
-    found.layer_amx.argtypes, found.layer_amx.restype = [], number
-    found.layer_sizes.argtypes = [pointer, ctypes.POINTER(number)]
-    found.layer_pack.argtypes = found.layer_finish.argtypes = [pointer]
-    found.layer_forward.argtypes = found.layer_backward.argtypes = [pointer, number, number, number]
-    for name in ("sizes", "pack", "finish", "forward", "backward"):
-        getattr(found, f"layer_{name}").restype = None
-    return found
+_number, _pointer = ctypes.c_int64, ctypes.POINTER(_Layer)
+KERNEL = Kernel(
+    CSRC / "gated_layer/gated_layer.cpp",
+    "Gated layers",
+    _Layer,
+    {
+        "layer_amx": ([], _number),
+        "layer_sizes": ([_pointer, ctypes.POINTER(_number)], None),
+        "layer_pack": ([_pointer], None),
+        "layer_forward": ([_pointer, _number, _number, _number], None),
+        "layer_backward": ([_pointer, _number, _number, _number], None),
+        "layer_finish": ([_pointer], None),
+    },
+)
+library = KERNEL.library
 
 
-@functools.cache
 def has_amx() -> bool:
     """Whether the kernel can multiply bfloat16 numbers in the processor's tiles."""
     found = library()
@@ -59,7 +59,7 @@ def has_amx() -> bool:
 
 def _places(like: Tensor, features: int) -> Tensor:
     """Room for ``(batch, features, H, W)``, channels last."""
-    return pooled(len(like), *like.shape[2:], features).permute(0, 3, 1, 2)
+    return empty_from_pool(len(like), *like.shape[2:], features).permute(0, 3, 1, 2)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -79,13 +79,13 @@ class _Call:
             if tensor is not None:
                 own = tensor.detach()
                 self.given[name] = _channels_last(own) if name in _IMAGES else own.contiguous()
-        v, vertical, starts = self.given["v"], self.given["vertical"], self.given["starts_v"]
+        v, vertical, bias = self.given["v"], self.given["vertical"], self.given["bias_v"]
         planes, (taps, kernel) = len(vertical) // 2, vertical.shape[2:]
         batch, features, height, width = v.shape
         self._ranges = shares(batch, _IMAGES_A_THREAD)
         self.sizes = {
             "batch": batch,
-            "tasks": len(starts),
+            "tasks": len(bias),
             "height": height,
             "width": width,
             "inputs": features,
@@ -94,27 +94,27 @@ class _Call:
             "reads": self.given["read"].shape[1] if "read" in self.given else 0,
             "taps": taps,
             "residual": taps > kernel // 2,
-            "places": starts.shape[1],
+            "places": bias.shape[1],
             "threads": len(self._ranges),
             "amx": low,
         }
         self._layer = _Layer(**self.sizes)
-        self._kept: list[Tensor] = []
+        self._held: list[Tensor] = []
         self.point(**self.given)
         sizes = (ctypes.c_int64 * 3)()
         found.layer_sizes(ctypes.byref(self._layer), sizes)
-        size, self._sums, self.kept = sizes
+        size, self._sums, self.saved = sizes
         self.packed = v.new_empty(size) if packed is None else packed
         self.point(packed=self.packed)
         if packed is None:
             found.layer_pack(ctypes.byref(self._layer))
 
     def point(self, **tensors: Tensor | None) -> None:
-        """Let the kernel see these. Images are brought into its memory format."""
+        """Let the kernel see these. Gradients of outputs are brought into its memory format."""
         for name, tensor in tensors.items():
             if tensor is not None:
-                own = _channels_last(tensor) if name.startswith("slope") else tensor
-                self._kept.append(own)
+                own = _channels_last(tensor) if name in GRADIENTS else tensor
+                self._held.append(own)
                 setattr(self._layer, name, own.data_ptr())
 
     def gradients(self, wanted: Sequence[bool]) -> dict[str, Tensor]:
@@ -126,12 +126,12 @@ class _Call:
             if name in _IMAGES:
                 if asked[name] and name != "total":
                     found[name] = _places(tensor, tensor.shape[1])
-            elif name.startswith("starts"):
+            elif name.startswith("bias"):
                 found[name] = tensor.new_empty(self.sizes["batch"], *tensor.shape[1:])
             else:
                 found[name] = torch.empty_like(tensor)
         self.point(sums=self.given["v"].new_empty(len(self._ranges) * self._sums))
-        self.point(**{f"for_{name}": tensor for name, tensor in found.items()})
+        self.point(**{f"grad_{name}": tensor for name, tensor in found.items()})
         return found
 
     def run(self, name: str) -> None:

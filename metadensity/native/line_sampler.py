@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.native.build import CSRC, load
+from metadensity.native.build import CSRC, Arguments, Kernel
+from metadensity.native.calls import in_threads, shares
 
-SOURCE = CSRC / "line_sampler.cpp"
-PAD = 16  # WIDTH in the source: outputs of matrices are padded to a multiple of it
+PAD = 16  # PAD in the source: outputs of matrices are padded to a multiple of it
 _IMAGES_A_THREAD = 4  # fewer are not worth a thread
 
 
-class _Line(ctypes.Structure):
+class _Line(Arguments):
     """``Line`` in the source."""
 
     _sizes = "batch layers planes places reach channels levels features middle attention tasks entries dims"
     _pointers = (
         "taps starts inputs base_places lines bases kernels residuals residual_biases skips skip_bias penult "
         "penult_bias hidden hidden_bias previous logits logits_bias query query_bias keys values score reads positions "
-        "scratch uniforms known pixels"
+        "uniforms known pixels"
     )
     _fields_ = (
         *((name, ctypes.c_int64) for name in _sizes.split()),
@@ -35,17 +33,14 @@ class _Line(ctypes.Structure):
     )
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel of samplers, or None where it is switched off or cannot be built (which is logged, once)."""
-    if (found := load(SOURCE, "Samplers")) is None:
-        return None
-    for dtype in ("float", "double"):
-        getattr(found, f"line_{dtype}").argtypes = [ctypes.POINTER(_Line), ctypes.c_int64, ctypes.c_int64]
-        getattr(found, f"line_{dtype}").restype = None
-        getattr(found, f"scratch_{dtype}").argtypes = [ctypes.POINTER(_Line)]
-        getattr(found, f"scratch_{dtype}").restype = ctypes.c_int64
-    return found
+_number, _pointer = ctypes.c_int64, ctypes.POINTER(_Line)
+KERNEL = Kernel(
+    CSRC / "line_sampler.cpp",
+    "Samplers",
+    _Line,
+    {f"line_{dtype}": ([_pointer, _number, _number], None) for dtype in ("float", "double")},
+)
+library = KERNEL.library
 
 
 def padded(matrix: Tensor) -> Tensor:
@@ -87,13 +82,7 @@ class LineKernel:
         for field, numbers in counts.items():
             self._kept.append((ctypes.c_int64 * len(numbers))(*numbers))
             setattr(self._line, field, ctypes.addressof(self._kept[-1]))
-        needed = getattr(library, f"scratch_{name}")(ctypes.byref(self._line)) * self._batch
-        self._kept.append(torch.zeros(needed, dtype=dtype))
-        self._line.scratch = self._kept[-1].data_ptr()
-        threads = max(1, min(torch.get_num_threads(), self._batch // _IMAGES_A_THREAD))
-        share = -(-self._batch // threads)
-        self._ranges = [(start, min(start + share, self._batch)) for start in range(0, self._batch, share)]
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._ranges = shares(self._batch, _IMAGES_A_THREAD)
 
     def _point(self, field: str, tensors: Sequence[Tensor]) -> Any:
         pointers = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
@@ -120,13 +109,6 @@ class LineKernel:
         line.positions, line.uniforms, line.pixels = where.data_ptr(), chances.data_ptr(), pixels.data_ptr()
         line.known = None if given is None else given.data_ptr()
         line.temperature = temperature
-        others = [
-            self._pool.submit(self._run, ctypes.byref(line), *span)
-            for span in self._ranges[1:]
-            if self._pool is not None
-        ]
-        self._run(ctypes.byref(line), *self._ranges[0])
-        for other in others:
-            other.result()
+        in_threads(lambda _, first, last: self._run(ctypes.byref(line), first, last), self._ranges)
         del self._kept[kept:]
         return pixels

@@ -14,15 +14,14 @@ nothing is computed to be thrown away, and an adapted model is causal whatever i
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.convolution import CONVOLVE, pointwise
-from metadensity.nn.functional.gate import gate
-from metadensity.nn.functional.gated_layer import native_layer
+from metadensity.nn.functional.gated_layer import LayerWeights, causal_convolution, gated_layer
+from metadensity.nn.functional.gated_layer import add_per_task as add_per_task
 
 
 class CausalConv(nn.Module):
@@ -50,23 +49,14 @@ class CausalConv(nn.Module):
         bound = 1 / math.sqrt(in_features * math.prod(kernel))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         nn.init.uniform_(self.bias, -bound, bound)
-        # Dimensions after `stack` see both sides; dimensions before it are not padded.
-        self._symmetric = [0] * (stack + 1) + [self.reach] * (dims - stack - 1)
-        after = -1 if strict else 0  # a negative pad drops the last place: that is the shift
-        self._causal_pad = [0, 0] * (dims - stack - 1) + [self.reach, after]
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the whole space at once."""
-        return self.convolve(F.pad(x, self._causal_pad), self._symmetric)
+        return causal_convolution(x, self.weight, self.bias, self.stack, self.strict)
 
-    def convolve(self, padded: Tensor, padding: int | list[int] = 0) -> Tensor:
+    def convolve(self, padded: Tensor) -> Tensor:
         """Convolve inputs that were padded before, or a window cut out of them."""
-        return CONVOLVE[self.dims](padded, self.weight, self.bias, padding=padding)
-
-
-def add_per_task(x: Tensor, bias: Tensor) -> Tensor:
-    """Add ``bias`` ``(tasks, features, *space or ones)`` to ``x`` ``(samples * tasks, features, *space)``."""
-    return (x.unflatten(0, (-1, bias.shape[0])) + bias).flatten(0, 1)
+        return CONVOLVE[self.dims](padded, self.weight, self.bias)
 
 
 class GatedLayer(nn.Module):
@@ -105,39 +95,21 @@ class GatedLayer(nn.Module):
         """The convolution of one stack."""
         return cast(CausalConv, self.convs[stack])
 
-    def outputs(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Residual and skip output of the last stack from its pre-activations."""
-        residual, skip = self.out(gate(z)).split([self.planes, self.skip], dim=1)
-        return residual, skip
-
     def biases(self, vector: Tensor) -> list[Tensor]:
         """What the task vector ``(tasks, context)`` adds to the gates: ``(tasks, 2 * planes, 1, ...)`` a stack."""
         dims = len(self.convs)
         return [context(vector)[(...,) + (None,) * dims] for context in self.contexts]
 
+    def weights(self) -> LayerWeights:
+        """Its tensors as ``gated_layer`` takes them."""
+        convs = [self.conv(k) for k in range(len(self.convs))]
+        links = [cast(Tensor, link.weight) for link in self.links]
+        read = None if self.read is None else self.read.weight
+        weights = [conv.weight for conv in convs]
+        return LayerWeights(weights, [conv.bias for conv in convs], links, self.out.weight, self.out.bias, read)
+
     def forward(
         self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None, total: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output plus ``total``."""
-        if len(stacks) == 2:
-            v, h = stacks
-            weight = None if self.read is None else self.read.weight
-            link: Any = self.links[0]
-            convs = [self.conv(k) for k in range(2)]
-            found = native_layer(v, h, biases, read, total, convs, link.weight, weight, self.out)
-            if found is not None:
-                return [found[0], found[1]], found[2]
-        new: list[Tensor] = []
-        z = self.convs[0](stacks[0])
-        for k in range(len(self.convs)):
-            if k:
-                z = self.convs[k](stacks[k]) + self.links[k - 1](z)
-            if biases:
-                z = add_per_task(z, biases[k])
-            if k < len(self.convs) - 1:
-                new.append(gate(z) + stacks[k] if self.residual else gate(z))
-        if self.read is not None and read is not None:
-            z = z + self.read(read)
-        residual, skip = self.outputs(z)
-        new.append(stacks[-1] + residual if self.residual else residual)
-        return new, skip if total is None else total + skip
+        return gated_layer(stacks, self.weights(), biases, read, total, self.conv(0).strict, self.residual)

@@ -16,8 +16,9 @@ from torch import Tensor
 from metadensity.likelihoods.levels import mean_logits
 from metadensity.networks.conditioning import Condition
 from metadensity.networks.pixelcnn import PixelCNN
-from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
+from metadensity.nn.causal import CausalConv, GatedLayer
 from metadensity.nn.functional.gate import gate
+from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import scale
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel

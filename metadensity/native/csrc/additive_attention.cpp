@@ -9,15 +9,22 @@
 #include <cstring>
 
 #include "common/activations.h"
+#include "common/gemm.h"
+#include "common/layout.h"
 #include "common/scratch.h"
 
-struct Attention {  // _Attention in nn/native_additive.py, in the same order
+struct Attention {  // _Attention in native/additive_attention.py, in the same order
     int64_t tasks, queries, keys, features, values;
     const float *query, *key, *value, *score;  // (tasks, queries | keys, features | values); score (tasks, features)
     float* read;                               // (tasks, queries, values)
-    const float* slope;                        // of the gradient only: that of read
-    float *for_query, *for_key, *for_value, *for_score;
+    const float* grad_read;                   // of the gradient only: that of read
+    float *grad_query, *grad_key, *grad_value, *grad_score;
 };
+
+#define ATTENTION_FIELDS(F, T)                                                                                      \
+    F(T, tasks) F(T, queries) F(T, keys) F(T, features) F(T, values) F(T, query) F(T, key) F(T, value) F(T, score)  \
+    F(T, read) F(T, grad_read) F(T, grad_query) F(T, grad_key) F(T, grad_value) F(T, grad_score)
+LAYOUT(additive_attention, Attention, ATTENTION_FIELDS)
 
 constexpr int64_t BLOCK = 8;  // queries whose products with the values are taken together
 
@@ -26,11 +33,7 @@ struct Task {
     int64_t wide_keys, wide_values, wide_features;
     float *keys, *values, *weights, *queries, *read;
 
-    static int64_t size(const Attention& a) {
-        const int64_t keys = padded(a.keys), values = padded(a.values), features = padded(a.features);
-        return a.features * keys + a.keys * values + BLOCK * (keys + features + values) + 5 * WIDTH;
-    }
-    Task(const Attention& a, Scratch& scratch)
+    Task(Scratch& scratch, const Attention& a)
         : wide_keys(padded(a.keys)), wide_values(padded(a.values)), wide_features(padded(a.features)),
           keys(scratch.take(a.features * wide_keys)), values(scratch.take(a.keys * wide_values, true)),
           weights(scratch.take(BLOCK * wide_keys)), queries(scratch.take(BLOCK * wide_features)),
@@ -94,8 +97,7 @@ struct Task {
 };
 
 static void forward(const Attention& a, int64_t first, int64_t last) {
-    Scratch scratch(Task::size(a) + 256);
-    Task own(a, scratch);
+    Task own = in_scratch<Task>(a);
     for (int64_t task = first; task < last; task++) {
         own.begin(a, task);
         for (int64_t start = 0; start < a.queries; start += BLOCK) {
@@ -117,27 +119,36 @@ inline float total(V v) {
     return sum;
 }
 
+struct Gradients {
+    Task task;
+    float *terms, *keys, *values, *slopes, *given, *for_values, *score;  // terms: 1 / (1 + E)
+
+    Gradients(Scratch& scratch, const Attention& a)
+        : task(scratch, a), terms(scratch.take(a.features * task.wide_keys)),
+          keys(scratch.take(a.features * task.wide_keys)), values(scratch.take(a.values * task.wide_keys, true)),
+          slopes(scratch.take(BLOCK * task.wide_keys)), given(scratch.take(BLOCK * task.wide_values, true)),
+          for_values(scratch.take(a.keys * task.wide_values)), score(scratch.take(a.features)) {}
+};
+
 static void backward(const Attention& a, int64_t first, int64_t last) {
-    const int64_t K = padded(a.keys), F = a.features;
-    Scratch scratch(Task::size(a) + 2 * F * K + a.values * K + BLOCK * (K + padded(a.values)) +
-                    a.keys * padded(a.values) + padded(F) + 512);
-    Task own(a, scratch);
-    float *kept = scratch.take(F * K), *for_keys = scratch.take(F * K), *values = scratch.take(a.values * K, true);
-    float *slopes = scratch.take(BLOCK * K), *given = scratch.take(BLOCK * own.wide_values, true);
-    float *for_values = scratch.take(a.keys * own.wide_values), *for_score = scratch.take(F);
+    Gradients buffers = in_scratch<Gradients>(a);
+    Task& own = buffers.task;
+    const int64_t K = own.wide_keys, F = a.features;
+    float *kept = buffers.terms, *grad_keys = buffers.keys, *values = buffers.values, *slopes = buffers.slopes;
+    float *given = buffers.given, *grad_values = buffers.for_values, *grad_score = buffers.score;
     for (int64_t task = first; task < last; task++) {
         const float* score = a.score + task * F;
         own.begin(a, task);
-        std::memset(for_keys, 0, F * K * sizeof(float));
-        std::memset(for_values, 0, a.keys * own.wide_values * sizeof(float));
-        std::memset(for_score, 0, F * sizeof(float));
+        std::memset(grad_keys, 0, F * K * sizeof(float));
+        std::memset(grad_values, 0, a.keys * own.wide_values * sizeof(float));
+        std::memset(grad_score, 0, F * sizeof(float));
         for (int64_t j = 0; j < a.keys; j++)
             for (int64_t v = 0; v < a.values; v++) values[v * K + j] = own.values[j * own.wide_values + v];
         for (int64_t start = 0; start < a.queries; start += BLOCK) {
             const int64_t count = std::min(BLOCK, a.queries - start), place = task * a.queries + start;
             own.take_queries(a, task, start, count);
             for (int64_t t = 0; t < count; t++)
-                std::memcpy(given + t * own.wide_values, a.slope + (place + t) * a.values, a.values * sizeof(float));
+                std::memcpy(given + t * own.wide_values, a.grad_read + (place + t) * a.values, a.values * sizeof(float));
             multiply<BY_ROWS>(count, K, {given, own.wide_values, a.values}, values, K, slopes, K, {nullptr, 0});
             for (int64_t t = 0; t < count; t++) {
                 own.weigh(a, score, t, kept);
@@ -148,29 +159,29 @@ static void backward(const Attention& a, int64_t first, int64_t last) {
                 const float mean = total(sums);
                 for (int64_t j = 0; j < K; j += WIDTH) store(slope + j, load(weights + j) * (load(slope + j) - mean));
                 for (int64_t f = 0; f < F; f++) {  // tanh' = 4 r (1 - r) with r = 1 / (1 + E)
-                    V for_query = {}, plain = {};
+                    V grad_query = {}, plain = {};
                     const float* r = kept + f * K;
-                    float* for_key = for_keys + f * K;
+                    float* grad_key = grad_keys + f * K;
                     for (int64_t j = 0; j < K; j += WIDTH) {
                         const V now = load(r + j), scaled = load(slope + j) * now, change = scaled - scaled * now;
                         plain += scaled;
-                        for_query += change;
-                        store(for_key + j, load(for_key + j) + change);
+                        grad_query += change;
+                        store(grad_key + j, load(grad_key + j) + change);
                     }
-                    for_score[f] -= 2 * total(plain);  // the sum of the slopes is zero
-                    a.for_query[(place + t) * F + f] = 4 * score[f] * total(for_query);
+                    grad_score[f] -= 2 * total(plain);  // the sum of the slopes is zero
+                    a.grad_query[(place + t) * F + f] = 4 * score[f] * total(grad_query);
                 }
             }
             multiply<BY_COLUMNS>(a.keys, own.wide_values, {own.weights, K, count}, given, own.wide_values,
-                                        for_values, own.wide_values, {for_values, own.wide_values});
+                                        grad_values, own.wide_values, {grad_values, own.wide_values});
         }
         for (int64_t j = 0; j < a.keys; j++) {
-            float* for_key = a.for_key + (task * a.keys + j) * F;
-            for (int64_t f = 0; f < F; f++) for_key[f] = 4 * score[f] * for_keys[f * K + j];
-            std::memcpy(a.for_value + (task * a.keys + j) * a.values, for_values + j * own.wide_values,
+            float* grad_key = a.grad_key + (task * a.keys + j) * F;
+            for (int64_t f = 0; f < F; f++) grad_key[f] = 4 * score[f] * grad_keys[f * K + j];
+            std::memcpy(a.grad_value + (task * a.keys + j) * a.values, grad_values + j * own.wide_values,
                         a.values * sizeof(float));
         }
-        std::memcpy(a.for_score + task * F, for_score, F * sizeof(float));
+        std::memcpy(a.grad_score + task * F, grad_score, F * sizeof(float));
     }
 }
 

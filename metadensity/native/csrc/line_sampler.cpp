@@ -1,7 +1,7 @@
 // One line of the cached sampler: all pixels of the last space dimension, through all layers, for a range of images.
 //
-// The arithmetic is that of _CachedSampler._step in sampling.py, in the same order but for rounding. No library is
-// used. Matrices are (in, out), out padded to a multiple of WIDTH numbers and vectorised; images are blocked by four,
+// The arithmetic is that of _CachedSampler._step in sampling/cached.py, in the same order but for rounding. No library is
+// used. Matrices are (in, out), out padded to a multiple of PAD numbers and vectorised; images are blocked by four,
 // so that a weight is loaded once for four of them.
 
 #include <algorithm>
@@ -9,15 +9,15 @@
 #include <cstdint>
 #include <cstring>
 
-constexpr int64_t WIDTH = 16;  // PAD in native.py
-#ifdef __AVX512F__
-constexpr int64_t BYTES = 64, MOST = 4;  // of a register; vectors of outputs that are held in registers for four images
-#else
-constexpr int64_t BYTES = 32, MOST = 2;
-#endif
+#include "common/layout.h"
+#include "common/scratch.h"
+
+constexpr int64_t PAD = 16;  // PAD in native/line_sampler.py: outputs of matrices are padded to a multiple of it
+constexpr int64_t BYTES = WIDTH * sizeof(float);      // of a register
+constexpr int64_t MOST = REGISTERS == 32 ? 4 : 2;  // vectors of outputs that are held in registers for four images
 
 template <class T>
-struct Line {  // _Line in native.py, in the same order
+struct Line {  // _Line in native/line_sampler.py, in the same order
     int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, dims;
     const int64_t *taps, *starts, *inputs, *base_places;
     T* const* lines;
@@ -25,14 +25,22 @@ struct Line {  // _Line in native.py, in the same order
     const T *skips, *skip_bias, *penult, *penult_bias, *hidden, *hidden_bias, *previous, *logits, *logits_bias;
     const T *query, *query_bias, *keys, *values, *score, *reads;
     const T* positions;  // (places, dims) of this line
-    T* scratch;          // see scratch_of
     const float* uniforms;  // (batch, channels, places)
     const int64_t* known;   // the same, -1 where a pixel is to be drawn; or null
     int64_t* pixels;        // the same
     double temperature;
 };
 
-inline int64_t padded(int64_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
+#define LINE_FIELDS(F, T)                                                                                              \
+    F(T, batch) F(T, layers) F(T, planes) F(T, places) F(T, reach) F(T, channels) F(T, levels) F(T, features)          \
+    F(T, middle) F(T, attention) F(T, tasks) F(T, entries) F(T, dims) F(T, taps) F(T, starts) F(T, inputs)             \
+    F(T, base_places) F(T, lines) F(T, bases) F(T, kernels) F(T, residuals) F(T, residual_biases) F(T, skips)          \
+    F(T, skip_bias) F(T, penult) F(T, penult_bias) F(T, hidden) F(T, hidden_bias) F(T, previous) F(T, logits)          \
+    F(T, logits_bias) F(T, query) F(T, query_bias) F(T, keys) F(T, values) F(T, score) F(T, reads) F(T, positions)     \
+    F(T, uniforms) F(T, known) F(T, pixels) F(T, temperature)
+LAYOUT(line_sampler, Line<float>, LINE_FIELDS)  // that of Line<double> is the same: it is all pointers
+
+inline int64_t wide(int64_t n) { return (n + PAD - 1) / PAD * PAD; }
 
 template <class T>
 struct Vector {
@@ -109,24 +117,32 @@ inline T sigmoid(T x) { return T(1) / (T(1) + exponential(-x)); }
 template <class T>
 inline T hyperbolic_tangent(T x) { return T(1) - T(2) / (T(1) + exponential(T(2) * x)); }
 
-// Numbers of scratch that one image needs.
+// What is computed of a place of ``rows`` images. All is zero at first, as padding must be.
 template <class T>
-int64_t scratch_of(const Line<T>& net) {
-    const int64_t wide = padded(net.planes), readers = net.attention ? net.layers - net.middle : 0;
-    return 4 * wide + 3 * padded(net.features) + padded(net.levels) + net.layers * net.planes + 2 * wide * readers +
-           wide + padded(net.entries) + WIDTH;
-}
+struct Place {
+    int64_t planes, features, levels, entries, readers;  // padded; layers that read
+    T *z, *state, *residual, *gates, *total, *hidden_in, *hidden, *logits, *read_gates, *read, *weights;
+
+    Place(Scratch& scratch, const Line<T>& net, int64_t rows)
+        : planes(wide(net.planes)), features(wide(net.features)), levels(wide(net.levels)), entries(wide(net.entries)),
+          readers(net.attention ? net.layers - net.middle : 0) {
+        auto take = [&](int64_t width) { return (T*)scratch.take(rows * width * sizeof(T) / sizeof(float), true); };
+        z = take(2 * planes), state = take(planes), residual = take(planes), gates = take(net.layers * net.planes);
+        total = take(features), hidden_in = take(features), hidden = take(features), logits = take(levels);
+        read_gates = take(2 * planes * readers), read = take(planes), weights = take(entries);
+    }
+};
 
 // What image b reads from the supports of its task, given the activations of the middle layer: (values).
 template <class T>
 void attend(const Line<T>& net, int64_t task, const T* state, T* query, T* weights, T* read) {
-    const int64_t wide = padded(net.planes), entries = padded(net.entries);
+    const int64_t broad = wide(net.planes), entries = wide(net.entries);
     const T* keys = net.keys + task * net.planes * entries;  // (keys, entries)
-    rows_of<T, 1>(query, wide, state, wide, net.query, wide, net.planes, net.query_bias, 0);
+    rows_of<T, 1>(query, broad, state, broad, net.query, broad, net.planes, net.query_bias, 0);
     if (net.attention == 1) {
         const T scale = T(1) / std::sqrt(T(net.planes));
         for (int64_t k = 0; k < net.planes; k++) query[k] *= scale;
-        rows_of<T, 1>(weights, entries, query, wide, keys, entries, net.planes, nullptr, 0);
+        rows_of<T, 1>(weights, entries, query, broad, keys, entries, net.planes, nullptr, 0);
     } else {
         std::fill(weights, weights + entries, T(0));
         for (int64_t k = 0; k < net.planes; k++) {
@@ -139,11 +155,11 @@ void attend(const Line<T>& net, int64_t task, const T* state, T* query, T* weigh
     T sum = 0;
     for (int64_t j = 0; j < net.entries; j++) weights[j] = exponential(weights[j] - largest);
     for (int64_t j = 0; j < net.entries; j++) sum += weights[j];
-    rows_of<T, 1>(read, wide, weights, entries, net.values + task * net.entries * wide, wide, net.entries, nullptr, 0);
+    rows_of<T, 1>(read, broad, weights, entries, net.values + task * net.entries * broad, broad, net.entries, nullptr, 0);
     for (int64_t k = 0; k < net.planes; k++) read[k] /= sum;
 }
 
-// As invert_cdf in density.py, in double.
+// As invert_cdf in likelihoods/levels.py, in double.
 template <class T>
 int64_t invert_cdf(const T* logits, int64_t levels, double temperature, float uniform) {
     const double largest = *std::max_element(logits, logits + levels);
@@ -159,14 +175,13 @@ int64_t invert_cdf(const T* logits, int64_t levels, double temperature, float un
 
 template <class T>
 void draw_line(const Line<T>& net, int64_t first, int64_t last) {
-    const int64_t P = net.planes, wide = padded(P), F = net.features, broad = padded(F), L = net.layers;
-    const int64_t rows = last - first, levels = padded(net.levels), entries = padded(net.entries);
-    const int64_t readers = net.attention ? L - net.middle : 0;
-    T* at = net.scratch + first * scratch_of(net);
-    auto take = [&](int64_t width) { T* found = at; at += rows * width; return found; };
-    T *z = take(2 * wide), *state = take(wide), *residual = take(wide), *gates = take(L * P);
-    T *total = take(broad), *features = take(broad), *hidden = take(broad), *logits = take(levels);
-    T *read_gates = take(2 * wide * readers), *read = take(wide), *weights = take(entries);
+    const int64_t P = net.planes, F = net.features, L = net.layers, rows = last - first;
+    const Place<T> own = in_scratch<Place<T>>(net, rows);
+    const int64_t wide = own.planes, broad = own.features, levels = own.levels, entries = own.entries;
+    const int64_t readers = own.readers;
+    T *z = own.z, *state = own.state, *residual = own.residual, *gates = own.gates, *total = own.total;
+    T *features = own.hidden_in, *hidden = own.hidden, *logits = own.logits;
+    T *read_gates = own.read_gates, *read = own.read, *weights = own.weights;
     const T two = T(2) / T(net.levels - 1);
 
     for (int64_t t = 0; t < net.places; t++) {
@@ -241,8 +256,6 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
 }
 
 extern "C" {
-int64_t scratch_float(const Line<float>* net) { return scratch_of(*net); }
-int64_t scratch_double(const Line<double>* net) { return scratch_of(*net); }
 void line_float(const Line<float>* net, int64_t first, int64_t last) { draw_line(*net, first, last); }
 void line_double(const Line<double>* net, int64_t first, int64_t last) { draw_line(*net, first, last); }
 }

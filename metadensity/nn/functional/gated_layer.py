@@ -1,83 +1,178 @@
-"""A gated layer in two dimensions: in torch's operations, and by the native kernel with its gradient."""
+"""One gated layer (Conditional PixelCNN, equation 5) as a function of tensors: in torch, and by a native kernel.
+
+``gated_layer_plain`` defines it; it is the oracle of all others, and what is differentiated where a gradient is. Each of
+them is chosen by one function, which says what it takes:
+
+| rendering | chosen by | dimensions | kernels | biases | numbers | gradients |
+|---|---|---|---|---|---|---|
+| ``gated_layer_plain`` | otherwise | 1, 2, 3 | odd, 3 or more | that broadcast | any, any device | any, all transforms |
+| kernel csrc/gated_layer | ``supports`` | 2 | 3 | a task or a place | float32 on the CPU; AMX: bfloat16 products under autocast | the first; higher ones plain; no transforms |
+| sampler, sampling/cached.py | ``sample_cached`` | 1, 2, 3 | odd, 3 or more | that broadcast | any, any device | none |
+| kernel csrc/line_sampler.cpp, the last stack | ``native_kernel`` | 1, 2, 3 | odd, 3 or more | that broadcast | float32, float64 on the CPU, no autocast | none |
+
+All take a first layer (strict, no residual), a context that is read, and a sum of skip outputs.
+"""  # noqa: E501
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.native.buffer_pool import pooled
+from metadensity.native.buffer_pool import empty_from_pool
 from metadensity.native.calls import bfloat16_wanted, usable
-from metadensity.native.gated_layer import (
-    _INPUTS,
-    _Call,
-    _places,
-    has_amx,
-    library,
-)
+from metadensity.native.gated_layer import _INPUTS, GRADIENTS, _Call, _places, has_amx, library
+from metadensity.nn.convolution import CONVOLVE
 from metadensity.nn.functional.gate import gate
 
 
-def native_layer(
-    v: Tensor,
-    h: Tensor,
+class LayerWeights(NamedTuple):
+    """Of a layer of N stacks in N dimensions, as torch's convolutions take them.
+
+    convs: ``(2 * planes, features, *kernel)`` a stack, cropped to the causal half, with conv_biases ``(2 * planes,)``
+    or None. links: ``(2 * planes, 2 * planes, 1, ...)`` from each stack to the next. out: ``(planes + skip, planes, 1,
+    ...)`` with out_bias. read: ``(2 * planes, values, 1, ...)`` or None.
+    """
+
+    convs: Sequence[Tensor]
+    conv_biases: Sequence[Tensor | None]
+    links: Sequence[Tensor]
+    out: Tensor
+    out_bias: Tensor
+    read: Tensor | None
+
+
+def gated_layer(
+    stacks: Sequence[Tensor],
+    weights: LayerWeights,
+    biases: Sequence[Tensor] = (),
+    read: Tensor | None = None,
+    total: Tensor | None = None,
+    strict: bool = False,
+    residual: bool = True,
+) -> tuple[list[Tensor], Tensor]:
+    """The next stacks ``(batch, planes, *space)``, and the skip output ``(batch, skip, *space)``.
+
+    stacks: ``(batch, features, *space)`` a dimension. biases: none, or for each stack ``(tasks, 2 * planes, *space or
+    ones)``, the batch being ``(samples * tasks)``. read: ``(batch, values, *space)``, what the gates of the last stack
+    are given besides, or None. total: what the skip output is added to, or None. strict: kernels leave out the current
+    place. residual: the stacks are added to their outputs.
+
+    In the native kernel where ``supports``, which may round otherwise; else as ``gated_layer_plain``.
+    """
+    read = None if weights.read is None else read
+    if supports(stacks, weights, biases, read, total, strict, residual):
+        return _native(stacks, weights, biases, read, total)
+    return gated_layer_plain(stacks, weights, biases, read, total, strict, residual)
+
+
+def gated_layer_plain(
+    stacks: Sequence[Tensor],
+    weights: LayerWeights,
+    biases: Sequence[Tensor] = (),
+    read: Tensor | None = None,
+    total: Tensor | None = None,
+    strict: bool = False,
+    residual: bool = True,
+) -> tuple[list[Tensor], Tensor]:
+    """``gated_layer`` in torch's operations: the definition, in any number of dimensions."""
+    pointwise, last = CONVOLVE[len(stacks)], len(stacks) - 1
+    new: list[Tensor] = []
+    z = stacks[0]
+    for k, x in enumerate(stacks):
+        own = causal_convolution(x, weights.convs[k], weights.conv_biases[k], k, strict)
+        z = own + pointwise(z, weights.links[k - 1]) if k else own
+        if biases:
+            z = add_per_task(z, biases[k])
+        if k < last:
+            new.append(gate(z) + x if residual else gate(z))
+    if read is not None and weights.read is not None:
+        z = z + pointwise(read, weights.read)
+    planes = weights.out.shape[1]
+    out, skip = pointwise(gate(z), weights.out, weights.out_bias).split([planes, len(weights.out) - planes], dim=1)
+    new.append(stacks[last] + out if residual else out)
+    return new, skip if total is None else total + skip
+
+
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stack: int, strict: bool) -> Tensor:
+    """``x`` ``(batch, features, *space)`` with the kernel of ``stack``: see ``CausalConv``."""
+    after, taps = weight.ndim - 3 - stack, weight.shape[2 + stack]
+    reach = taps if strict else taps - 1
+    # Dimensions after the stack's see both sides; those before it are not padded. A negative pad drops the last place:
+    # that is the shift.
+    padded = F.pad(x, [0, 0] * after + [reach, -1 if strict else 0])
+    return CONVOLVE[weight.ndim - 2](padded, weight, bias, padding=[0] * (stack + 1) + [reach] * after)
+
+
+def add_per_task(x: Tensor, bias: Tensor) -> Tensor:
+    """Add ``bias`` ``(tasks, features, *space or ones)`` to ``x`` ``(samples * tasks, features, *space)``."""
+    return (x.unflatten(0, (-1, bias.shape[0])) + bias).flatten(0, 1)
+
+
+def supports(
+    stacks: Sequence[Tensor],
+    weights: LayerWeights,
     biases: Sequence[Tensor],
     read: Tensor | None,
     total: Tensor | None,
-    convs: Sequence[Any],
-    link: Tensor,
-    read_weight: Tensor | None,
-    out: Any,
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Both stacks and the skip output of a ``GatedLayer``, or None where the kernel cannot give them.
-
-    v, h: the stacks, ``(batch, features, H, W)``. biases: none, or for each stack ``(tasks, 2 * planes, H or 1, W or
-    1)``. read: ``(batch, values, H, W)`` or None. total: what the skip output is added to, or None. convs: the two
-    CausalConv. link, read_weight: of the pointwise layers. out: the pointwise layer of the last stack.
-
-    It takes kernels of three places, where ``usable``. The gradient has a gradient, by torch's operations. Under
-    autocast to bfloat16 products are of bfloat16 numbers, if the processor has tiles for them; all else is float32.
+    strict: bool,
+    residual: bool,
+) -> bool:
+    """Whether the native kernel takes these, which are those of ``gated_layer``: two dimensions, kernels of three
+    places, where ``usable``. Under autocast to bfloat16 it needs the processor's tiles for products of such numbers.
     """
-    if read is None or read_weight is None:
-        read = read_weight = None
-    if convs[0].weight.shape[3] != 3:
-        return None
+    if len(stacks) != 2 or weights.convs[0].shape[2:] != (1 if strict else 2, 3) or residual == strict:
+        return False
     low = bfloat16_wanted()
+    given = [tensor if tensor is None or not low else tensor.float() for tensor in (*stacks, *biases, read, total)]
+    own = [*weights.convs, *weights.conv_biases, *weights.links, weights.out, weights.out_bias]
+    if not usable([*given, *own, None if read is None else weights.read], autocast=low):
+        return False
+    v, h = stacks
+    space, features = v.shape[2:], weights.convs[0].shape[1]
+    fitting = v.shape == h.shape and v.shape[1] == features and (strict or features == weights.out.shape[1])
+    for image, size in ((read, 0 if weights.read is None else weights.read.shape[1]), (total, _skip(weights))):
+        fitting &= image is None or image.shape == (len(v), size, *space)
+    if biases:
+        first, second = biases
+        fitting &= first.shape == second.shape and first.shape[2:] in ((1, 1), space) and len(v) % len(first) == 0
+    return fitting and library() is not None and (not low or has_amx())
+
+
+def _skip(weights: LayerWeights) -> int:
+    return weights.out.shape[0] - weights.out.shape[1]
+
+
+def _native(
+    stacks: Sequence[Tensor],
+    weights: LayerWeights,
+    biases: Sequence[Tensor],
+    read: Tensor | None,
+    total: Tensor | None,
+) -> tuple[list[Tensor], Tensor]:
+    """``gated_layer`` in the kernel. Under autocast products are of bfloat16 numbers; all else is float32."""
+    low, own = bfloat16_wanted(), []
     if low:
-        v, h = v.float(), h.float()
+        stacks, biases = ([tensor.float() for tensor in tensors] for tensors in (stacks, biases))
         read, total = (None if tensor is None else tensor.float() for tensor in (read, total))
-        biases = [bias.float() for bias in biases]
-    weights = [convs[0].weight, convs[1].weight, link, read_weight, out.weight, out.bias]
-    tensors = [v, h, read, total, *weights, *(conv.bias for conv in convs), *biases]
-    if not usable(tensors, autocast=low) or library() is None or (low and not has_amx()):
-        return None
-    if biases and not all(bias.shape[2:] in ((1, 1), v.shape[2:]) for bias in biases):
-        return None
-    starts = []
     for k in range(2):
-        start = convs[k].bias[:, None, None]
-        starts.append((biases[k] + start if biases else start.unsqueeze(0)).flatten(2).mT)
-    if starts[0].shape != starts[1].shape:
-        return None
-    result: tuple[Tensor, Tensor, Tensor] = _NativeLayer.apply(
-        low,
-        torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors),
-        *starts,
-        v,
-        h,
-        read,
-        total,
-        *weights,
-    )
-    return result
+        bias = weights.conv_biases[k]
+        assert bias is not None
+        bias = bias[:, None, None]
+        own.append((biases[k] + bias if biases else bias.unsqueeze(0)).flatten(2).mT)
+    last = (*weights.convs, weights.links[0], None if read is None else weights.read, weights.out, weights.out_bias)
+    inputs = (*own, *stacks, read, total, *last)
+    graph = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+    v, h, skip = _NativeLayer.apply(low, graph, *inputs)
+    return [v, h], skip
 
 
-def plain_layer(
-    starts_v: Tensor,
-    starts_h: Tensor,
+def _plain(
+    bias_v: Tensor,
+    bias_h: Tensor,
     v: Tensor,
     h: Tensor,
     read: Tensor | None,
@@ -89,26 +184,17 @@ def plain_layer(
     out: Tensor,
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same in torch's operations, for the gradient of the gradient. starts: ``(tasks, H * W or 1, 2 * planes)``."""
-    planes, (taps, kernel) = len(vertical) // 2, vertical.shape[2:]
-    reach, strict = kernel // 2, taps == kernel // 2
-
-    def started(x: Tensor, starts: Tensor) -> Tensor:
-        space = v.shape[2:] if starts.shape[1] > 1 else (1, 1)
-        return (x.unflatten(0, (-1, len(starts))) + starts.mT.unflatten(2, space)).flatten(0, 1)
-
-    z = started(F.conv2d(F.pad(v, [reach, reach, reach, -1 if strict else 0]), vertical), starts_v)
-    new_v = gate(z)
-    z = started(F.conv2d(F.pad(h, [reach, -1 if strict else 0]), horizontal) + F.conv2d(z, link), starts_h)
-    if read is not None and read_weight is not None:
-        z = z + F.conv2d(read, read_weight)
-    residual, skip = F.conv2d(gate(z), out, out_bias).split([planes, len(out) - planes], 1)
-    skip = skip if total is None else total + skip
-    return (new_v, residual, skip) if strict else (new_v + v, residual + h, skip)
+    """``gated_layer_plain`` of the kernel's inputs. biases: ``(tasks, H * W or 1, 2 * planes)``."""
+    space = v.shape[2:] if bias_v.shape[1] > 1 else (1, 1)
+    biases = [bias.mT.unflatten(2, space) for bias in (bias_v, bias_h)]
+    weights = LayerWeights([vertical, horizontal], [None, None], [link], out, out_bias, read_weight)
+    strict = vertical.shape[2] == 1
+    new, skip = gated_layer_plain([v, h], weights, biases, read, total, strict, residual=not strict)
+    return new[0], new[1], skip
 
 
 class _NativeLayer(torch.autograd.Function):
-    """Inputs as those of ``plain_layer``, after whether products are of bfloat16, and a gradient may be asked for."""
+    """Inputs as those of ``_plain``, after whether products are of bfloat16, and a gradient may be asked for."""
 
     @staticmethod
     def forward(ctx: Any, low: bool, differentiable: bool, *inputs: Tensor | None) -> tuple[Tensor, ...]:
@@ -118,34 +204,35 @@ class _NativeLayer(torch.autograd.Function):
         v, out = call.given["v"], call.given["out"]
         planes = len(call.given["vertical"]) // 2
         new_v, new_h, skips = (_places(v, size) for size in (planes, planes, len(out) - planes))
-        kept = pooled(len(v) * call.kept) if differentiable else None
-        call.point(new_v=new_v, new_h=new_h, skips=skips, kept=kept)
+        saved = empty_from_pool(len(v) * call.saved) if differentiable else None
+        call.point(new_v=new_v, new_h=new_h, skips=skips, saved=saved)
         call.run("forward")
-        ctx.save_for_backward(*inputs, kept)
+        ctx.save_for_backward(*inputs, saved)
         return new_v, new_h, skips
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-        *inputs, kept = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, saved = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or not usable(slopes, ctx.low):  # create_graph=True: this will be differentiated
-            return None, None, *_in_torch(inputs, slopes, wanted)
+        again = torch.is_grad_enabled()  # create_graph=True: this will be differentiated
+        if again or not usable(gradients, ctx.low) or library() is None:
+            return None, None, *_in_torch(inputs, gradients, wanted)
         call = _Call(inputs, ctx.low, ctx.packed)
-        call.point(kept=kept, **dict(zip(("slope_v", "slope_h", "slope_skip"), slopes, strict=True)))
+        call.point(saved=saved, **dict(zip(GRADIENTS, gradients, strict=True)))
         found = call.gradients(wanted)
         call.run("backward")
         call.finish()
-        starts = (
+        biases = (
             found[name].unflatten(0, (-1, call.sizes["tasks"])).sum(0) if needed else None
-            for name, needed in zip(("starts_v", "starts_h"), wanted[:2], strict=True)
+            for name, needed in zip(("bias_v", "bias_h"), wanted[:2], strict=True)
         )
-        found |= {"total": slopes[2]} if slopes[2] is not None else {}
+        found |= {"total": gradients[2]} if gradients[2] is not None else {}
         rest = (found.get(name) if needed else None for name, needed in zip(_INPUTS[2:], wanted[2:], strict=True))
-        return None, None, *starts, *rest
+        return None, None, *biases, *rest
 
 
 def _in_torch(
-    inputs: Sequence[Tensor | None], slopes: Sequence[Tensor | None], wanted: Sequence[bool]
+    inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     """The gradients by torch's operations, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
@@ -153,8 +240,8 @@ def _in_torch(
         # Views, as one tensor may be several of the inputs.
         own = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
         asked = [tensor for tensor, needed in zip(own, wanted, strict=True) if needed and tensor is not None]
-        outputs = plain_layer(*own)  # type: ignore[arg-type]
-        used = [(output, slope) for output, slope in zip(outputs, slopes, strict=True) if slope is not None]
+        outputs = _plain(*own)  # type: ignore[arg-type]
+        used = [(output, given) for output, given in zip(outputs, gradients, strict=True) if given is not None]
         found = iter(
             torch.autograd.grad(
                 [o for o, _ in used], asked, [s for _, s in used], create_graph=again, allow_unused=True

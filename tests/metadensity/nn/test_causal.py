@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task, gate
+from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
 from metadensity.nn.convolution import CONVOLVE
+from metadensity.nn.functional.gate import gate
 from metadensity.nn.inputs import PixelInput, positions, scale
 
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 5, 4)}

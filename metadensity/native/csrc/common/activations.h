@@ -2,24 +2,11 @@
 
 #pragma once
 
-#include "common/gemm.h"
-
-typedef int32_t Integers __attribute__((vector_size(WIDTH * sizeof(int32_t)), may_alias));
-typedef float Half __attribute__((vector_size(WIDTH / 2 * sizeof(float)), aligned(alignof(float)), may_alias));
-
-constexpr int64_t HALF = WIDTH / 2;
+#include "common/simd.h"
 
 inline V both(float first, float second) {
     V result;
     for (int i = 0; i < WIDTH; i++) result[i] = i < HALF ? first : second;
-    return result;
-}
-
-// For shuffles: half a vector's numbers from FIRST on, then as many from SECOND on.
-template <int FIRST, int SECOND>
-constexpr Integers chosen() {
-    Integers result = {};
-    for (int i = 0; i < WIDTH; i++) result[i] = i < HALF ? FIRST + i : SECOND + i - HALF;
     return result;
 }
 
@@ -61,12 +48,11 @@ inline V activated(V z) {
 
 // ``count`` vectors of (a, b) to (tanh(a), sigmoid(b)), and their products, half a vector each. active may be z.
 inline void activate(int64_t count, const float* z, float* active, float* gated) {
-    const Integers low = chosen<0, WIDTH>(), high = chosen<HALF, WIDTH + HALF>();
     int64_t i = 0;
     for (; i + 2 <= count; i += 2) {
         const V p = activated(load(z + i * WIDTH)), q = activated(load(z + (i + 1) * WIDTH));
         store(active + i * WIDTH, p), store(active + (i + 1) * WIDTH, q);
-        store(gated + i * HALF, __builtin_shuffle(p, q, low) * __builtin_shuffle(p, q, high));
+        store(gated + i * HALF, shuffled<0, WIDTH>(p, q) * shuffled<HALF, WIDTH + HALF>(p, q));
     }
     for (; i < count; i++) {
         const V p = activated(load(z + i * WIDTH));
@@ -84,7 +70,7 @@ inline void gates(int64_t count, const float* active, float* result) {
 // The gradients of (a, b) from that of the gates and what ``activate`` gave: tanh' = 1 - tanh^2, sigmoid' =
 // sigmoid - sigmoid^2. Reads, and leaves, half a vector more than those of the gradient.
 inline V gate_slopes(const float* gradient, V active) {
-    const Integers twice = chosen<0, 0>(), swapped = chosen<HALF, 0>();
     const V slope = both(1, 0) + both(0, 1) * active - active * active;
-    return __builtin_shuffle(load(gradient), twice) * __builtin_shuffle(active, swapped) * slope;
+    const V given = load(gradient);
+    return shuffled<0, 0>(given, given) * shuffled<HALF, 0>(active, active) * slope;
 }

@@ -5,6 +5,9 @@
 
 #pragma once
 
+#include <algorithm>
+
+#include "common/prefetch.h"
 #include "common/scratch.h"
 
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && \
@@ -84,13 +87,13 @@ void tile_block(const Part* parts, int count, int64_t row, int64_t column, float
 
 // C, ``blocks`` tiles of ``rows`` rows high and ``wide`` ones wide, = the sum of the parts [+ C].
 inline void multiply_tiles(int64_t blocks, int64_t rows, int64_t wide, const Part* parts, int count, float* c,
-                           int64_t c_step, bool add, Errands& errands) {
+                           int64_t c_step, bool add, Prefetcher& prefetcher) {
     static constexpr decltype(&tile_block<1>) of[] = {tile_block<1>, tile_block<2>, tile_block<3>, tile_block<4>};
     for (int64_t row = 0; row < blocks * rows; row += rows)
         for (int64_t column = 0; column < wide; column += ACROSS) {
             const int64_t now = std::min(wide - column, ACROSS);
             of[now - 1](parts, count, row, column, c + row * c_step + column * WIDTH, c_step, add);
-            errands.some(40);  // these are short products
+            prefetcher.some(40);  // these are short products
         }
 }
 

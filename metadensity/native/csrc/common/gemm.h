@@ -78,7 +78,7 @@ inline Block block_of(int64_t rows, std::integer_sequence<int, LESS...>) {
 
 template <int VECTORS, Order ORDER>
 inline void strip(int64_t rows, const Factor& f, const float* b, int64_t b_step, float* c, int64_t c_step, Start start,
-                  Errands& errands) {
+                  Prefetcher& prefetcher) {
     constexpr int MOST = std::min<int>(8, (REGISTERS == 32 ? 24 : 12) / VECTORS);
     const int64_t blocks = (rows + MOST - 1) / MOST;  // as equal as can be
     for (int64_t i = 0, row = 0; i < blocks; i++) {
@@ -87,11 +87,11 @@ inline void strip(int64_t rows, const Factor& f, const float* b, int64_t b_step,
             f, row, b, b_step, c + row * c_step, c_step,
             {start.at + row * start.step, start.step});
         row += now;
-        errands.some();
+        prefetcher.some();
     }
 }
 
-typedef void (*Strip)(int64_t, const Factor&, const float*, int64_t, float*, int64_t, Start, Errands&);
+typedef void (*Strip)(int64_t, const Factor&, const float*, int64_t, float*, int64_t, Start, Prefetcher&);
 
 template <Order ORDER, int... LESS>
 inline Strip strip_of(int64_t vectors, std::integer_sequence<int, LESS...>) {
@@ -102,13 +102,13 @@ inline Strip strip_of(int64_t vectors, std::integer_sequence<int, LESS...>) {
 // C (rows, width) = start, or zeros if that is null, + A @ B (depth, width); the rows of B, C lie b_step, c_step apart.
 template <Order ORDER>
 inline void multiply(int64_t rows, int64_t width, const Factor& f, const float* b, int64_t b_step, float* c,
-                     int64_t c_step, Start start, Errands& errands) {
+                     int64_t c_step, Start start, Prefetcher& prefetcher) {
     for (int64_t done = 0; done < width;) {
         const int64_t left = (width - done) / WIDTH, strips = (left + WIDEST - 1) / WIDEST;
         const int64_t now = (left + strips - 1) / strips;  // as equal as can be
         strip_of<ORDER>(now, std::make_integer_sequence<int, WIDEST>())(
             rows, f, b + done, b_step, c + done, c_step,
-            start.at ? Start{start.at + done, start.step} : Start{ZEROS, 0}, errands);
+            start.at ? Start{start.at + done, start.step} : Start{ZEROS, 0}, prefetcher);
         done += now * WIDTH;
     }
 }
@@ -116,6 +116,6 @@ inline void multiply(int64_t rows, int64_t width, const Factor& f, const float* 
 template <Order ORDER>
 inline void multiply(int64_t rows, int64_t width, const Factor& f, const float* b, int64_t b_step, float* c,
                      int64_t c_step, Start start) {
-    Errands none;
+    Prefetcher none;
     multiply<ORDER>(rows, width, f, b, b_step, c, c_step, start, none);
 }

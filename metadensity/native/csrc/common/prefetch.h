@@ -1,37 +1,20 @@
-// Vectors, and memory traffic on the side.
+// Memory traffic that is spread over a row of products, so that neither waits for the other: rows that will be read or
+// written next are called into the second cache, and what will not be read soon is written around the caches.
 
 #pragma once
 
-#include <cstdint>
+#include "common/simd.h"
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-// Numbers of a vector, as many as the processor's registers hold: compilers make very slow code of wider ones. What
-// lies side by side is padded to a multiple of it.
-#ifdef __AVX512F__
-constexpr int64_t WIDTH = 16, REGISTERS = 32;
-#else
-constexpr int64_t WIDTH = 8, REGISTERS = 16;
-#endif
-typedef float V __attribute__((vector_size(WIDTH * sizeof(float)), aligned(alignof(float)), may_alias));
-
-inline int64_t padded(int64_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
-inline V load(const float* at) { return *(const V*)at; }
-inline void store(float* at, V value) { *(V*)at = value; }
-
-// Memory traffic that is spread over a row of products, so that neither waits for the other: rows that will be read or
-// written next are called into the second cache, and what will not be read soon is written around the caches.
-class Errands {
+class Prefetcher {
    public:
-    void will_read(const float* from, int64_t count) { add({READ, from, nullptr, count}); }
-    void will_write(float* to, int64_t count) { add({WRITE, to, nullptr, count}); }
+    void prefetch(const float* from, int64_t count) { add({READ, from, nullptr, count}); }
+    void prefetch_for_write(float* to, int64_t count) { add({WRITE, to, nullptr, count}); }
     // ``from`` must stay as it is until ``finish``.
     void stream(const float* from, float* to, int64_t count) { add({STREAM, from, to, count}); }
+    // The next ``lines`` lines of what is queued.
     void some(int64_t lines = LINES) {
         while (lines > 0 && at_ < count_) {
-            Errand& now = errands_[at_];
+            Task& now = queue_[at_];
             const int64_t size = now.count < lines * WIDTH ? now.count : lines * WIDTH;
             run(now, size);
             now.from += size, now.to += now.to ? size : 0, now.count -= size;
@@ -43,7 +26,7 @@ class Errands {
         while (at_ < count_) some();
         at_ = count_ = 0;
     }
-    static void written() {  // before others may read it
+    static void fence() {  // before others may read what was streamed
 #ifdef __AVX512F__
         _mm_sfence();
 #endif
@@ -51,20 +34,23 @@ class Errands {
 
    private:
     enum Kind { READ, WRITE, STREAM };
-    struct Errand {
+    struct Task {
         Kind kind;
         const float* from;
         float* to;
         int64_t count;
     };
     static constexpr int64_t LINES = 12;
-    Errand errands_[12];
+    static constexpr int MOST = 12;
+    Task queue_[MOST];
     int at_ = 0, count_ = 0;
 
-    void add(const Errand& errand) {
-        if (errand.count) errands_[count_++] = errand;
+    void add(const Task& task) {
+        if (!task.count) return;
+        if (count_ == MOST) finish();  // does all of it now, and is empty
+        queue_[count_++] = task;
     }
-    static void run(const Errand& now, int64_t size) {
+    static void run(const Task& now, int64_t size) {
         int64_t c = 0;
         if (now.kind == READ)
             for (; c < size; c += WIDTH) __builtin_prefetch(now.from + c, 0, 2);

@@ -44,12 +44,12 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
     float* sums = l.sums + thread * p.sums;
     const Chunks chunks(H);
     const Tiles tiles(p.rows);
-    Errands errands;
+    Prefetcher prefetcher;
     std::memset(sums, 0, p.sums * sizeof(float));
     all_v += DEPTH, all_h += DEPTH;  // a kernel reaches a place further to the left
 
     auto product = [&](int64_t columns, std::initializer_list<Part> parts, float* to, int64_t step) {
-        multiply_tiles(p.blocks, p.rows, columns, parts.begin(), (int)parts.size(), to, step, false, errands);
+        multiply_tiles(p.blocks, p.rows, columns, parts.begin(), (int)parts.size(), to, step, false, prefetcher);
     };
     // The gradient of row i of v from the pre-activations' ones of the row below and of its own.
     auto give_v = [&](int64_t image, int64_t i, const Short* below, const Short* own) {
@@ -59,16 +59,16 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
         if (below) parts[count++] = part(l, p.vertical_back[0], below, p.z);
         if (own) parts[count++] = part(l, p.vertical_back[1], own, p.z);
         if (count)
-            multiply_tiles(p.blocks, p.rows, p.inputs_long / WIDTH, parts, count, back, p.inputs_long, false, errands);
+            multiply_tiles(p.blocks, p.rows, p.inputs_long / WIDTH, parts, count, back, p.inputs_long, false, prefetcher);
         else
             std::memset(back, 0, W * p.inputs_long * sizeof(float));
-        rows_out(W, C, back, p.inputs_long, l.residual && l.slope_v ? l.slope_v + place : nullptr, l.for_v + place);
+        rows_out(W, C, back, p.inputs_long, l.residual && l.grad_new_v ? l.grad_new_v + place : nullptr, l.grad_v + place);
     };
     // sums += the product of features, from position ``from`` of a chunk on, and gradients.
     auto add_gradient = [&](int64_t features, const Short* all, int64_t deep, const Short* pairs, int64_t size,
                             int64_t sum) {
         const Part one = {all, p.positions, deep, pairs, 2 * size, DEPTH, LONGEST * 2 * size};
-        multiply_tiles(features / LONGEST, LONGEST, size / WIDTH, &one, 1, sums + sum, size, true, errands);
+        multiply_tiles(features / LONGEST, LONGEST, size / WIDTH, &one, 1, sums + sum, size, true, prefetcher);
     };
 
     for (int64_t image = first; image < last; image++) {
@@ -82,13 +82,13 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
             }
             for (int64_t r = 0; r < rows; r++) {
                 const int64_t i = top + r, place = (image * H + i) * W, next = place + W;
-                const Short* zv = (const Short*)(l.kept + image * p.kept) + i * W * p.z;
+                const Short* zv = (const Short*)(l.saved + image * p.saved) + i * W * p.z;
                 const Short* qh = zv + H * W * p.z;
-                errands.finish();
+                prefetcher.finish();
                 if (i + 1 < H) {
-                    errands.will_read((const float*)(zv + W * p.z), W * p.z / 2);
-                    errands.will_read((const float*)(qh + W * p.z), W * p.z / 2);
-                    call_next_back(l, place, next, errands);
+                    prefetcher.prefetch((const float*)(zv + W * p.z), W * p.z / 2);
+                    prefetcher.prefetch((const float*)(qh + W * p.z), W * p.z / 2);
+                    call_next_back(l, place, next, prefetcher);
                 }
                 shorten(W * C, l.v + place * C, row_v + C);
                 shorten(W * C, l.h + place * C, row_h + C);
@@ -97,9 +97,9 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
                 transpose(W, p.z, zv, p.z, all_z + r * p.pitch, p.positions);
 
                 // Through the outputs and the gate of h.
-                if (l.slope_h) rows_in(W, P, l.slope_h + place * P, outs, p.outputs);
-                if (l.slope_skip) rows_in(W, l.skip, l.slope_skip + place * l.skip, outs + P, p.outputs);
-                add_rows(W, p.outputs, outs, sums + p.for_out_bias);
+                if (l.grad_new_h) rows_in(W, P, l.grad_new_h + place * P, outs, p.outputs);
+                if (l.grad_skips) rows_in(W, l.skip, l.grad_skips + place * l.skip, outs + P, p.outputs);
+                add_rows(W, p.outputs, outs, sums + p.grad_out_bias);
                 shorten(W * p.outputs, outs, out);
                 product(wide, {part(l, p.out_back, out, p.outputs)}, wides, wide * WIDTH);
                 for (int64_t c = 0; c < p.columns; c++) {
@@ -118,14 +118,14 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
                 auto for_places = [&](int stack) {
                     for (int64_t j = 0; j < W; j++)
                         for (int64_t c = 0; c < 2 * P; c++)
-                            l.for_starts[stack][(place + j) * 2 * P + c] = activity[j * p.z + placed(c, P)];
+                            l.grad_bias(stack)[(place + j) * 2 * P + c] = activity[j * p.z + packed_index(c, P)];
                 };
                 if (bias_at_places) for_places(1);
 
                 // Through the gate of v, and the link.
                 product(p.columns, {part(l, p.link_back, dh, p.z)}, linked, p.z);
-                if (l.slope_v) {
-                    rows_in(W, P, l.slope_v + place * P, slope, p.gates);
+                if (l.grad_new_v) {
+                    rows_in(W, P, l.grad_new_v + place * P, slope, p.gates);
                     for (int64_t c = 0; c < W * p.z; c += WIDTH) store(activity + c, activated(load_short(zv + c)));
                 }
                 for (int64_t c = 0; c < p.columns; c++) {
@@ -133,7 +133,7 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
                     for (int64_t j = 0; j < W; j++) {
                         const int64_t at = j * p.z + c * WIDTH;
                         V found = load(linked + at);
-                        if (l.slope_v) found += gate_slopes(slope + j * p.gates + c * HALF, load(activity + at));
+                        if (l.grad_new_v) found += gate_slopes(slope + j * p.gates + c * HALF, load(activity + at));
                         sum += found;
                         store_short(dv + p.z + at, found);
                         if (bias_at_places) store(linked + at, found);
@@ -146,17 +146,17 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
                 pair_rows(p.pitch / 2, p.z, dv + p.z, pairs_v + r * p.pitch * p.z);
                 pair_rows(p.pitch / 2, p.outputs, out, pairs_out + r * p.pitch * p.outputs);
 
-                if (l.for_v) {
+                if (l.grad_v) {
                     if (i) give_v(image, i - 1, dv, both ? dv_above : nullptr);
                     if (i == H - 1) give_v(image, i, nullptr, both ? dv : nullptr);
                     product(p.inputs_long / WIDTH, {part(l, p.horizontal_back, dh + (both ? 0 : p.z), p.z)}, back,
                             p.inputs_long);
-                    rows_out(W, C, back, p.inputs_long, l.residual && l.slope_h ? l.slope_h + place * C : nullptr,
-                             l.for_h + place * C);
+                    rows_out(W, C, back, p.inputs_long, l.residual && l.grad_new_h ? l.grad_new_h + place * C : nullptr,
+                             l.grad_h + place * C);
                 }
-                if (l.for_read) {
+                if (l.grad_read) {
                     product(p.reads_long / WIDTH, {part(l, p.read_back, dh, p.z)}, reads, p.reads_long);
-                    rows_out(W, l.reads, reads, p.reads_long, nullptr, l.for_read + place * l.reads);
+                    rows_out(W, l.reads, reads, p.reads_long, nullptr, l.grad_read + place * l.reads);
                 }
                 if (l.reads) {
                     shorten(W * l.reads, l.read + place * l.reads, row_read);
@@ -174,18 +174,18 @@ static void amx_backward(const Layer& l, int64_t thread, int64_t first, int64_t 
             for (int64_t tap = 0; tap < l.taps; tap++) {
                 for (int64_t b = 0; b < 3; b++)
                     add_gradient(p.inputs_long, all_v + tap * p.pitch + b - 1, deep, pairs_v, p.z,
-                                 p.for_vertical + (tap * 3 + b) * p.inputs_long * p.z);
+                                 p.grad_vertical + (tap * 3 + b) * p.inputs_long * p.z);
                 add_gradient(p.inputs_long, all_h + tap - 1, deep, pairs_h, p.z,
-                             p.for_horizontal + tap * p.inputs_long * p.z);
+                             p.grad_horizontal + tap * p.inputs_long * p.z);
             }
-            add_gradient(p.z, all_z, deep, pairs_h, p.z, p.for_link);
-            if (l.reads) add_gradient(p.reads_long, all_read, deep, pairs_h, p.z, p.for_read);
-            add_gradient(p.gates_long, all_gated, deep, pairs_out, p.outputs, p.for_out);
+            add_gradient(p.z, all_z, deep, pairs_h, p.z, p.grad_link);
+            if (l.reads) add_gradient(p.reads_long, all_read, deep, pairs_h, p.z, p.grad_read);
+            add_gradient(p.gates_long, all_gated, deep, pairs_out, p.outputs, p.grad_out);
             Tiles::configure(p.rows);
         }
         for (int stack = 0; stack < 2 && !bias_at_places; stack++)
             for (int64_t c = 0; c < 2 * P; c++)
-                l.for_starts[stack][image * 2 * P + c] = totals[stack * p.z + placed(c, P)];
+                l.grad_bias(stack)[image * 2 * P + c] = totals[stack * p.z + packed_index(c, P)];
     }
 }
 

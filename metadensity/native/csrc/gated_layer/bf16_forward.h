@@ -15,22 +15,22 @@ static void amx_forward(const Layer& l, int64_t first, int64_t last) {
     Scratch scratch(rows * (2 * p.z + p.outputs) + W * (3 * p.z + p.gates) + p.outputs + 3 * Shorts::room(p, row_in) +
                     3 * Shorts::room(p, W * p.z) + Shorts::room(p, W * p.gates) + Shorts::room(p, W * l.reads) + 1024);
     float *zv = scratch.take(rows * p.z), *zh = scratch.take(rows * p.z), *out = scratch.take(rows * p.outputs);
-    float *start_v = scratch.take(W * p.z, true), *start_h = scratch.take(W * p.z, true);
+    float *bias_v = scratch.take(W * p.z, true), *bias_h = scratch.take(W * p.z, true);
     float *active = scratch.take(W * p.z), *gated = scratch.take(W * p.gates), *out_bias = scratch.take(p.outputs, true);
     Shorts shorts(scratch, p);
     Short *above = shorts.take(row_in), *own = shorts.take(row_in), *row_h = shorts.take(row_in);
     Short *z = shorts.take(W * p.z), *keep_z = shorts.take(W * p.z), *keep_active = shorts.take(W * p.z);
     Short *gate = shorts.take(W * p.gates), *read = shorts.take(W * l.reads);
     const int64_t bias_step = bias_at_places ? p.z : 0;
-    float* kept = nullptr;  // where what is kept of the row before goes, while this one is computed
+    float* saved = nullptr;  // where what is saved of the row before goes, while this one is computed
     std::copy(l.out_bias, l.out_bias + P + l.skip, out_bias);
     const Tiles tiles(p.rows);
-    Errands errands;
+    Prefetcher prefetcher;
 
     auto keep = [&] {
-        if (!kept) return;
-        errands.stream((float*)keep_z, kept, W * p.z / 2);
-        errands.stream((float*)keep_active, kept + H * W * p.z / 2, W * p.z / 2);
+        if (!saved) return;
+        prefetcher.stream((float*)keep_z, saved, W * p.z / 2);
+        prefetcher.stream((float*)keep_active, saved + H * W * p.z / 2, W * p.z / 2);
     };
     // total [and ``shorter``] += start; its activations and gates.
     auto gates_of = [&](float* total, const float* start, Short* shorter) {
@@ -45,48 +45,48 @@ static void amx_forward(const Layer& l, int64_t first, int64_t last) {
 
     for (int64_t image = first; image < last; image++) {
         std::memset(above, 0, row_in * sizeof(Short));
-        if (!bias_at_places) biases(l, p.z, 0, image, 0, start_v), biases(l, p.z, 1, image, 0, start_h);
+        if (!bias_at_places) biases(l, p.z, 0, image, 0, bias_v), biases(l, p.z, 1, image, 0, bias_h);
         for (int64_t i = 0; i < H; i++) {
             const int64_t place = (image * H + i) * W, next = place + W;
-            errands.finish();
+            prefetcher.finish();
             if (i + 1 < H || image + 1 < last) {
-                call_next(l, next, errands);
+                call_next(l, next, prefetcher);
             }
             keep();
-            if (bias_at_places) biases(l, p.z, 0, image, i, start_v), biases(l, p.z, 1, image, i, start_h);
+            if (bias_at_places) biases(l, p.z, 0, image, i, bias_v), biases(l, p.z, 1, image, i, bias_h);
             shorten(W * C, l.v + place * C, own + C);
             shorten(W * C, l.h + place * C, row_h + C);
             const Part of_v[] = {part(l, p.vertical[0], above, C), part(l, p.vertical[1], own, C)};
-            multiply_tiles(p.blocks, p.rows, p.columns, of_v, l.taps, zv, p.z, false, errands);
-            gates_of(zv, start_v, z);
+            multiply_tiles(p.blocks, p.rows, p.columns, of_v, l.taps, zv, p.z, false, prefetcher);
+            gates_of(zv, bias_v, z);
             rows_out(W, P, gated, p.gates, l.residual ? l.v + place * P : nullptr, l.new_v + place * P);
 
             if (l.reads) shorten(W * l.reads, l.read + place * l.reads, read);
             const Part of_h[] = {part(l, p.horizontal, row_h, C), part(l, p.link, z, p.z),
                                  part(l, p.read, read, l.reads)};
-            multiply_tiles(p.blocks, p.rows, p.columns, of_h, l.reads ? 3 : 2, zh, p.z, false, errands);
-            gates_of(zh, start_h, nullptr);
+            multiply_tiles(p.blocks, p.rows, p.columns, of_h, l.reads ? 3 : 2, zh, p.z, false, prefetcher);
+            gates_of(zh, bias_h, nullptr);
             shorten(W * p.gates, gated, gate);
             const Part of_out = part(l, p.out, gate, p.gates);
-            multiply_tiles(p.blocks, p.rows, p.outputs / WIDTH, &of_out, 1, out, p.outputs, false, errands);
+            multiply_tiles(p.blocks, p.rows, p.outputs / WIDTH, &of_out, 1, out, p.outputs, false, prefetcher);
             for (int64_t j = 0; j < W; j++)
                 for (int64_t c = 0; c < p.outputs; c += WIDTH)
                     store(out + j * p.outputs + c, load(out + j * p.outputs + c) + load(out_bias + c));
             rows_out(W, P, out, p.outputs, l.residual ? l.h + place * P : nullptr, l.new_h + place * P);
             rows_out(W, l.skip, out + P, p.outputs, l.total ? l.total + place * l.skip : nullptr,
                      l.skips + place * l.skip);
-            if (l.kept) {
-                errands.finish();
+            if (l.saved) {
+                prefetcher.finish();
                 std::swap(z, keep_z);
                 shorten(W * p.z, active, keep_active);
-                kept = l.kept + image * p.kept + i * W * p.z / 2;
+                saved = l.saved + image * p.saved + i * W * p.z / 2;
             }
             std::swap(above, own);
         }
     }
     keep();
-    errands.finish();
-    Errands::written();
+    prefetcher.finish();
+    Prefetcher::fence();
 }
 
 #endif

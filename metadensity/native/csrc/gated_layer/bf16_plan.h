@@ -22,11 +22,11 @@ struct Packed {
 };
 
 struct AmxPlan {
-    int64_t z, gates, outputs, columns, blocks, rows, pitch, positions, kept, slack;
+    int64_t z, gates, outputs, columns, blocks, rows, pitch, positions, saved, slack;
     int64_t inputs_long, gates_long, reads_long;  // rounded up to WIDTH
     Packed vertical[2], horizontal, link, read, out, out_back, link_back, read_back, vertical_back[2], horizontal_back;
     int64_t packed;  // Shorts
-    int64_t for_vertical, for_horizontal, for_link, for_read, for_out, for_out_bias, sums;
+    int64_t grad_vertical, grad_horizontal, grad_link, grad_read, grad_out, grad_out_bias, sums;
 
     explicit AmxPlan(const Layer& l) {
         gates = (l.planes + HALF - 1) / HALF * HALF, z = 2 * gates, columns = z / WIDTH;
@@ -36,7 +36,7 @@ struct AmxPlan {
         pitch = (l.width + 2) / 2 * 2;  // of the rows of a chunk, with a zero or two between them
         // Of the features of a chunk, with the row above; more by a line, as powers of two apart they share cache sets.
         positions = ((CHUNK + 1) * pitch + 2 * DEPTH + 63) / 64 * 64 + 32;
-        kept = l.height * l.width * z;  // floats' room: pre-activations of v and activations of h, in bfloat16
+        saved = l.height * l.width * z;  // floats' room: pre-activations of v and activations of h, in bfloat16
         slack = blocks * std::max({z, outputs, l.inputs, l.reads}) + DEPTH * LONGEST;
         int64_t at = 0;
         auto take = [&](int64_t k, int64_t n) {
@@ -51,9 +51,9 @@ struct AmxPlan {
         for (Packed& tap : vertical_back) tap = take(3 * z, l.inputs);
         packed = at, at = 0;
         auto sum = [&](int64_t size) { return at += size, at - size; };
-        for_vertical = sum(l.taps * 3 * inputs_long * z), for_horizontal = sum(l.taps * inputs_long * z);
-        for_link = sum(z * z), for_read = sum(reads_long * z), for_out = sum(gates_long * outputs);
-        for_out_bias = sum(outputs), sums = at;
+        grad_vertical = sum(l.taps * 3 * inputs_long * z), grad_horizontal = sum(l.taps * inputs_long * z);
+        grad_link = sum(z * z), grad_read = sum(reads_long * z), grad_out = sum(gates_long * outputs);
+        grad_out_bias = sum(outputs), sums = at;
     }
 };
 
@@ -66,28 +66,28 @@ template <class F>
 void each_amx_weight(const Layer& l, const AmxPlan& p, const F& call) {
     const int64_t C = l.inputs, last = l.taps - 1;
     for (int64_t o = 0; o < 2 * l.planes; o++) {
-        const int64_t q = placed(o, l.planes);
+        const int64_t q = packed_index(o, l.planes);
         for (int64_t c = 0; c < C; c++)
             for (int64_t tap = 0; tap < l.taps; tap++) {
                 for (int64_t b = 0; b < 3; b++)
                     call(0, ((o * C + c) * l.taps + tap) * 3 + b,
-                         p.for_vertical + ((tap * 3 + b) * p.inputs_long + c) * p.z + q,
+                         p.grad_vertical + ((tap * 3 + b) * p.inputs_long + c) * p.z + q,
                          p.vertical[tap].place(b * C + c, q), p.vertical_back[tap].place((2 - b) * p.z + q, c));
-                call(1, (o * C + c) * l.taps + tap, p.for_horizontal + (tap * p.inputs_long + c) * p.z + q,
+                call(1, (o * C + c) * l.taps + tap, p.grad_horizontal + (tap * p.inputs_long + c) * p.z + q,
                      p.horizontal.place(tap * C + c, q), p.horizontal_back.place((last - tap) * p.z + q, c));
             }
         for (int64_t c = 0; c < 2 * l.planes; c++) {
-            const int64_t other = placed(c, l.planes);
-            call(2, o * 2 * l.planes + c, p.for_link + other * p.z + q, p.link.place(other, q),
+            const int64_t other = packed_index(c, l.planes);
+            call(2, o * 2 * l.planes + c, p.grad_link + other * p.z + q, p.link.place(other, q),
                  p.link_back.place(q, other));
         }
         for (int64_t c = 0; c < l.reads; c++)
-            call(3, o * l.reads + c, p.for_read + c * p.z + q, p.read.place(c, q), p.read_back.place(q, c));
+            call(3, o * l.reads + c, p.grad_read + c * p.z + q, p.read.place(c, q), p.read_back.place(q, c));
     }
     for (int64_t o = 0; o < l.planes + l.skip; o++) {
         for (int64_t c = 0; c < l.planes; c++)
-            call(4, o * l.planes + c, p.for_out + c * p.outputs + o, p.out.place(c, o), p.out_back.place(o, c));
-        call(5, o, p.for_out_bias + o, -1, -1);
+            call(4, o * l.planes + c, p.grad_out + c * p.outputs + o, p.out.place(c, o), p.out_back.place(o, c));
+        call(5, o, p.grad_out_bias + o, -1, -1);
     }
 }
 
@@ -104,7 +104,7 @@ static void amx_pack(const Layer& l) {
 static void amx_finish(const Layer& l) {
     const AmxPlan p(l);
     add_threads(l, p.sums);
-    float* gradients[] = {l.for_vertical, l.for_horizontal, l.for_link, l.for_read_weight, l.for_out, l.for_out_bias};
+    float* gradients[] = {l.grad_vertical, l.grad_horizontal, l.grad_link, l.grad_read_weight, l.grad_out, l.grad_out_bias};
     each_amx_weight(l, p, [&](int which, int64_t own, int64_t sum, int64_t, int64_t) {
         gradients[which][own] = l.sums[sum];
     });

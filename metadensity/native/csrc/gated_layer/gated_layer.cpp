@@ -11,6 +11,8 @@
 #include "gated_layer/backward.h"
 #include "gated_layer/forward.h"
 
+LAYOUT(gated_layer, Layer, LAYER_FIELDS)
+
 extern "C" {
 // Whether products of bfloat16 numbers can be had: ``amx`` may be 1.
 int64_t layer_amx() {
@@ -21,17 +23,17 @@ int64_t layer_amx() {
 #endif
 }
 
-// Numbers in ``packed``; in ``sums``, a thread; and in ``kept``, an image.
+// Numbers in ``packed``; in ``sums``, a thread; and in ``saved``, an image.
 void layer_sizes(const Layer* l, int64_t* sizes) {
 #ifdef HAS_AMX
     if (l->amx) {
         const AmxPlan p(*l);
-        sizes[0] = (p.packed + 1) / 2, sizes[1] = p.sums, sizes[2] = p.kept;
+        sizes[0] = (p.packed + 1) / 2, sizes[1] = p.sums, sizes[2] = p.saved;
         return;
     }
 #endif
     const Plan p(*l);
-    sizes[0] = p.packed, sizes[1] = p.sums, sizes[2] = p.kept;
+    sizes[0] = p.packed, sizes[1] = p.sums, sizes[2] = p.saved;
 }
 
 void layer_pack(const Layer* l) {
@@ -78,12 +80,12 @@ void layer_finish(const Layer* l) {
 #endif
     const Plan p(*l);
     add_threads(*l, p.sums);
-    float* gradients[] = {l->for_horizontal, l->for_link, l->for_read_weight, l->for_out, l->for_out_bias};
+    float* gradients[] = {l->grad_horizontal, l->grad_link, l->grad_read_weight, l->grad_out, l->grad_out_bias};
     each_weight(*l, p, [&](int which, int64_t from, int64_t to, int64_t) { gradients[which][to] = l->sums[from]; });
     each_vertical(*l, p, [&](int64_t from, int64_t to, int64_t) {
         float m[PRODUCTS];
         for (int64_t k = 0; k < PRODUCTS; k++) m[k] = l->sums[from + k * l->taps * l->inputs * p.z];
-        combine_gradients(m, l->for_vertical + to);
+        combine_gradients(m, l->grad_vertical + to);
     });
 }
 }

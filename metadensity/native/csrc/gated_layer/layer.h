@@ -2,26 +2,39 @@
 
 #pragma once
 
+#include "common/gemm.h"
+#include "common/layout.h"
 #include "common/scratch.h"
 #include "gated_layer/winograd.h"
 
-struct Layer {  // _Layer in nn/native_layer.py, in the same order
+struct Layer {  // _Layer in native/gated_layer.py, in the same order
     int64_t batch, tasks, height, width, inputs, planes, skip, reads, taps, residual, places, threads, amx;
     const float *vertical, *horizontal, *link, *read_weight, *out, *out_bias;  // weights, contiguous
-    const float* starts[2];  // (tasks, places, 2 * planes) a stack, places 1 or all: biases
+    const float *bias_v, *bias_h;  // (tasks, places, 2 * planes), places 1 or all
     const float *v, *h, *read, *total;  // total: null, or what the skip outputs are added to
-    float *new_v, *new_h, *skips, *kept;  // kept: for the gradient, or null
+    float *new_v, *new_h, *skips, *saved;  // saved: for the gradient, or null
     // Of the gradient only. Null: that gradient is zero, or not asked for.
-    const float *slope_v, *slope_h, *slope_skip;
-    float *for_v, *for_h, *for_read;
-    float* for_starts[2];  // (batch, places, 2 * planes)
-    float *for_vertical, *for_horizontal, *for_link, *for_read_weight, *for_out, *for_out_bias;
+    const float *grad_new_v, *grad_new_h, *grad_skips;
+    float *grad_v, *grad_h, *grad_read;
+    float *grad_bias_v, *grad_bias_h;  // (batch, places, 2 * planes)
+    float *grad_vertical, *grad_horizontal, *grad_link, *grad_read_weight, *grad_out, *grad_out_bias;
     float *packed, *sums;  // weights as they are used, bfloat16 with ``amx``; gradients of the first six, a thread each
+
+    const float* bias(int stack) const { return stack ? bias_h : bias_v; }
+    float* grad_bias(int stack) const { return stack ? grad_bias_h : grad_bias_v; }
 };
+
+#define LAYER_FIELDS(F, T)                                                                                              \
+    F(T, batch) F(T, tasks) F(T, height) F(T, width) F(T, inputs) F(T, planes) F(T, skip) F(T, reads) F(T, taps)        \
+    F(T, residual) F(T, places) F(T, threads) F(T, amx) F(T, vertical) F(T, horizontal) F(T, link) F(T, read_weight)    \
+    F(T, out) F(T, out_bias) F(T, bias_v) F(T, bias_h) F(T, v) F(T, h) F(T, read) F(T, total) F(T, new_v) F(T, new_h)   \
+    F(T, skips) F(T, saved) F(T, grad_new_v) F(T, grad_new_h) F(T, grad_skips) F(T, grad_v) F(T, grad_h)                \
+    F(T, grad_read) F(T, grad_bias_v) F(T, grad_bias_h) F(T, grad_vertical) F(T, grad_horizontal) F(T, grad_link)       \
+    F(T, grad_read_weight) F(T, grad_out) F(T, grad_out_bias) F(T, packed) F(T, sums)
 
 // Sizes that follow, and where the packed weights lie.
 struct Plan {
-    int64_t z, gates, outputs, gates_wide, inputs_wide, taps_wide, reads_wide, pitch, tiles, kept;
+    int64_t z, gates, outputs, gates_wide, inputs_wide, taps_wide, reads_wide, pitch, tiles, saved;
     int64_t vertical, horizontal, link, read, out, out_bias, sums, out_back, link_back, read_back, vertical_back,
         horizontal_back, packed;
 
@@ -32,7 +45,7 @@ struct Plan {
         reads_wide = padded(l.reads);
         pitch = l.width + 1;  // of rows with a zero between them
         tiles = (l.width + TILE - 1) / TILE;
-        kept = l.height * (pitch + l.width) * z;  // an image: pre-activations of v, padded; activations of h
+        saved = l.height * (pitch + l.width) * z;  // an image: pre-activations of v, padded; activations of h
         int64_t at = 0;
         auto take = [&](int64_t size) { const int64_t found = at; at += size; return found; };
         vertical = take(PRODUCTS * l.taps * l.inputs * z), horizontal = take(l.taps * l.inputs * z);
@@ -60,7 +73,7 @@ inline void add_threads(const Layer& l, int64_t size) {
 }
 
 // Where pre-activation c of 2 * planes lies.
-inline int64_t placed(int64_t c, int64_t planes) {
+inline int64_t packed_index(int64_t c, int64_t planes) {
     const int64_t own = c < planes ? c : c - planes;
     return own / HALF * WIDTH + own % HALF + (c < planes ? 0 : HALF);
 }
@@ -69,13 +82,13 @@ inline int64_t placed(int64_t c, int64_t planes) {
 template <class F>
 void each_weight(const Layer& l, const Plan& p, const F& call) {
     for (int64_t o = 0; o < 2 * l.planes; o++) {
-        const int64_t q = placed(o, l.planes);
+        const int64_t q = packed_index(o, l.planes);
         for (int64_t c = 0; c < l.inputs; c++)
             for (int64_t b = 0; b < l.taps; b++)
                 call(0, p.horizontal + (b * l.inputs + c) * p.z + q, (o * l.inputs + c) * l.taps + b,
                      p.horizontal_back + q * p.taps_wide + b * l.inputs + c);
         for (int64_t c = 0; c < 2 * l.planes; c++) {
-            const int64_t other = placed(c, l.planes);
+            const int64_t other = packed_index(c, l.planes);
             call(1, p.link + other * p.z + q, o * 2 * l.planes + c, p.link_back + q * p.z + other);
         }
         for (int64_t c = 0; c < l.reads; c++)
@@ -95,7 +108,7 @@ void each_vertical(const Layer& l, const Plan& p, const F& call) {
     for (int64_t o = 0; o < 2 * l.planes; o++)
         for (int64_t c = 0; c < l.inputs; c++)
             for (int64_t a = 0; a < l.taps; a++) {
-                const int64_t q = placed(o, l.planes);
+                const int64_t q = packed_index(o, l.planes);
                 call(p.vertical + (a * l.inputs + c) * p.z + q, ((o * l.inputs + c) * l.taps + a) * 3,
                      p.vertical_back + q * p.taps_wide + a * l.inputs + c);
             }
