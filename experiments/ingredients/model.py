@@ -21,35 +21,35 @@ def _defaults() -> None:
     planes = 24
     penultimate = 32
     kernel_size = 3
-    first_kernel = None
-    context = None
-    prototypes = 0
-    attention = "additive"
-    patch_stride = 4
-    likelihood = "categorical"
-    components = 10
+    first_kernel = None  # of the first layer; None: kernel_size
+    context = None  # size of f(s); None: twice the planes
+    prototypes = 0  # learned images that pasts and supports are compared with
+    attention = "additive"  # as published, or "dot"
+    patch_stride = 4  # places between patches of the support: 4, as published, 2 or 1
+    likelihood = "categorical"  # or "logistic", the mixture of PixelCNN++
+    components = 10  # of that mixture
     if name == "aligned":
-        map_features = 24
-        map_every = 3
+        map_features = 24  # of the map of the support
+        map_every = 3  # layers from one that it reaches to the next
     if name == "multiscale":
-        base = 8
-        upscaler_layers = 18
+        base = 8  # longest side of the smallest image
+        upscaler_layers = 18  # of each doubling
     if name == "ensemble":
         members = 2
     if name in ("meta", "maml", "attention_meta"):  # the inner loop
         steps = 1
         step_size = 0.1
         first_order = False
-        rematerialise = False
+        rematerialise = False  # less memory, more time
     if name in ("meta", "attention_meta"):
-        feature_layer = None
+        feature_layer = None  # whose features the learned loss sees; None: the middle layer
     if name == "attention_meta":
-        inner = "learned"
+        inner = "learned"  # or "support", the support's NLL
         adapts = None  # pattern of the names of parameters that adapt; None: the model's default
     if name == "maml":
-        adapts = ""
+        adapts = ""  # pattern of the names of parameters that adapt; "": all
         reptile = False
-        learn_step_sizes = False
+        learn_step_sizes = False  # one a parameter: Meta-SGD
 
 
 def build_model(config: Mapping[str, Any], event_shape: Sequence[int], levels: int, seed: int) -> FewShotModel:

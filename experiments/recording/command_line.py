@@ -70,6 +70,11 @@ def _has_commit() -> bool:
     return git is not None and subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True).returncode == 0
 
 
+def observe_in_runs(experiment: Experiment) -> None:
+    """Record the experiment in the runs folder from now on."""
+    experiment.observers.append(FileStorageObserver(str(runs_root())))
+
+
 @contextlib.contextmanager
 def recorded_in(experiment: Experiment, folder: Path) -> Iterator[None]:
     """Within this, runs of the experiment are recorded in ``folder`` and nowhere else."""
@@ -88,5 +93,5 @@ def main(experiment: Experiment) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not any(argument.startswith(("-F", "--file_storage")) for argument in sys.argv[1:]):
-        experiment.observers.append(FileStorageObserver(str(runs_root())))
+        observe_in_runs(experiment)
     experiment.run_commandline()

@@ -127,6 +127,7 @@ def _number(value: float | None) -> str:
 
 
 def spread_records(spreads: Mapping[str, Mapping[int, Spread]], of: str) -> list[dict[str, Any]]:
+    """Plain records, one for each kind and number of shots. of: what the spread is of, "nats/image" or "gain"."""
     found = []
     for kind, by_number in spreads.items():
         for shots, one in by_number.items():

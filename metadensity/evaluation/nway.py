@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadensity.files import DamagedFileError, write_atomically
+from metadensity.files import DamagedFileError, atomic_file
 
 ARRAYS = ("support", "query", "label")
 
@@ -104,10 +104,9 @@ class NWayEpisodes:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of the arrays ``support``, ``query`` and ``label``, atomically."""
-        buffer = io.BytesIO()
         arrays = {name: getattr(self, name).numpy() for name in ARRAYS}
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomically(path, buffer.getvalue())
+        with atomic_file(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @staticmethod
     def load(path: str | Path) -> NWayEpisodes:

@@ -124,10 +124,13 @@ def _members(path: Path) -> tuple[list[str], list[bytes]]:
 
 def ink_rows(png: bytes, name: str) -> bytes:
     """The 105 packed rows of a PNG, ink (black) = 1. ValueError where it is not 105 x 105 and two-valued."""
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         if image.size != (SIDE, SIDE):
             raise ValueError(f"{name} has {image.size[0]} x {image.size[1]} pixels, not {SIDE} x {SIDE}")
+        if image.mode == "1":  # as published
+            return image.tobytes("raw", "1;I")  # a bit a pixel, inverted
         grey = np.asarray(image.convert("L"))
-    if not np.isin(grey, (0, 255)).all():
+    ink = grey == 0
+    if not (ink | (grey == 255)).all():
         raise ValueError(f"{name} is not black and white")
-    return np.packbits(grey == 0, axis=1).tobytes()
+    return np.packbits(ink, axis=1).tobytes()
