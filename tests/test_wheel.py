@@ -68,6 +68,7 @@ def test_its_version_is_the_projects(unpacked: Path, tmp_path: Path, repo_root: 
     done = run(unpacked, tmp_path, "-c", "import metadensity; print(metadensity.__file__, metadensity.__version__)")
     version = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["version"]
     assert done.stdout.split() == [str(unpacked / "metadensity" / "__init__.py"), version], done.stderr
+    assert f"\nversion: {version}\n" in (repo_root / "CITATION.cff").read_text()
 
 
 def test_without_weights_it_says_what_is_missing(unpacked: Path, tmp_path: Path) -> None:
