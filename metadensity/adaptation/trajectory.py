@@ -55,6 +55,8 @@ def inner_steps(
             f"The episode has {episode.tasks} tasks of {episode.shots} shots and {episode.queries} queries; the inner "
             "loop is shown on at least one of each."
         )
+    if episode.support_lengths is not None or episode.query_lengths is not None:
+        raise ValueError("The episode has lengths; the inner loop reads images of one size. Cut windows of it.")
     if isinstance(model, AdaptiveModel):
         loop = model.loop if loop is None else loop
         loss, step_sizes, model = model.inner_loss, model.step_sizes(), model.base

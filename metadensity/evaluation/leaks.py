@@ -14,6 +14,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from metadensity.checks import real_places
 from metadensity.episode import Episode
 
 DUPLICATES = ("trust_ids", "raise", "drop", "allow")
@@ -24,11 +25,22 @@ class SupportLeakError(ValueError):
 
 
 def identical_queries(episode: Episode) -> Tensor:
-    """Which queries ``(Q, tasks)`` are, pixel by pixel, equal to an image of their own support; bool."""
-    found = torch.zeros(episode.queries, episode.tasks, dtype=torch.bool, device=episode.query.device)
-    for image in episode.support:
-        found |= (episode.query == image).flatten(2).all(-1)
+    """Which queries ``(Q, tasks)`` are, pixel by pixel, equal to an image of their own support; bool.
+
+    Of sequences with lengths the real places are compared, and how many there are.
+    """
+    query, support = _real(episode.query, episode.query_lengths), _real(episode.support, episode.support_lengths)
+    found = torch.zeros(episode.queries, episode.tasks, dtype=torch.bool, device=query.device)
+    for image in support:
+        found |= (query == image).flatten(2).all(-1)
     return found
+
+
+def _real(pixels: Tensor, lengths: Tensor | None) -> Tensor:
+    """The pixels, -1 at places that are not real."""
+    if lengths is None:
+        return pixels
+    return torch.where(real_places(lengths, pixels.shape[-1]).unsqueeze(-2), pixels.long(), -1)
 
 
 def guard_support(episode: Episode, duplicates: str = "trust_ids") -> Tensor:
@@ -70,7 +82,8 @@ def _require_different_ids(episode: Episode) -> None:
 def _same_pixels(episode: Episode, found: Tensor, identified: bool) -> str:
     query, task = (int(number) for number in found.nonzero()[0])
     image = episode.query[query, task]
-    shot = next(s for s in range(episode.shots) if bool((episode.support[s, task] == image).all()))
+    real, supports = _real(episode.query, episode.query_lengths), _real(episode.support, episode.support_lengths)
+    shot = next(s for s in range(episode.shots) if bool((supports[s, task] == real[query, task]).all()))
     digest = hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
     why = "duplicates='raise' allows none" if identified else "the episode does not say which images these are"
     return (

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from metadensity.checks import real_places
 from metadensity.episode import Episode
 from metadensity.evaluation.comparison import Difference, paired_difference
 from metadensity.evaluation.likelihood import evaluate
@@ -132,16 +132,20 @@ def _noise(episodes: Iterable[Episode], seed: int) -> Iterator[Episode]:
     position = 0
     for episode in episodes:
         flat = episode.support.flatten(3)  # (S, tasks, C, places)
-        orders = [_orders(seed, position + task, len(flat), flat.shape[-1]) for task in range(episode.tasks)]
+        keys = [_keys(seed, position + task, len(flat), flat.shape[-1]) for task in range(episode.tasks)]
         position += episode.tasks
-        order = torch.from_numpy(np.stack(orders, axis=1)).to(flat.device)
+        key = torch.from_numpy(np.stack(keys, axis=1)).to(flat.device)
+        if episode.support_lengths is not None:  # real places are shuffled among themselves
+            key = key + (~real_places(episode.support_lengths, flat.shape[-1])).to(key)
+        order = key.argsort(-1)
         shuffled = flat.gather(-1, order.unsqueeze(2).expand_as(flat)).view_as(episode.support)
         yield replace(episode, support=shuffled, support_ids=None)
 
 
-def _orders(seed: int, task: int, shots: int, places: int) -> NDArray[np.int64]:
+def _keys(seed: int, task: int, shots: int, places: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) by which the places of each support are put in order."""
     random = np.random.Generator(np.random.Philox(key=np.array([seed, task], dtype=np.uint64)))
-    return random.random((shots, places)).argsort(axis=1)
+    return random.random((shots, places))
 
 
 def _others(episodes: Iterable[Episode]) -> Iterator[Episode]:
@@ -159,15 +163,22 @@ def _others(episodes: Iterable[Episode]) -> Iterator[Episode]:
                 before = last
             last = (number, support)
             supports.append(before[1])
-        yield replace(episode, support=torch.stack(supports, dim=1), support_ids=None)
+        lengths = [part.support_lengths for part in supports if part.support_lengths is not None]
+        yield replace(
+            episode,
+            support=torch.cat([part.support for part in supports], dim=1),
+            support_ids=None,
+            support_lengths=torch.cat(lengths, dim=1) if lengths else None,
+        )
 
 
-def _tasks(episodes: Iterable[Episode]) -> Iterator[tuple[int, Tensor]]:
-    """Class and support ``(S, C, *space)`` of each task; tasks of unknown class are taken for one class each."""
+def _tasks(episodes: Iterable[Episode]) -> Iterator[tuple[int, Episode]]:
+    """The class and the episode of each task alone; tasks of unknown class are taken for one class each."""
     seen = 0
     for episode in episodes:
         ids = range(seen, seen + episode.tasks) if episode.class_ids is None else episode.class_ids.tolist()
-        yield from zip(ids, episode.support.unbind(1), strict=True)
+        for task, number in enumerate(ids):
+            yield number, episode.take_tasks(slice(task, task + 1))
         seen += episode.tasks
 
 

@@ -10,6 +10,7 @@ import torch
 
 from metadensity import Episode
 from metadensity.checks import require_levels
+from metadensity.episode import windows
 
 from .toys import Patterns
 
@@ -85,3 +86,105 @@ def test_ids_that_do_not_fit(name: str, shape: tuple[int, ...], needed: str) -> 
 
 def test_levels_of_nothing_are_fine() -> None:
     require_levels("support", pixels(0, 3, 1, 2, 2), 2)
+
+
+def sequences(shots: int = 3, queries: int = 4, tasks: int = 3, places: int = 10, seed: int = 0) -> Episode:
+    """Sequences with two channels, ids and lengths; pixel t of a real place is t, of padding 77."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = {}
+    for name, count in (("support", shots), ("query", queries)):
+        lengths = torch.randint(places + 1, (count, tasks), generator=generator)
+        clock = torch.arange(places).expand(count, tasks, 2, places)
+        parts[name] = torch.where(clock < lengths[:, :, None, None], clock, 77).to(torch.uint8)
+        parts[f"{name}_lengths"] = lengths
+        parts[f"{name}_ids"] = torch.arange(count * tasks).view(count, tasks)
+    return Episode(**parts, class_ids=torch.arange(tasks), group_ids=torch.arange(tasks) // 2)
+
+
+@pytest.mark.parametrize("part", [slice(0, 1), slice(1, None), slice(3), slice(0, 0)], ids=str)
+def test_tasks_can_be_taken(part: slice) -> None:
+    whole = sequences()
+    some = whole.take_tasks(part)
+    for name in ("support", "query", "support_ids", "query_ids", "support_lengths", "query_lengths"):
+        assert torch.equal(getattr(some, name), getattr(whole, name)[:, part])
+    for name in ("class_ids", "group_ids"):
+        assert torch.equal(getattr(some, name), getattr(whole, name)[part])
+    plain = Episode(whole.support, whole.query).take_tasks(part)
+    assert torch.equal(plain.query, whole.query[:, part])
+    assert plain.class_ids is plain.query_lengths is plain.support_ids is None
+
+
+def test_parts_of_an_episode_are_the_episode() -> None:
+    whole = sequences()
+    parts = [whole.take_tasks(slice(i, i + 1)) for i in range(3)]
+    assert torch.equal(torch.cat([part.query for part in parts], 1), whole.query)
+    assert torch.equal(torch.cat([part.support for part in parts], 1), whole.support)
+
+
+def test_lengths_go_with_their_sequences() -> None:
+    whole = sequences()
+    assert torch.equal(whole.with_shots(2).support_lengths, whole.support_lengths[:2])  # type: ignore[index, arg-type]
+    assert torch.equal(whole.query_sizes, 2 * whole.query_lengths)  # type: ignore[operator, arg-type]
+    assert Episode(pixels(0, 3, 2, 5, 6), pixels(2, 3, 2, 5, 6)).query_sizes.tolist() == [[60] * 3] * 2
+
+
+@pytest.mark.parametrize("name", ["support_lengths", "query_lengths"])
+def test_lengths_that_are_none(name: str) -> None:
+    support, query = pixels(2, 3, 1, 6), pixels(2, 3, 1, 6)
+    for lengths, kind, says in (
+        (torch.full((2, 3), 7), ValueError, f"{name} holds 7 to 7; of sequences with 6 places, 0 to 6 can be real"),
+        (torch.full((2, 3), -1), ValueError, f"{name} holds -1 to -1"),
+        (torch.full((3, 2), 1), ValueError, rf"{name} has shape \(3, 2\); one length a sequence is \(2, 3\)"),
+        (torch.ones(2, 3), TypeError, f"{name} holds torch.float32; lengths are integers"),
+    ):
+        with pytest.raises(kind, match=says):
+            Episode(support, query, **{name: lengths})
+    image = pixels(2, 3, 1, 6, 6)
+    with pytest.raises(ValueError, match=rf"{name} is given for images of shape \(1, 6, 6\); only sequences"):
+        Episode(image, image, **{name: torch.ones(2, 3).long()})
+
+
+def test_windows_lie_within_the_real_places() -> None:
+    whole = sequences(queries=200)
+    cut = windows(whole, 4, torch.Generator().manual_seed(1))
+    assert cut.event_shape == (2, 4)
+    assert whole.query_lengths is not None
+    assert cut.query_lengths is not None
+    assert torch.equal(cut.query_lengths, whole.query_lengths.clamp(max=4))
+    real = torch.arange(4) < cut.query_lengths[:, :, None, None]
+    assert (cut.query[real.expand_as(cut.query)] < 10).all(), "padding came into a window"
+    steps = cut.query.long().diff(dim=-1)[real[..., 1:].expand(*cut.query.shape[:3], 3)]
+    assert (steps == 1).all(), "a window is not of neighbours"
+    short = whole.query_lengths <= 4
+    assert (cut.query[short][:, :, 0][cut.query_lengths[short] > 0] == 0).all(), "a short sequence lost its beginning"
+    assert torch.equal(cut.query[:, :, 0], cut.query[:, :, 1])  # channels stay together
+    assert cut.class_ids is whole.class_ids
+
+
+def test_all_windows_are_equally_likely() -> None:
+    """Seven places for a window of 4 in 10: chi-square at 1e-4, with fixed seeds."""
+    one = Episode(pixels(0, 1, 1, 10), torch.arange(10, dtype=torch.uint8).expand(7000, 1, 1, 10))
+    cut = windows(one, 4, torch.Generator().manual_seed(2))
+    assert cut.query_lengths is None
+    counts = cut.query[:, 0, 0, 0].bincount(minlength=7).double()
+    assert len(counts) == 7
+    assert float(((counts - 1000) ** 2 / 1000).sum()) < 27.9
+
+
+def test_windows_are_a_function_of_the_generator_and_not_of_the_shots() -> None:
+    whole, state = sequences(), torch.get_rng_state()
+    first, again, other = (windows(whole, 3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first.query, again.query)
+    assert torch.equal(first.support, again.support)
+    assert not torch.equal(first.query, other.query)
+    fewer = windows(whole.with_shots(1), 3, torch.Generator().manual_seed(0))
+    assert torch.equal(first.query, fewer.query)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("length", [0, 11, 2.5])
+def test_windows_that_are_none(length: Any) -> None:
+    with pytest.raises(ValueError, match=rf"length={length} with event_shape=\(2, 10\)"):
+        windows(sequences(), length, torch.Generator())
+    with pytest.raises(ValueError, match="windows are cut from sequences"):
+        windows(Patterns().episode(0, 1, 1, 1), 2, torch.Generator())

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from metadensity import FewShotModel
-from metadensity.adaptation import InnerLoop, adapt, adapted_parameters, layer_pattern, support_nll
+from metadensity.adaptation import (
+    AdaptedAutoregressiveDensity,
+    InnerLoop,
+    adapt,
+    adapted_density,
+    adapted_parameters,
+    layer_pattern,
+    support_nll,
+)
 from metadensity.adaptation.adaptive_model import AdaptiveModel
 from metadensity.adaptation.losses import features_of_layer, without_each
 from metadensity.models import MODELS
@@ -227,3 +235,79 @@ def test_parameters_after_a_step_are_the_ones_computed_by_hand() -> None:
             size = 0.7 if step_sizes is None else step_sizes[name]
             expected = tensor - size * (torch.zeros_like(tensor) if gradient is None else gradient)
             torch.testing.assert_close(found[name][0], expected, rtol=0, atol=1e-12)
+
+
+class Counter:
+    """How often a module is called."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.calls = 0
+        module.register_forward_hook(self.count)
+
+    def count(self, *_: Any) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize(
+    ("way", "calls"), [({"way": "vmap"}, 1), ({"way": "vmap", "chunk": 2}, 2), ({"way": "loop"}, 3)]
+)
+@pytest.mark.parametrize("name", ["conditional", "attention"])
+def test_an_adapted_density_is_conditioned_once(name: str, way: dict[str, Any], calls: int) -> None:
+    """One pass of the encoder a density (a chunk of tasks, a task in the loop), whatever is asked of it then."""
+    model, support, query = build(name), images(2, 3, seed=1), images(4, 3, seed=2)
+    own = {key: tensor.detach().expand(3, *tensor.shape) for key, tensor in model.named_parameters()}
+    counter = Counter(model.encoder)  # type: ignore[arg-type]
+    with torch.no_grad():
+        density = adapted_density(model, own, support, InnerLoop(**way))
+        assert counter.calls == calls
+        assert isinstance(density, AdaptedAutoregressiveDensity)
+        for _ in range(3):
+            density.log_prob(query)
+            density.sample((2,), generator=torch.Generator().manual_seed(0))
+        density.sample_from(torch.rand(1, 3, *EVENT), naive=True)
+        density.logits(query)
+        if density.attends:
+            density.attention_weights(query)
+    assert counter.calls == calls
+    torch.testing.assert_close(density.log_prob(query), model(support).log_prob(query), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", ["loop", "vmap"])
+def test_an_adapted_density_says_where_it_looks(way: str) -> None:
+    """With the model's own weights for each task it looks where the model does, and elsewhere with others."""
+    model, support, query = build("attention"), images(3, 2, seed=1), images(4, 2, seed=2)
+    own = {key: tensor.detach().expand(2, *tensor.shape) for key, tensor in model.named_parameters()}
+    plain: Any = model(support)
+    same: Any = adapted_density(model, own, support, InnerLoop(way=way))
+    assert same.attends
+    torch.testing.assert_close(same.attention_weights(query), plain.attention_weights(query), rtol=0, atol=1e-12)
+    moved: Any = adapt(model, support, InnerLoop(way=way, step_size=2.0))
+    weights = moved.attention_weights(query)
+    torch.testing.assert_close(weights.sum(2), torch.ones_like(weights[:, :, 0]))
+    assert (weights - plain.attention_weights(query)).abs().max() > 1e-6
+    blind: Any = adapt(build("conditional"), support)
+    with pytest.raises(ValueError, match="looks at no supports"):
+        blind.attention_weights(query)
+
+
+@pytest.mark.parametrize("name", ["support_mean", "support_mixture", "multiscale", "ensemble", "maml"])
+@pytest.mark.parametrize("way", [{"way": "vmap"}, {"way": "vmap", "chunk": 2, "rematerialise": True}], ids=str)
+def test_any_density_is_taken_apart_and_put_together(name: str, way: dict[str, Any]) -> None:
+    """Whatever a density is made of: values, meta-gradients and draws are those of the loop over tasks."""
+    options: dict[str, Any] = {"base": 2, "upscaler_layers": 2} if name == "multiscale" else {}
+    kind = MODELS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = name.startswith("support")
+        model = kind(EVENT, 2, **({} if plain else {**SMALL, **options})).double()
+    support, query = images(2, 3, seed=1), images(2, 3, seed=2)
+    found = []
+    for each in ({"way": "loop"}, way):
+        density = adapt(model, support, InnerLoop(step_size=0.5, **each))
+        loss = -density.log_prob(query).mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+        found.append(torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)]))
+        draws = density.sample((5,), generator=torch.Generator().manual_seed(3)).double()
+        found[-1] = torch.cat([found[-1], draws.flatten()])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-10)
+    assert (found[0] != 0).any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from metadensity import Episode
+from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN
 from metadensity.training import MetaTrainer, TrainingConfig, TrainingDivergedError
 from tests.metadensity.toys import Patterns, Recorder, small_network, trainer
 
@@ -279,3 +280,110 @@ def test_stopping_ends_the_run_after_a_step() -> None:
     run = trainer()
     run.run(Recorder(stop_at=3))
     assert run.step == 3
+
+
+class Dithered(ConditionalPixelCNN):
+    """A model whose loss draws, and which looks at data before training."""
+
+    seen: tuple[int, int] | None = None
+
+    def loss(self, support: torch.Tensor, query: torch.Tensor, generator: Any = None, **lengths: Any) -> torch.Tensor:
+        noise = torch.rand(query.shape[:2], generator=generator)
+        return super().loss(support, query) * (1 + noise)
+
+    def initialise(self, source: Any, tasks: int, queries: int) -> None:
+        self.seen = (tasks, queries)
+        self.mean = source.episode(0, tasks, 0, queries).query.float().mean()
+
+
+def dithered() -> Dithered:
+    torch.manual_seed(0)
+    return Dithered((1, 4, 4), 2, layers=2, planes=4, penultimate=4)
+
+
+def test_the_loss_is_the_models_own() -> None:
+    run, plain = trainer(dithered(), validate=False), trainer(dithered(), validate=False)
+    episode = Patterns().episode(0, 4, 1, 2)
+    bare = ConditionalPixelCNN.loss(plain.model, episode.support, episode.query).mean().item() / 16  # type: ignore[arg-type]
+    assert bare < run.loss(episode).item() < 2 * bare
+    assert bare == pytest.approx(-plain.model(episode.support).log_prob(episode.query).mean().item() / 16)
+
+
+def test_a_loss_that_draws_is_a_pure_function_of_seed_and_step(tmp_path: Path) -> None:
+    """The same run whatever torch's own state, resumed or not; another seed gives another."""
+    whole = trainer(dithered(), validate=False)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    whole.run()
+    assert torch.equal(state, torch.get_rng_state())
+    half = trainer(dithered(), validate=False)
+    half.run(Recorder(stop_at=3))
+    half.save_state(tmp_path / "state.safetensors")
+    rest = trainer(dithered(), validate=False)
+    rest.resume(tmp_path / "state.safetensors")
+    torch.rand(7)
+    rest.run()
+    assert torch.equal(weights(whole.model), weights(rest.model))
+    other = trainer(dithered(), validate=False, seed=1, shots=(1,))
+    assert other.loss(Patterns().episode(0, 4, 1, 2)) != trainer(dithered(), validate=False, shots=(1,)).loss(
+        Patterns().episode(0, 4, 1, 2)
+    )
+
+
+def test_a_model_may_look_at_data_before_training() -> None:
+    model = dithered()
+    trainer(model, validate=False)
+    assert model.seen == (4, 2)
+    assert model.mean == Patterns().episode(0, 4, 0, 2).query.float().mean()
+
+
+@dataclass(frozen=True)
+class Sequences(Patterns):
+    """Patterns of which only the first places are real; the others hold what is no level of the model."""
+
+    event_shape: tuple[int, ...] = (1, 8)
+    padding: int = 0
+    least: int = 1
+
+    def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
+        whole = super().episode(index, tasks, shots, queries)
+        generator = torch.Generator().manual_seed(index)
+        lengths = torch.randint(self.least, 9, whole.query.shape[:2], generator=generator)
+        real = torch.arange(8) < lengths[:, :, None, None]
+        query = torch.where(real, whole.query, self.padding).to(torch.uint8)
+        return replace(whole, query=query, query_lengths=lengths)
+
+
+def unconditional() -> UnconditionalPixelCNN:
+    torch.manual_seed(0)
+    return UnconditionalPixelCNN((1, 8), 2, layers=2, planes=4, penultimate=4)
+
+
+def run_on_sequences(source: Sequences) -> MetaTrainer:
+    config = TrainingConfig(steps=5, tasks=4, queries=2, shots=(0,), warmup=1, validate_every=5, validation_tasks=8)
+    return MetaTrainer(unconditional(), source, source, config)
+
+
+def test_training_on_sequences_counts_their_real_places() -> None:
+    """What stands at other places moves neither the loss nor the weights; a loss is a mean over real places."""
+    results = []
+    for padding in (0, 1, 77):
+        run = run_on_sequences(Sequences(padding=padding))
+        episode = run.train.episode(0, 4, 0, 2)
+        terms = -run.model(episode.support).prefix_log_prob(episode.query, episode.query_lengths)
+        assert run.loss(episode).item() == pytest.approx(float(terms.sum() / episode.query_lengths.sum()))  # type: ignore[union-attr]
+        run.run()
+        results.append((weights(run.model), run.best))
+    for found, best in results[1:]:
+        assert torch.equal(found, results[0][0])
+        assert best == results[0][1]
+    assert not torch.equal(results[0][0], weights(run_on_sequences(Sequences(least=8)).run()))
+
+
+def test_supports_of_different_lengths_are_refused_by_models_of_one_size() -> None:
+    run = run_on_sequences(Sequences())
+    episode = run.train.episode(0, 4, 1, 2)
+    given = replace(episode, support_lengths=torch.full((1, 4), 3))
+    with pytest.raises(ValueError, match=r"UnconditionalPixelCNN reads supports of one size .* Cut windows"):
+        run.loss(given)
+    assert run.loss(episode).isfinite()
