@@ -13,6 +13,7 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 from experiments import train
+from experiments.ingredients import read_config
 from experiments.recording.flat_configs import differences
 from experiments.recording.run_folder import RunFolder, runs_root
 from experiments.reporting.tables import Section
@@ -58,7 +59,7 @@ def other_settings(runs: Iterable[RunFolder], apart_from: Iterable[str]) -> dict
     A comparison along one setting is only of that setting where this is empty.
     """
     kept = ("task", "model", "training", "seed")
-    configs = [{key: run.config()[key] for key in kept} for run in runs]
+    configs = [read_config({key: run.config()[key] for key in kept}) for run in runs]
     ignored = {"task.data_root", *apart_from}
     names = {name for config in configs[1:] for name in differences(configs[0], config)} - ignored
     return {name: [_value(config, name) for config in configs] for name in sorted(names)}
