@@ -141,7 +141,7 @@ def plan(task: Mapping[str, Any], kinds: Sequence[str], split_seeds: Sequence[in
     planned: list[dict[str, Any]] = []
     for kind in kinds:
         if kind == "committed":
-            planned.append({**plain, "split_by": None})
+            planned.append({**plain, **({"split_by": None} if "split_by" in task else {})})
         else:
             planned += [{**plain, "split_by": kind, "split_seed": number} for number in split_seeds]
     return planned

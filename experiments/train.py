@@ -17,10 +17,10 @@ from experiments.figures.attention_maps import attention_picture
 from experiments.figures.images import draw_samples, save_picture, support_beside_samples
 from experiments.ingredients import (
     NAMED_CONFIGS,
-    TRAINING_DEFAULTS,
     build_model,
     build_task,
     model,
+    read_config,
     task,
     training,
     training_config,
@@ -91,7 +91,7 @@ def train(
         lineage.record(_run, folder, "trained", parents, episodes)
     else:
         parent = RunFolder.find(resume, holding="state-*.safetensors")
-        require_same_config(parent.config(), settings, allow, TRAINING_DEFAULTS)
+        require_same_config(read_config(parent.config()), settings, allow)
         if not any(name.startswith("task.") and name != "task.data_root" for name in allow):
             lineage.require_same_episodes(parent, episodes)
         state = newest_state(parent)

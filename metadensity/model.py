@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +16,49 @@ from metadensity.checks import is_whole, require_integer_pixels, require_lengths
 from metadensity.density import Density
 from metadensity.episode import EpisodeSource
 
+Config = TypeVar("Config")
+
 
 class FewShotModel(nn.Module):
     """``density = model(support)``: conditioned once, used many times.
 
     event_shape: ``(C, *space)`` with one, two or three space dimensions. levels: number of pixel values.
-    config: the constructor arguments, JSON values only; ``metadensity.save`` writes them beside the weights.
+    config: the constructor arguments with all defaults, JSON values only; ``metadensity.save`` writes them beside the
+        weights. They are recorded once, here, whatever the constructor of a subclass does with them.
+
+    ``class Mine(FewShotModel, options=[SomeConfig])`` takes the fields of a dataclass as keyword arguments, with their
+    defaults, through the ``**options`` of its constructor; ``inspect.signature(Mine)`` has them all. Without
+    ``options=``, what ``*args`` and ``**options`` take is what the class above it takes.
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, options: Sequence[type] = (), **others: Any) -> None:
+        super().__init_subclass__(**others)
+        if options or "__init__" in cls.__dict__:
+            cls.__signature__ = _signature(cls, options)
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        model = super().__new__(cls)
+        if arguments or options or not _required(cls.__signature__):  # a copy is made without any
+            try:
+                bound = cls.signature(options).bind(*arguments, **options)
+            except TypeError as error:
+                takes = ", ".join(cls.signature(options).parameters)
+                raise TypeError(f"{cls.__name__}: {error}. It takes {takes}.") from None
+            bound.apply_defaults()
+            model.__dict__["_arguments"] = _flat(bound)  # for __init__
+        return model
+
+    @classmethod
+    def signature(cls, options: Mapping[str, Any]) -> inspect.Signature:
+        """What the constructor takes, where ``options`` are among the arguments: one may decide which others there are.
+
+        Raises ValueError where it cannot be decided.
+        """
+        return cls.__signature__
+
+    def __init__(self, event_shape: Sequence[int], levels: int) -> None:
         super().__init__()
         self.provenance: dict[str, Any] = {}
         try:
@@ -40,7 +76,20 @@ class FewShotModel(nn.Module):
             )
         self.event_shape: tuple[int, ...] = space
         self.levels = int(levels)
-        self.config: dict[str, Any] = {"event_shape": list(space), "levels": self.levels, **options}
+        shape = {"event_shape": list(space), "levels": self.levels}
+        self.config: dict[str, Any] = {
+            name: shape[name] if name in shape else _plain(value)
+            for name, value in self.__dict__.pop("_arguments", {}).items()
+        }
+
+    def take(self, kind: type[Config], options: Mapping[str, Any]) -> Config:
+        """The fields of a dataclass among ``options``, validated by it; ``config`` holds what it made of them.
+
+        For example the size of f(s) in place of None.
+        """
+        taken = kind(**pick(kind, options))
+        self.config |= {name: _plain(getattr(taken, name)) for name in pick(kind, self.config)}
+        return taken
 
     def forward(self, support: Tensor, lengths: Tensor | None = None) -> Density:
         """The density of each task given its support ``(S, tasks, C, *space)``, integers in [0, levels). S may be 0.
@@ -104,3 +153,52 @@ class FewShotModel(nn.Module):
         source: the training episodes, to be asked for some of ``tasks`` tasks with ``queries`` queries. A model that
         was trained already must stay as it is.
         """
+
+
+def pick(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``options`` are fields of a dataclass."""
+    return {field.name: options[field.name] for field in fields(kind) if field.name in options}
+
+
+def _signature(kind: type[FewShotModel], options: Sequence[type]) -> inspect.Signature:
+    """The constructor's own arguments, and in place of ``*args`` and ``**options`` those that they take."""
+    own = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [parameter for parameter in own if parameter.kind not in open_ended]
+    further: list[inspect.Parameter] = []
+    if options:
+        further = [
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+            for each in options
+            for field in fields(each)
+        ]
+    elif len(named) < len(own):
+        above = next(base for base in kind.__mro__[1:] if issubclass(base, FewShotModel))
+        further = list(above.__signature__.parameters.values())
+    known = {parameter.name: parameter for parameter in [*further, *named]}  # the class's own word counts
+    return inspect.Signature(sorted(known.values(), key=lambda each: (each.kind, each.default is not each.empty)))
+
+
+def _required(signature: inspect.Signature) -> bool:
+    return any(parameter.default is parameter.empty for parameter in signature.parameters.values())
+
+
+def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Arguments by name, those of ``**options`` among them."""
+    flat: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        many = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        flat |= value if many else {name: value}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: whole numbers of any type as int, sequences as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return operator.index(value) if is_whole(value) and not isinstance(value, bool) else value
+
+
+FewShotModel.__signature__ = inspect.Signature(list(inspect.signature(FewShotModel.__init__).parameters.values())[1:])

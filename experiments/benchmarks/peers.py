@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.likelihoods.categorical import CategoricalHead
+from metadensity.likelihoods.categorical import Categorical
 from metadensity.likelihoods.levels import invert_cdf
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.causal import CausalConv, GatedLayer
@@ -84,7 +84,7 @@ class PlainPixelCNN(nn.Module):
         super().__init__()
         head = network.head
         layers = [cast(GatedLayer, layer) for layer in network.layers]
-        plain = not layers[0].contexts and network.attention is None and isinstance(head, CategoricalHead)
+        plain = not layers[0].contexts and network.attention is None and isinstance(head, Categorical)
         if not plain or network.dims != 2 or network.event_shape[0] != 1:
             raise ValueError("The plain PixelCNN is unconditional, categorical, and of one channel in two dimensions.")
         kernel_size = 2 * layers[0].conv(0).reach + 1

@@ -2,6 +2,7 @@
 
 from experiments.ingredients.model import build_model, model
 from experiments.ingredients.named import NAMED_CONFIGS
+from experiments.ingredients.recorded import read_config
 from experiments.ingredients.task import build_task, task
 from experiments.ingredients.training import TRAINING_DEFAULTS, training, training_config
 
@@ -11,6 +12,7 @@ __all__ = [
     "build_model",
     "build_task",
     "model",
+    "read_config",
     "task",
     "training",
     "training_config",

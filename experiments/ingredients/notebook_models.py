@@ -13,6 +13,7 @@ import torch
 
 import metadensity
 from experiments.ingredients import build_task
+from experiments.ingredients.task import TASK_OPTIONS
 from experiments.recording.root import runs_root
 from experiments.recording.trained_model import find_model
 from experiments.results.shipped_weights import shipped, shipped_file
@@ -112,6 +113,5 @@ def _trained(recipe: Recipe, train: TaskDistribution, progress: bool) -> metaden
 
 def _test_task(recipe: Mapping[str, Any]) -> TaskDistribution:
     """The test split of the task that ``recipe``, of another split, describes; checksums in it are no options."""
-    return build_task(
-        {"name": recipe["task"], **{key: value for key, value in recipe.items() if value is not None}}, "test"
-    )
+    said = {key: value for key, value in recipe.items() if value is not None}
+    return build_task({"name": recipe["task"], **TASK_OPTIONS.fitting(recipe["task"], said)}, "test")

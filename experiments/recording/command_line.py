@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment, Ingredient
+from sacred.config import ConfigDict
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict
 
 from experiments.recording.flat_configs import current_names
+from experiments.recording.registered import RegisteredOptions
 from experiments.recording.root import runs_root
 from experiments.recording.sacred_observers import make_fault_tolerant
 
@@ -32,16 +34,46 @@ class SafeExperiment(Experiment):
     Settings may be given by the names of earlier versions (see ``flat_configs``).
     """
 
-    def _create_run(self, command_name: Any = None, config_updates: Any = None, *others: Any, **options: Any) -> Run:
-        updates = current_names(convert_to_nested_dict(config_updates or {}))
-        run = super()._create_run(command_name, updates, *others, **options)
+    def _create_run(
+        self, command_name: Any = None, config_updates: Any = None, named_configs: Any = (), *more: Any, **options: Any
+    ) -> Run:
+        run = self._configured(command_name, config_updates, named_configs, *more, **options)
         run.observers = make_fault_tolerant(run.observers)
         run.run_logger.addFilter(_shorten_result)
         return run
 
     def configuration(self, named: Sequence[str] = (), updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The configuration that a run would have, without one."""
-        return dict(super()._create_run(None, dict(updates or {}), named).config)
+        return dict(self._configured(None, dict(updates or {}), named).config)
+
+    def _configured(self, command: Any, updates: Any, named: Sequence[str], *more: Any, **options: Any) -> Run:
+        """Sacred's run. Of named configurations, what the chosen model or task does not take is left out.
+
+        They are meant for many ("fast" makes any network small); what is typed is meant, and refused where there is no
+        such option.
+        """
+        typed, before = current_names(convert_to_nested_dict(dict(updates or {}))), self.named_configs
+        self.named_configs = {**before, **self._fitting(typed, [name for name in named if name in before])}
+        try:
+            return super()._create_run(command, typed, named, *more, **options)
+        finally:
+            self.named_configs = before
+
+    def _fitting(self, typed: Mapping[str, Any], named: Sequence[str]) -> dict[str, ConfigDict]:
+        """The named configurations with those options only that are taken where all of them are chosen together."""
+        fitting = {name: dict(self.named_configs[name]()) for name in named}
+        for scope in (scope for each in self.ingredients for scope in each.configurations):
+            if isinstance(scope, RegisteredOptions):
+                chosen: dict[str, Any] = {}
+                for settings in (*fitting.values(), typed):
+                    chosen |= settings.get(scope.path, {})
+                name = chosen.pop("name", scope.default)
+                for settings in fitting.values():
+                    if scope.path in settings:
+                        taken = {"name", *scope.fitting(name, chosen)}
+                        settings[scope.path] = {key: each for key, each in settings[scope.path].items() if key in taken}
+        whole = {name: {key: part for key, part in each.items() if part != {}} for name, each in fitting.items()}
+        return {name: ConfigDict(settings) for name, settings in whole.items()}
 
 
 def _shorten_result(record: logging.LogRecord) -> bool:

@@ -37,6 +37,18 @@ def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"task.size": 20}`` as ``{"task": {"size": 20}}``."""
+    config: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parts, last = name.split(".")
+        place = config
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return config
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, with both values; a setting absent on one side is None there."""
     before, after = flatten(old), flatten(new)

@@ -19,16 +19,10 @@ def require_same_config(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     allow: Iterable[str] = (),
-    training_defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """Raise ChangedConfigError, showing every difference, unless the differing settings are all in ``allow``.
-
-    training_defaults: what training an earlier version had no setting for, it did as is now the default.
-    """
+    """Raise ChangedConfigError, showing every difference, unless the differing settings are all in ``allow``."""
     allowed = set(allow)
     old = {key: old.get(key) for key in new}
-    if old.get("training") is not None:
-        old["training"] = {**(training_defaults or {}), **old["training"]}
     changed = {key: values for key, values in differences(old, new).items() if key not in allowed}
     if changed:
         lines = "\n".join(f"    {key}: {before!r} -> {after!r}" for key, (before, after) in changed.items())

@@ -26,7 +26,7 @@ def _entry(
         ("mirror", kind, "dot", "logistic"),
         {
             "task": {"folder": "grocery/grocery_64.zip", "size": size, "crops": 8, "resize": 64},
-            "model": {"layers": 4, "penultimate": 64, "patch_stride": 1},
+            "model": {"layers": 4, "penultimate": 64, **({"patch_stride": 1} if kind == "attention" else {})},
             "training": {
                 "steps": steps,
                 "tasks": tasks,

@@ -13,8 +13,9 @@ from sacred.run import Run
 
 import metadensity
 from experiments import train
+from experiments.ingredients import read_config
 from experiments.recording import lineage
-from experiments.recording.flat_configs import differences, flatten
+from experiments.recording.flat_configs import differences, flatten, nested
 from experiments.recording.root import runs_root
 from experiments.recording.run_folder import RunFolder, folder_of
 from experiments.recording.run_table import read_runs
@@ -126,7 +127,7 @@ def _together(members: Sequence[Trained], file: Path) -> Trained:
     known = {key: models[0].provenance[key] for key in ("task", "split")}
     weights = [model.provenance["weights_sha256"] for model in models]
     metadensity.save(EnsemblePixelCNN.of(models), file, {**known, "members": weights})
-    sizes = {**config["model"], "name": "ensemble", "members": len(members)}
+    sizes = {**config["model"], "name": "ensemble", "members": len(members), "member": config["model"]["name"]}
     return Trained(file, {**config, "model": sizes}, None, tuple(members))
 
 
@@ -213,7 +214,9 @@ def finished(run: RunFolder) -> bool:
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
-    return flatten(train.experiment.configuration((), {}))
+    """Of what earlier versions had no setting for; options of model and task have those of that model and task."""
+    config = flatten(train.experiment.configuration((), {}))
+    return {name: value for name, value in config.items() if not name.startswith(("model.", "task."))}
 
 
 def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -221,7 +224,7 @@ def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
     A setting that only one of them knows, as the other is of an earlier version, has its default there.
     """
-    whole = ({**_defaults(), **flatten(config)} for config in (one, other))
+    whole = (read_config(nested({**_defaults(), **flatten(config)})) for config in (one, other))
     changed = differences(*whole).keys() - ELSEWHERE
     return not any(name.partition(".")[0] in KEPT for name in changed)
 

@@ -13,6 +13,7 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 from experiments import train
+from experiments.ingredients import read_config
 from experiments.recording.command_line import recorded_in
 from experiments.recording.flat_configs import differences
 from experiments.recording.root import runs_root
@@ -57,7 +58,7 @@ def other_settings(runs: Iterable[TrainedModel], apart_from: Iterable[str]) -> d
     A comparison along one setting is only of that setting where this is empty.
     """
     kept = ("task", "model", "training", "seed")
-    configs = [{key: run.config()[key] for key in kept} for run in runs]
+    configs = [read_config({key: run.config()[key] for key in kept}) for run in runs]
     ignored = {"task.data_root", *apart_from}
     names = {name for config in configs[1:] for name in differences(configs[0], config)} - ignored
     return {name: [_value(config, name) for config in configs] for name in sorted(names)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -27,9 +26,6 @@ class AdaptiveModel(FewShotModel):
     inner_loss: Loss
     loop: InnerLoop
     reptile: bool = False
-
-    def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
-        super().__init__(event_shape, levels, **options)
 
     def step_sizes(self) -> Mapping[str, Tensor] | None:
         """Learned step sizes by name of the base's parameter; None where ``loop.step_size`` is that of all."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from metadensity.densities.pixelcnn import AutoregressiveDensity
 from metadensity.density import OrderedDensity
-from metadensity.likelihoods import head_log_prob
 from metadensity.likelihoods.levels import invert_cdf
 from metadensity.networks.conditioning import Condition
 from metadensity.networks.upscaler import Upscaler, at
@@ -69,7 +68,7 @@ class MultiscaleDensity(OrderedDensity):
             for group in upscaler.groups:
                 features = upscaler.features(image, group, condition)
                 target = image[at(upscaler.offsets[group])]
-                terms[_within(upscaler, group, stride)] = head_log_prob(upscaler.head, features, target)
+                terms[_within(upscaler, group, stride)] = upscaler.head.log_prob(features, target)
         return terms.view(value.shape)
 
     @property
@@ -143,7 +142,7 @@ def _draw(upscaler: Upscaler, features: Tensor, uniforms: Tensor, known: Tensor 
     given = None if known is None else known.flatten(2).transpose(1, 2).flatten(0, 1)
     pixels = torch.zeros(chances.shape, dtype=torch.long, device=uniforms.device)
     for channel in range(channels):
-        logits = upscaler.head.place(places, pixels, channel)
+        logits = upscaler.head.logits_at(places, pixels, channel)
         drawn = invert_cdf(logits if temperature == 1 else logits.double() / temperature, chances[:, channel])
         if given is not None:
             drawn = torch.where(given[:, channel] >= 0, given[:, channel], drawn)

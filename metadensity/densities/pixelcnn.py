@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.density import OrderedDensity
-from metadensity.likelihoods.logistic_mixture import LogisticHead
 from metadensity.networks.conditioning import Condition
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.cached import sample_cached
@@ -98,10 +96,10 @@ class AutoregressiveDensity(RasterDensity):
         return self.network(pixels, self.condition)
 
     def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        pixels, head = value.reshape(-1, *self.event_shape), self.network.head
-        if isinstance(head, LogisticHead) and len(pixels):  # without the table of all levels, which takes the memory
-            return head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
-        return -F.cross_entropy(self._logits(pixels), pixels.long(), reduction="none").view(value.shape)
+        pixels = value.reshape(-1, *self.event_shape)
+        if not len(pixels):  # no tasks or no samples: the network cannot tell which
+            return torch.zeros(value.shape, device=value.device)
+        return self.network.head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
 
     @property
     def device(self) -> torch.device:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from metadensity.likelihoods.base import Likelihood
 from metadensity.nn.convolution import pointwise
 from metadensity.nn.inputs import scale
 
@@ -21,6 +22,9 @@ BOUND = 9.0
 """Log-scales lie in (-BOUND, BOUND). Departure: PixelCNN++ cuts them off at -7, where a level of 256 in the middle of
 its interval costs 0.03 nats: too much for a model that could copy. At -9 it costs 1e-13; and unlike a cut the smooth
 bound leaves a gradient."""
+
+COMPONENTS = 10
+"""As in PixelCNN++."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,10 @@ def log_mass(levels: Tensor, centres: Tensor, log_scales: Tensor, count: int) ->
     return below + above + inner
 
 
-class LogisticHead(nn.Module):
-    """A discretised mixture of logistics; its components are of the whole pixel, all channels together.
+class LogisticMixture(Likelihood):
+    """The discretised mixture of logistics of PixelCNN++, for grey levels and colour.
+
+    The components are of the whole pixel, all channels together.
 
     p(x) = sum_k pi_k prod_c p_k(x_c | x_<c), where the mean of channel c is linear in the channels before it. As a
     product over channels, which is what a density needs, the term of channel c is the mixture of the p_k(x_c | x_<c)
@@ -88,10 +94,12 @@ class LogisticHead(nn.Module):
     rectifiers most features may then be off at every place, for good.
     """
 
-    def __init__(self, features: int, channels: int, levels: int, dims: int, components: int) -> None:
-        super().__init__()
-        self.channels, self.levels, self.dims, self.components = channels, levels, dims, components
-        self.parameters_of = pointwise(features, Mixture.width(channels, components), dims)
+    def __init__(
+        self, features: int, channels: int, levels: int, space_dims: int, components: int = COMPONENTS
+    ) -> None:
+        super().__init__(features, channels, levels, space_dims)
+        self.components = components
+        self.parameters_of = pointwise(features, Mixture.width(channels, components), space_dims)
         with torch.no_grad():  # components spread over the range, wide enough that no level is out of reach of any
             bias, means = self.parameters_of.bias, components * channels
             middles = (torch.arange(components) + 0.5) * (2 / components) - 1
@@ -99,7 +107,7 @@ class LogisticHead(nn.Module):
             bias[components + means : components + 2 * means] -= 1
 
     def forward(self, features: Tensor, pixels: Tensor) -> Tensor:
-        """Log-probabilities ``(batch, levels, C, *space)`` from ``(batch, F, *space)`` features and integer pixels."""
+        """See ``Likelihood.forward``; these logits are log-probabilities."""
         mixture = self._mixture(features)
         return torch.stack([self._table(mixture, pixels, channel) for channel in range(self.channels)], 2)
 
@@ -113,8 +121,8 @@ class LogisticHead(nn.Module):
             weights = joint - terms[-1].unsqueeze(1)
         return torch.stack(terms, 1)
 
-    def place(self, features: Tensor, pixels: Tensor, channel: int) -> Tensor:
-        """Log-probabilities ``(batch, levels)`` of one channel at a place; see ``CategoricalHead.place``."""
+    def logits_at(self, features: Tensor, pixels: Tensor, channel: int) -> Tensor:
+        """See ``Likelihood.logits_at``; these logits are log-probabilities."""
         return self._table(self._mixture(features), pixels, channel)
 
     def _mixture(self, features: Tensor) -> Mixture:

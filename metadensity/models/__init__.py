@@ -31,6 +31,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
 }
+EnsemblePixelCNN.kinds = MODELS
 
 __all__ = [
     "MODELS",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.likelihoods import build_head
+from metadensity.likelihoods import build_likelihood
 from metadensity.networks.conditioning import Condition
+from metadensity.networks.config import PixelCNNConfig
 from metadensity.nn.attention import SupportAttention
 from metadensity.nn.causal import GatedLayer
 from metadensity.nn.convolution import pointwise
@@ -21,14 +22,13 @@ class PixelCNN(nn.Module):
     """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
 
     context: features of the task vector that biases every gate (0: none).
-    first_kernel: of the first layer, which looks at the image itself; None: ``kernel_size``, as that of the others.
-    likelihood: of a pixel given its past, "categorical" or "logistic" (a mixture with so many ``components``).
     attention: None, "additive" or "dot". With attention, the activations of the middle layer's last
         stack are the queries, and what is read conditions the second half of the layers. Only the last
         stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
         seen by pixels that come earlier than some of those.
     prototypes: learned images that the past is compared with, see ``Prototypes``; what a place gets from them joins
         the skip outputs of the layers. 0: none.
+    The others are those of ``PixelCNNConfig``.
     """
 
     def __init__(
@@ -36,26 +36,18 @@ class PixelCNN(nn.Module):
         event_shape: Sequence[int],
         levels: int,
         *,
-        layers: int,
-        planes: int,
-        penultimate: int,
-        kernel_size: int,
-        first_kernel: int | None = None,
         context: int = 0,
         attention: str | None = None,
         prototypes: int = 0,
-        likelihood: str = "categorical",
-        components: int = 10,
+        **sizes: Any,
     ) -> None:
         super().__init__()
-        if layers < 2:
-            raise ValueError(f"layers={layers}; a PixelCNN needs at least 2.")
-        if first_kernel is not None and (first_kernel < 3 or first_kernel % 2 == 0):
-            raise ValueError(f"first_kernel={first_kernel}; give an odd number of 3 or more, or None for kernel_size.")
+        config = PixelCNNConfig(**sizes)
+        planes, penultimate, kernel_size = config.planes, config.penultimate, config.kernel_size
         dims = len(event_shape) - 1
         self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
         self.planes, self.penultimate = planes, penultimate
-        self.middle = layers // 2
+        self.middle = config.layers // 2
         self.input = PixelInput(event_shape, levels)
         self.layers = nn.ModuleList(
             GatedLayer(
@@ -63,19 +55,21 @@ class PixelCNN(nn.Module):
                 planes,
                 penultimate,
                 dims,
-                kernel_size if i or first_kernel is None else first_kernel,
+                kernel_size if i or config.first_kernel is None else config.first_kernel,
                 strict=i == 0,
                 context=context,
                 read=planes if attention and i >= self.middle else 0,
             )
-            for i in range(layers)
+            for i in range(config.layers)
         )
         self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
         self.prototypes = (
             Prototypes(event_shape, levels, prototypes, penultimate, context=context) if prototypes else None
         )
         self.penult = pointwise(penultimate, penultimate, dims)
-        self.head = build_head(likelihood, penultimate, event_shape[0], levels, dims, components)
+        self.head = build_likelihood(
+            config.likelihood, penultimate, event_shape[0], levels, dims, components=config.components
+        )
 
     def condition(
         self, tasks: int, vector: Tensor | None = None, patches: tuple[Tensor, Tensor] | None = None
@@ -105,7 +99,8 @@ class PixelCNN(nn.Module):
 
     def forward(self, pixels: Tensor, condition: Condition) -> Tensor:
         """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
-        return self.head(self.trunk(pixels, condition), pixels)
+        logits: Tensor = self.head(self.trunk(pixels, condition), pixels)
+        return logits
 
     def attention_weights(self, pixels: Tensor, condition: Condition) -> Tensor:
         """Where each place looks, ``(samples, tasks, J, *space)``: patches of all supports in order, the null last.

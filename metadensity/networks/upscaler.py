@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.likelihoods import build_head
+from metadensity.likelihoods import build_likelihood
 from metadensity.networks.conditioning import Condition
 from metadensity.nn.attention import SupportAttention
 from metadensity.nn.causal import add_per_task
@@ -76,7 +76,7 @@ class Upscaler(nn.Module):
         kernel_size: int,
         context: int,
         attention: str,
-        likelihood: str,
+        likelihood: str | Mapping[str, Any],
         components: int,
     ) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Upscaler(nn.Module):
         )
         self.attention = SupportAttention(planes, planes, planes, self.dims, attention)
         self.penult = pointwise(penultimate, penultimate, self.dims)
-        self.head = build_head(likelihood, penultimate, channels, levels, self.dims, components)
+        self.head = build_likelihood(likelihood, penultimate, channels, levels, self.dims, components=components)
 
     def condition(self, tasks: int, vector: Tensor, patches: tuple[Tensor, Tensor]) -> Condition:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""

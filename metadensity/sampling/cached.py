@@ -84,7 +84,7 @@ def _draw_line(
         here, features = pixels[..., t], [sampler.step(prefix, t) for sampler in samplers]
         for channel in range(channels):
             heads = zip(samplers, features, strict=True)
-            logits = mean_logits([sampler.network.head.place(seen, here, channel) for sampler, seen in heads], -1)
+            logits = mean_logits([sampler.network.head.logits_at(seen, here, channel) for sampler, seen in heads], -1)
             given = None if known is None else known[:, channel, t]
             here[:, channel] = draw_levels(logits, uniforms[:, channel, t], given, temperature)
         for sampler in samplers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from metadensity.likelihoods.categorical import CategoricalHead
 from metadensity.native import line_sampler
 from metadensity.native.line_sampler import LineKernel, padded, padded_halves
 from metadensity.networks.conditioning import Condition
@@ -15,31 +14,26 @@ from metadensity.sampling.last_stack import LastStack
 def native_kernel(network: PixelCNN, condition: Condition, last: LastStack, batch: int) -> LineKernel | None:
     """The kernel that draws lines of ``batch`` images, or None where there is none or it cannot.
 
-    It takes float32 and float64 networks with a categorical head and no prototypes on the CPU, outside autocast.
+    It takes float32 and float64 networks without prototypes on the CPU, outside autocast, whose likelihood gives its
+    ``kernel_weights``.
     """
-    memory, head, planes, weight = condition.memory, network.head, network.planes, last.skips
+    memory, planes, weight = condition.memory, network.planes, last.skips
     plain = (
         network.prototypes is None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
     )
-    if not plain or not isinstance(head, CategoricalHead) or torch.is_autocast_enabled("cpu"):
+    of_head = network.head.kernel_weights()
+    if not plain or of_head is None or torch.is_autocast_enabled("cpu"):
         return None
     if (library := line_sampler.library()) is None:
         return None
     channels, width, places = network.event_shape[0], network.penultimate, network.event_shape[-1]
     none = weight.new_zeros(1)
-    hidden = head.hidden.weight.flatten(1).unflatten(0, (channels, width)).mT
-    logits = head.logits.weight.flatten(1).unflatten(0, (channels, -1)).mT
-    before = none if head.previous is None else head.previous.weight.flatten(1).unflatten(0, (channels, width)).mT
     tensors = {
         "skips": padded(last.skips),
         "skip_bias": padded(last.skip_bias),
         "penult": padded(network.penult.weight.flatten(1).T),
         "penult_bias": padded(network.penult.bias),
-        "hidden": padded(hidden),
-        "hidden_bias": padded(head.hidden.bias.view(channels, width)),
-        "previous": padded(before),
-        "logits": padded(logits),
-        "logits_bias": padded(head.logits.bias.view(channels, -1)),
+        **{name: padded(tensor) for name, tensor in of_head.items()},
     }
     sizes = {"batch": batch, "layers": len(network.layers), "planes": planes, "places": places, "reach": last.reach}
     sizes |= {"channels": channels, "levels": network.levels, "features": width, "dims": network.dims}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from metadensity import Density
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.likelihoods import Categorical
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
 from metadensity.nn.causal import CausalConv
 
@@ -170,6 +171,10 @@ class QueriesLeak(ConditionalPixelCNN):
                 logits = super()._logits(pixels)
                 return logits - 1e-3 * logits.mean(0) * torch.arange(self.levels)[(...,) + (None,) * (logits.ndim - 2)]
 
+            def _pixel_log_prob(self, value: Tensor) -> Tensor:
+                pixels = value.reshape(-1, *self.event_shape)
+                return self._logits(pixels).log_softmax(1).gather(1, pixels.unsqueeze(1)).view(value.shape)
+
         density = super().condition(support)
         return Centred(density.network, density.condition)
 
@@ -234,4 +239,21 @@ class ForgetsAnArgument(IndependentPixels):
 
     def __init__(self, event_shape: Sequence[int], levels: int, sharpness: float = 1.0) -> None:
         super().__init__(event_shape, levels)
-        self.sharpness = sharpness
+        self.sharpness = self.config.pop("sharpness")
+
+
+class FlooredTwice(Categorical):
+    """A likelihood whose probabilities sum to more than one: each gets something on top."""
+
+    def log_prob(self, features: Tensor, pixels: Tensor) -> Tensor:
+        return (super().log_prob(features, pixels).exp() + 0.01).log()
+
+
+class DeafAtAPlace(Categorical):
+    """A likelihood whose channels hear one another over an image, but not where a sampler asks."""
+
+    def logits_at(self, features: Tensor, pixels: Tensor, channel: int) -> Tensor:
+        return super().logits_at(features, torch.zeros_like(pixels), channel)
+
+    def kernel_weights(self) -> Any:
+        return None

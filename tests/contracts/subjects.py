@@ -16,6 +16,7 @@ from metadensity import Density, FewShotModel
 from metadensity.adaptation import AdaptiveModel, InnerLoop, adapt
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import FactorisedDensity
+from metadensity.likelihoods import LIKELIHOODS
 from metadensity.models import MODELS
 
 # Arguments that keep a model small, for the constructors that take them, and models that need others.
@@ -25,13 +26,23 @@ OVERRIDES: dict[str, dict[str, Any]] = {"multiscale": {"base": 2, "upscaler_laye
 # Arguments by which a model is another density: a constructor is run with each choice of an axis that it takes, and
 # with all combinations of axes. Those that also have tests of their own share a choice, which halves the combinations.
 Axis = Sequence[dict[str, Any]]
-VARIANTS: Sequence[Axis] = (
-    ({"attention": "additive"}, {"attention": "dot"}),
-    ({"likelihood": "categorical"}, {"likelihood": "logistic"}),
-    ({}, {"first_kernel": 5, "prototypes": 4}),
-)
-# Models made of others that are here in every variant: these are run in one attention, and adapt in tests of their own.
-COMPOSED: dict[str, Sequence[Axis]] = {"ensemble": (VARIANTS[0][1:], VARIANTS[1])}
+ATTENTION: Axis = ({"attention": "additive"}, {"attention": "dot"})
+MORE: Axis = ({}, {"first_kernel": 5, "prototypes": 4})
+# Models made of one that is here in every variant: these are run in fewer, with all their options nevertheless.
+FEWER: dict[str, Sequence[Axis]] = {
+    "ensemble": (ATTENTION[1:],),
+    "aligned": ((ATTENTION[0], {**ATTENTION[1], **MORE[1]}),),
+    "attention_meta": ((ATTENTION[0], {**ATTENTION[1], **MORE[1], "patch_stride": 2}),),
+    "multiscale": ((ATTENTION[0], {**ATTENTION[1], "first_kernel": 5, "patch_stride": 2}),),
+}
+COMPOSED = {"ensemble"}  # and these adapt in tests of their own
+
+
+def variants(name: str) -> Sequence[Axis]:
+    """The axes of a model; that of likelihoods has whatever is listed in ``LIKELIHOODS``."""
+    return (*FEWER.get(name, (ATTENTION, MORE)), [{"likelihood": each} for each in LIKELIHOODS])
+
+
 # Models that give every task the same density, by design.
 IGNORE_SUPPORT = {"independent", "unconditional"}
 
@@ -144,7 +155,7 @@ def recipes() -> list[Recipe]:
     found = []
     for name, kind in MODELS.items():
         takes = set(arguments(kind))
-        axes = [[choice for choice in axis if takes >= choice.keys()] for axis in COMPOSED.get(name, VARIANTS)]
+        axes = [[choice for choice in axis if takes >= choice.keys()] for axis in variants(name)]
         for choices in itertools.product(*(axis for axis in axes if axis)):
             chosen = {key: value for choice in choices for key, value in choice.items()}
             first = chosen.get("likelihood", "categorical") == "categorical"

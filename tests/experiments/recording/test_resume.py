@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from experiments import train
-from experiments.ingredients import TRAINING_DEFAULTS
+from experiments.ingredients import TRAINING_DEFAULTS, read_config
 from experiments.recording import lineage
 from experiments.recording.resume import ChangedConfigError, newest_state, require_same_config
 from experiments.recording.run_folder import RunFolder
@@ -74,9 +74,9 @@ def test_a_setting_that_only_one_side_has_is_a_difference() -> None:
 
 def test_a_run_of_a_version_without_a_setting_goes_on_with_its_default() -> None:
     old = {"training": {key: value for key, value in TRAINING_DEFAULTS.items() if key != "graphs"}}
-    require_same_config(old, {"training": TRAINING_DEFAULTS}, training_defaults=TRAINING_DEFAULTS)
+    require_same_config(read_config(old), {"training": TRAINING_DEFAULTS})
     with pytest.raises(ChangedConfigError, match=r"training.graphs: False -> True"):
-        require_same_config(old, {"training": {**TRAINING_DEFAULTS, "graphs": True}}, (), TRAINING_DEFAULTS)
+        require_same_config(read_config(old), {"training": {**TRAINING_DEFAULTS, "graphs": True}})
 
 
 def test_a_damaged_state_is_named_and_the_one_before_it_taken(

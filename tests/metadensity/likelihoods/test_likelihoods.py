@@ -8,20 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metadensity.likelihoods import build_head
-from metadensity.likelihoods.categorical import CategoricalHead
-from metadensity.likelihoods.logistic_mixture import LogisticHead, Mixture, log_mass
+from metadensity.likelihoods import LIKELIHOODS, Categorical, Likelihood, LogisticMixture, build_likelihood
+from metadensity.likelihoods.logistic_mixture import Mixture, log_mass
 from metadensity.models import MODELS
 
 FEATURES, COMPONENTS = 7, 4
-LIKELIHOODS = pytest.mark.parametrize("likelihood", ["categorical", "logistic"])
+each_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 DTYPES = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["float64", "float32"]
 )
 
 
-def made(likelihood: str, channels: int, levels: int, dims: int = 2, spread: float = 1.0) -> nn.Module:
-    head = build_head(likelihood, FEATURES, channels, levels, dims, COMPONENTS)
+def made(likelihood: str, channels: int, levels: int, dims: int = 2, spread: float = 1.0) -> Likelihood:
+    head = build_likelihood(likelihood, FEATURES, channels, levels, dims, components=COMPONENTS)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():
@@ -35,7 +34,7 @@ def inputs(channels: int, levels: int, *space: int, batch: int = 3) -> tuple[Ten
     return features, torch.randint(levels, (batch, channels, *space), generator=generator)
 
 
-@LIKELIHOODS
+@each_likelihood
 @DTYPES
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -111,7 +110,7 @@ def test_channels_share_their_component() -> None:
     assert torch.allclose(head.log_prob(features.double(), pixels).sum(1).exp(), joint.sum(1), rtol=1e-10)
 
 
-@LIKELIHOODS
+@each_likelihood
 @pytest.mark.parametrize("space", [(6,), (3, 4), (2, 2, 3)])
 @pytest.mark.parametrize(("channels", "levels"), [(1, 2), (3, 256), (4, 5)])
 def test_a_place_is_the_image_at_that_place(
@@ -123,27 +122,26 @@ def test_a_place_is_the_image_at_that_place(
     index = tuple(size // 2 for size in space)
     for channel in range(channels):
         at = (slice(None), slice(None), *index)
-        place = head.place(features.double()[at], pixels[at], channel)
+        place = head.logits_at(features.double()[at], pixels[at], channel)
         assert torch.allclose(place, table[:, :, channel][at], atol=1e-12)
         # Channels that are not drawn yet hold whatever they hold.
         later = pixels[at].clone()
         later[:, channel:] = (later[:, channel:] + 1) % levels
-        assert torch.equal(head.place(features.double()[at], later, channel), place)
-    if isinstance(head, LogisticHead):
-        expected = table.gather(1, pixels.unsqueeze(1)).squeeze(1)
-        assert torch.allclose(head.log_prob(features.double(), pixels), expected, atol=1e-12)
+        assert torch.equal(head.logits_at(features.double()[at], later, channel), place)
+    expected = table.log_softmax(1).gather(1, pixels.unsqueeze(1)).squeeze(1)
+    assert torch.allclose(head.log_prob(features.double(), pixels), expected, atol=1e-12)
 
 
 def test_channels_before_are_heard() -> None:
     """The place would pass the test above if no channel heard another."""
-    for likelihood in ("categorical", "logistic"):
+    for likelihood in LIKELIHOODS:
         head = made(likelihood, 3, 4)
         features, pixels = inputs(3, 4)
         for channel in (1, 2):
             for before in range(channel):
                 other = pixels.clone()
                 other[:, before] = (other[:, before] + 1) % 4
-                moved = head.place(features, other, channel) - head.place(features, pixels, channel)
+                moved = head.logits_at(features, other, channel) - head.logits_at(features, pixels, channel)
                 assert moved.abs().amax(1).min() > 1e-3
 
 
@@ -157,7 +155,7 @@ def test_the_sharpest_component_costs_nothing() -> None:
 def test_it_learns_two_modes() -> None:
     """Level 40 or 200, one as likely as the other: ln 2 nats."""
     torch.manual_seed(0)
-    head = build_head("logistic", 1, 1, 256, 1, 5)
+    head = LogisticMixture(1, 1, 256, 1, 5)
     features, pixels = torch.ones(2, 1, 1), torch.tensor([40, 200]).view(2, 1, 1)
     optimiser = torch.optim.Adam(head.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.995)
@@ -175,8 +173,8 @@ def test_an_untrained_head_is_near_uniform() -> None:
     torch.manual_seed(0)
     features, pixels = inputs(3, 256, 16, 16)
     for levels in (2, 256):
-        head = build_head("logistic", FEATURES, 3, levels, 2)
-        assert isinstance(head, LogisticHead)
+        head = build_likelihood("logistic", FEATURES, 3, levels, 2)
+        assert isinstance(head, LogisticMixture)
         assert -head.log_prob(0.3 * features, pixels % levels).mean() < math.log(levels) + 1
 
 
@@ -192,10 +190,11 @@ def test_a_feature_that_is_off_everywhere_can_come_back() -> None:
 
 def test_logistic_parameters_do_not_grow_with_levels() -> None:
     counts = {
-        levels: sum(p.numel() for p in build_head("logistic", 8, 3, levels, 2).parameters()) for levels in (2, 256)
+        levels: sum(p.numel() for p in build_likelihood("logistic", 8, 3, levels, 2).parameters())
+        for levels in (2, 256)
     }
     assert counts[2] == counts[256] == (8 + 1) * 10 * (1 + 3 + 3 + 3)
-    assert isinstance(build_head("categorical", 8, 3, 256, 2), CategoricalHead)
+    assert isinstance(build_likelihood("categorical", 8, 3, 256, 2), Categorical)
 
 
 @pytest.mark.parametrize("name", ["unconditional", "conditional", "attention"])
@@ -214,7 +213,7 @@ def test_components_that_are_none(name: str, components: int) -> None:
 
 def test_training_memory_does_not_hold_the_levels() -> None:
     """The largest tensor of scoring 8-bit colour is that of the components, not of the 256 levels."""
-    head = build_head("logistic", FEATURES, 3, 256, 2)
+    head = build_likelihood("logistic", FEATURES, 3, 256, 2)
     features, pixels = inputs(3, 256, 8, 8, batch=2)
     largest = 0
 

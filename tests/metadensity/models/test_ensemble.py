@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import metadensity
 from metadensity.adaptation import InnerLoop, adapt
 from metadensity.densities.pixelcnn import RasterDensity
-from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, EnsemblePixelCNN
+from metadensity.models import (
+    MODELS,
+    AlignedPixelCNN,
+    AttentionPixelCNN,
+    ConditionalPixelCNN,
+    EnsemblePixelCNN,
+    FewShotModel,
+    UnconditionalPixelCNN,
+)
 from tests.contracts.subjects import random_images, randomise
 
 EVENT = (1, 5, 4)
@@ -81,11 +91,44 @@ def test_attention_is_the_mean_of_the_members() -> None:
     torch.testing.assert_close(weights, sum(net(support).attention_weights(images) for net in nets) / len(nets))
 
 
+@pytest.mark.parametrize("kind", [UnconditionalPixelCNN, ConditionalPixelCNN, AlignedPixelCNN])
+def test_members_of_any_kind(kind: type[FewShotModel], tmp_path: Path) -> None:
+    sizes = {"layers": 3, "planes": 6, "penultimate": 8}
+    nets, support, images = [], *(random_images(n, 2, *EVENT, levels=2, seed=n) for n in (2, 4))
+    for seed in range(2):
+        nets.append(kind(EVENT, 2, **sizes))
+        randomise(nets[-1], seed)
+    ensemble = EnsemblePixelCNN.of(nets)
+    name = next(name for name, listed in MODELS.items() if listed is kind)
+    assert ensemble.config == {**nets[0].config, "members": 2, "member": name}
+    terms = torch.stack([net(support).pixel_log_prob(images) for net in nets])
+    torch.testing.assert_close(ensemble(support).pixel_log_prob(images), terms.exp().mean(0).log())
+    chances = torch.rand(5, 2, *EVENT, generator=torch.Generator().manual_seed(0))
+    density = ensemble(support)
+    assert torch.equal(density.sample_from(chances), density.sample_from(chances, naive=True))  # type: ignore[attr-defined, call-arg]
+    metadensity.save(ensemble, tmp_path / "ensemble")
+    loaded = metadensity.load(tmp_path / "ensemble")
+    assert loaded.config == ensemble.config
+    assert torch.equal(loaded(support).log_prob(images), density.log_prob(images))
+
+
+def test_what_it_takes_is_what_its_members_take() -> None:
+    assert EnsemblePixelCNN(EVENT, 2, member="aligned", layers=2, map_features=3).config["map_features"] == 3
+    assert EnsemblePixelCNN(EVENT, 2, member="aligned", layers=2).config["attention"] == "dot"  # the member's default
+    with pytest.raises(TypeError, match="EnsemblePixelCNN: got an unexpected keyword argument 'map_features'"):
+        EnsemblePixelCNN(EVENT, 2, map_features=3)
+
+
 def test_models_that_make_no_ensemble() -> None:
     with pytest.raises(ValueError, match="models is empty; give the trained models"):
         EnsemblePixelCNN.of([])
-    with pytest.raises(TypeError, match="one of type ConditionalPixelCNN; give AttentionPixelCNNs"):
-        EnsemblePixelCNN.of([ConditionalPixelCNN(EVENT, 2, layers=2, planes=4, penultimate=4)])
+    conditional = ConditionalPixelCNN(EVENT, 2, layers=2, planes=4, penultimate=4)
+    with pytest.raises(TypeError, match="one of type ConditionalPixelCNN beside one of type AttentionPixelCNN"):
+        EnsemblePixelCNN.of([*members(1), conditional])
+    with pytest.raises(ValueError, match="member='maml'; choose a model with one PixelCNN"):
+        EnsemblePixelCNN.of([MODELS["maml"](EVENT, 2, layers=2, planes=4, penultimate=4)])
+    with pytest.raises(ValueError, match=r"member='ensemble'; choose one of independent, .*aligned"):
+        EnsemblePixelCNN(EVENT, 2, member="ensemble")
     other = AttentionPixelCNN(EVENT, 2, **{**SIZES, "planes": 8})
     with pytest.raises(ValueError, match=r"models differ in context: 12 and 16\. Give models built with the same"):
         EnsemblePixelCNN.of([*members(1), other])

@@ -1,0 +1,151 @@
+"""Sizes and options of a PixelCNN: the one place where they are named, have defaults, and are validated.
+
+A model takes the fields of one of these classes as keyword arguments (``FewShotModel``), and a model made of another
+takes the same class, so that no option of the one is missing in the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from metadensity.checks import is_whole, require_sizes
+from metadensity.likelihoods import COMPONENTS, likelihood_options
+from metadensity.nn.attention import require_attention
+from metadensity.nn.encoders import require_stride
+
+
+@dataclass(frozen=True)
+class PixelCNNConfig:
+    """A gated PixelCNN. The defaults are those of Reed et al. 2018 for Omniglot.
+
+    layers: 2 or more. planes: features of a layer. penultimate: features that the likelihood is given.
+    kernel_size: odd, 3 or more. first_kernel: of the first layer, which looks at the image itself, as the 7 of
+        van den Oord et al. 2016; None: ``kernel_size``. Twice the longest side of an image less one sees all of its
+        past at once.
+    likelihood: of a pixel given its past: a name in ``LIKELIHOODS``, or a mapping with a name and options of its own.
+    components: of a mixture; the same as ``likelihood={"name": "logistic", "components": ...}``, which is stored so.
+    Raises ValueError for a value out of range.
+    """
+
+    layers: int = 12
+    planes: int = 24
+    penultimate: int = 32
+    kernel_size: int = 3
+    first_kernel: int | None = None
+    likelihood: str | Mapping[str, Any] = "categorical"
+    components: int = COMPONENTS
+
+    def __post_init__(self) -> None:
+        options = likelihood_options(self.likelihood, components=self.components)
+        name = options.pop("name")
+        object.__setattr__(self, "components", options.pop("components", self.components))
+        object.__setattr__(self, "likelihood", {"name": name, **options} if options else name)
+        require_sizes(layers=self.layers, planes=self.planes, penultimate=self.penultimate, components=self.components)
+        if self.layers < 2:
+            raise ValueError(f"layers={self.layers}; a PixelCNN needs at least 2.")
+        if self.first_kernel is not None and (
+            not is_whole(self.first_kernel) or self.first_kernel < 3 or self.first_kernel % 2 == 0
+        ):
+            raise ValueError(
+                f"first_kernel={self.first_kernel}; give an odd number of 3 or more, or None for kernel_size."
+            )
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """These as arguments of ``metadensity.networks.pixelcnn.PixelCNN``."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_MODELS}
+
+
+@dataclass(frozen=True)
+class ConditionalConfig(PixelCNNConfig):
+    """A PixelCNN whose gates are biased by f(s), one vector of the support.
+
+    context: size of f(s); None: twice the planes, which is what is stored.
+    """
+
+    context: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context is None:
+            object.__setattr__(self, "context", 2 * self.planes)
+        require_sizes(context=self.context)
+
+
+@dataclass(frozen=True)
+class PatchConfig(ConditionalConfig):
+    """A PixelCNN that attends to patches of the support as well.
+
+    attention: "additive", as published, or "dot", scaled dot products.
+    patch_stride: places between patches of the support; 4, as published, or 2 or 1, for what has to be found exactly.
+    """
+
+    attention: Any = "additive"
+    patch_stride: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_attention()
+        require_stride(self.patch_stride)
+
+    def _require_attention(self) -> None:
+        require_attention(self.attention)
+
+
+@dataclass(frozen=True)
+class AttentionConfig(PatchConfig):
+    """As ``PatchConfig``, with prototypes.
+
+    prototypes: learned images that pasts and supports are compared with, 0 for none as published; for small noisy
+        images of classes that come again, see ``metadensity.nn.prototypes``.
+    """
+
+    prototypes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_whole(self.prototypes) or self.prototypes < 0:
+            raise ValueError(f"prototypes={self.prototypes!r}; it must be a whole number, 0 for none.")
+
+
+@dataclass(frozen=True)
+class AlignedConfig(AttentionConfig):
+    """As ``AttentionConfig``, with a map of the support; attention: "dot" by default, None to do without.
+
+    map_features: features of the map for each of mean and maximum over the supports.
+    map_every: the map reaches the first layer and every so manyth after it; others see it through these.
+    """
+
+    attention: Any = "dot"
+    map_features: int = 24
+    map_every: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(map_features=self.map_features, map_every=self.map_every)
+
+    def _require_attention(self) -> None:
+        if self.attention is not None:
+            super()._require_attention()
+
+
+@dataclass(frozen=True)
+class MultiscaleConfig(PatchConfig):
+    """As ``PatchConfig``, of a small image and of what doubles it; attention: "dot" by default.
+
+    base: the longest side of the smallest image. upscaler_layers: layers of each upscaler.
+    """
+
+    attention: Any = "dot"
+    base: int = 8
+    upscaler_layers: int = 18
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(base=self.base, upscaler_layers=self.upscaler_layers)
+
+
+# What networks are not built from.
+_OF_MODELS = {"patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
