@@ -130,7 +130,8 @@ def find_evaluation(run: str) -> Path:
     if not (folder / "evaluation.json").is_file():
         raise FileNotFoundError(
             f"{folder} is no run of experiments.evaluate: it has no evaluation.json. Give the folder that evaluate "
-            f"printed; a model is evaluated first: python -m experiments.evaluate with run={run}"
+            "printed, not that of a training run; a model is evaluated first: "
+            f"python -m experiments.evaluate with run={run}"
         )
     return folder
 
