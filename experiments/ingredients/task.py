@@ -7,6 +7,7 @@ from typing import Any
 
 from sacred import Ingredient
 
+from experiments.recording.flat_configs import current_names
 from experiments.recording.registered import RegisteredOptions
 from tasks import TASKS, TaskDistribution
 
@@ -15,7 +16,7 @@ OF_EVERY_TASK = frozenset(
     {"size", "drawings", "protocol", "shrink", "data_root", "split_by", "split_seed", "seed", "styles"}
 )
 
-TASK_OPTIONS = RegisteredOptions("task", lambda name: TASKS[name], "hershey", ("split", "least"))
+TASK_OPTIONS = RegisteredOptions("task", lambda name: TASKS[name], "hershey", ("split",))
 task = Ingredient("task")
 task.configurations.append(TASK_OPTIONS)
 
@@ -25,5 +26,5 @@ def build_task(config: Mapping[str, Any], split: str) -> TaskDistribution:
 
     Raises UnknownTaskError for a name that is not in ``TASKS``, ValueError for an option that the task does not take.
     """
-    options = TASK_OPTIONS.read(config, OF_EVERY_TASK)
+    options = TASK_OPTIONS.read(current_names({"task": config})["task"], OF_EVERY_TASK)
     return TASKS[options.pop("name")](split=split, **options)

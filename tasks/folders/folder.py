@@ -31,7 +31,6 @@ def folder(
     fit: str = "crop",
     min_images: int = 2,
     splits: str | os.PathLike[str] | None = None,
-    least: int | None = None,
 ) -> StoredTasks:
     """Images by folder, ``(3, size, size)`` with 256 levels, or ``(1, size, size)`` with ``grey``.
 
@@ -44,14 +43,13 @@ def folder(
         by the SHA-256 of their names.
     size, grey, levels, fit: how an image is resized, see ``tasks.folders.image_files.Preparation``.
     min_images: classes with fewer images than this are left out. An episode needs shots + queries of them.
-    least: what recorded configurations of earlier versions call ``min_images``.
 
     All images are resized once, into the user's cache folder, and read from there when they are drawn.
     Raises ValueError for options out of range, DataError where the images are missing or damaged.
     """
     parts = split_parts("folder", split)
     how = Preparation(size, grey, levels, fit)
-    min_images = require_count("min_images", min_images if least is None else least, 1)
+    min_images = require_count("min_images", min_images, 1)
     files = files_of("folder", folder, data_root)
     found = listed(files) or by_folder(files)
     classes = merged_classes(found)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.ingredients import build_task
 from tasks import SPLITS, DataError, StoredEpisodes
 from tasks.folders.folder import folder
 from tasks.folders.image_files import ImageFiles, Preparation
@@ -62,7 +63,8 @@ def test_small_classes_are_left_out_when_told(flat: Path) -> None:
     assert sorted(task.class_names) == sorted(name for name, size in FLAT.items() if size >= 5)
     with pytest.raises(DataError, match=r"no class of train has 9 images \(min_images=9\); the largest of 10 has 6"):
         folder("train", folder=flat, size=4, min_images=9)
-    recorded = folder("train+validation+test", folder=flat, size=4, least=5)  # as earlier versions called it
+    # As earlier versions called it.
+    recorded: Any = build_task({"name": "folder", "folder": str(flat), "size": 4, "least": 5}, "train+validation+test")
     assert (recorded.class_names, recorded.fingerprint, recorded.recipe) == (
         task.class_names,
         task.fingerprint,
