@@ -29,7 +29,7 @@ from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
 from experiments.recording.trained_model import TrainedModel
-from experiments.reporting.tables import Section, difference_record, interval, records
+from experiments.reporting.tables import Section, difference_record, interval, marked, records
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import Difference, paired_difference
@@ -158,7 +158,10 @@ def grid_sections(
     first = next(iter(evaluations.values())).rows
     headings = ["trained with", *(f"{row.shots} shot" if row.shots == 1 else f"{row.shots} shots" for row in first)]
     rows = [
-        [name, *(f"{row.nats_per_image:.2f} ({interval(row.interval)})" for row in evaluation.rows)]
+        [
+            marked(name, evaluation.scores),
+            *(f"{row.nats_per_image:.2f} ({interval(row.interval)})" for row in evaluation.rows),
+        ]
         for name, evaluation in evaluations.items()
     ]
     notes = [

@@ -29,7 +29,7 @@ from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
-from experiments.reporting.tables import bounds
+from experiments.reporting.tables import bounds, marked
 from experiments.studies.split_report import KINDS, Scored, report, spread_records, spreads
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity.evaluation.comparison import IncomparableError
@@ -98,7 +98,8 @@ def split_sensitivity(
         train_classes = len(build_task(config, "train").class_names)
         scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixel_identity(tested), evaluation))
     likelihoods, gains = spreads(scored)
-    title = f"{found[0].config()['model']['name']} on {found[0].config()['task']['name']}, {split}"
+    name = marked(found[0].config()["model"]["name"], scored[0].evaluation.scores)
+    title = f"{name} on {found[0].config()['task']['name']}, {split}"
     sections = report(title, scored, likelihoods, gains)
     print("\n" + "\n".join(section.plain() for section in sections))
     rows = [_record(one, row) for one in scored for row in one.evaluation.rows]
@@ -155,7 +156,10 @@ def _record(one: Scored, row: Any) -> dict[str, Any]:
         "split_seed": one.split_seed,
         "run": str(one.run.path),
         "train_classes": one.train_classes,
-        **{name: getattr(row, name) for name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes")},
+        **{
+            name: getattr(row, name)
+            for name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes", "quantity")
+        },
         "groups": row.groups,
         "interval_low": low,
         "interval_high": high,

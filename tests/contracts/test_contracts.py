@@ -8,12 +8,12 @@ import pytest
 
 from metadensity.models import MODELS
 
-from .contracts import CONTRACTS, Contract
+from .contracts import BOUNDS, CONTRACTS, Contract
 from .subjects import ADAPTATIONS, COMPOSED, NETWORKS, RECIPES, Case, Recipe, adapts_itself
 
 ALL = [
     pytest.param(contract, recipe, case, id=f"{contract.check.__name__}-{recipe}-{case}-{str(contract.dtype)[6:]}")
-    for contract in CONTRACTS
+    for contract in (*CONTRACTS, *BOUNDS)
     for recipe in contract.recipes
     for case in contract.cases
 ]

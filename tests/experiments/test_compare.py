@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from experiments import compare, evaluate, train
-from experiments.recording.score_files import load_scores
+from experiments.recording.score_files import load_scores, save_scores
+from metadensity import Evaluation
 from metadensity.evaluation.comparison import IncomparableError
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.files import DamagedFileError
@@ -179,3 +181,26 @@ def test_scores_come_back_as_they_were(evaluated: list[str]) -> None:
         found = scores[row["model"]][row["shots"]]
         assert found.nats.mean() == row["nats_per_image"]
         assert np.array_equal(np.sort(found.queries), np.unique(found.queries)), "a query was scored twice"
+
+
+def test_a_bound_beside_an_exact_number_is_said_wherever_it_stands(
+    evaluated: list[str], script: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bound"
+    shutil.copytree(evaluated[1], folder)
+    scores, identity = load_scores(folder / "scores.npz")
+    marked = {
+        name: Evaluation([], {shots: replace(part, quantity="bound with 8 samples") for shots, part in found.items()})
+        for name, found in scores.items()
+    }
+    save_scores(folder / "scores.npz", marked, identity)
+    run = script(compare.experiment, runs=[evaluated[0], str(folder)])
+    rows = run.result["rows"]
+    assert {row["quantity"] for row in rows} == {"bound with 8 samples minus exact"}
+    assert {row["model"] for row in rows} == {"conditional, bound with 8 samples (bound)"}
+    text = (Path(run.result["folder"]) / "comparison.md").read_text()
+    assert text.count("(bound with 8 samples minus exact)") == len(rows)
+    assert "A bound is no likelihood" in text
+    plain = script(compare.experiment, runs=evaluated)
+    assert {row["quantity"] for row in plain.result["rows"]} == {"exact"}
+    assert "bound" not in (Path(plain.result["folder"]) / "comparison.md").read_text()

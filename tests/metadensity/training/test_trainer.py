@@ -370,7 +370,7 @@ def test_training_on_sequences_counts_their_real_places() -> None:
     for padding in (0, 1, 77):
         run = run_on_sequences(Sequences(padding=padding))
         episode = run.train.episode(0, 4, 0, 2)
-        terms = -run.model(episode.support).prefix_log_prob(episode.query, episode.query_lengths)
+        terms = -run.model(episode.support).prefix_log_prob(episode.query, episode.query_lengths).detach()
         assert run.loss(episode).item() == pytest.approx(float(terms.sum() / episode.query_lengths.sum()))  # type: ignore[union-attr]
         run.run()
         results.append((weights(run.model), run.best))
