@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import metadensity
 from experiments.figures.shot_curves import save_figure, shot_curve
-from experiments.ingredients import NAMED_CONFIGS, build_task
+from experiments.ingredients import NAMED_CONFIGS, build_task, read_config
 from experiments.ingredients.baselines import BASELINES, fit_baseline
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation import episode_settings, evaluation_settings
@@ -77,7 +77,7 @@ def evaluate(
     record_use(_run, folder, "evaluated", [subject, *map(find_model, against)], chosen.hash)
     for other in against:
         found = find_model(other)
-        require_same_pixels(config, found.config())
+        require_same_pixels(read_config(config), read_config(found.config()))
         name = _fresh(found.config()["model"]["name"], models)
         models[name] = found.model(device)
         origins[name] = origin(found)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from experiments.figures.attention_maps import pixel_picture
 from experiments.figures.images import save_picture, support_beside_samples
-from experiments.ingredients import build_task
+from experiments.ingredients import build_task, read_config
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
@@ -86,7 +86,7 @@ def sample(
     folder, subject = folder_of(_run), find_model(run)
     others = [find_model(other) for other in against]
     for other in others:
-        require_same_pixels(subject.config(), other.config())
+        require_same_pixels(read_config(subject.config()), read_config(other.config()))
     source = build_task(subject.config()["task"], split)
     shots = default_episode_sizes(source, None, 1, SHOTS)[0][-1] if shots is None else shots
     episode = source.episode(index, tasks=tasks, shots=shots, queries=1)

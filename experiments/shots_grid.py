@@ -19,7 +19,7 @@ from tqdm import tqdm
 import metadensity
 from experiments.figures.grids import heat_map
 from experiments.figures.shot_curves import save_figure
-from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
+from experiments.ingredients import NAMED_CONFIGS, build_task, model, read_config, task, training, training_config
 from experiments.ingredients.evaluation import episode_settings, evaluation_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording import lineage
@@ -75,7 +75,7 @@ def shots_grid(
     found = find_runs(runs)
     config = found[0].config()["task"] if found else task
     for other in found[1:]:
-        require_same_pixels(found[0].config(), other.config())
+        require_same_pixels(read_config(found[0].config()), read_config(other.config()))
     settings = [{**training, "shots": require_shots(entry)} for entry in ([] if found else train_shots)]
     for each in settings:  # found out before hours of training, not after
         training_config(each, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sacred import SETTINGS, Experiment, Ingredient
-from sacred.config import ConfigDict
+from sacred.config import ConfigDict, load_config_file
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict
@@ -53,26 +54,30 @@ class SafeExperiment(Experiment):
         such option.
         """
         typed, before = current_names(convert_to_nested_dict(dict(updates or {}))), self.named_configs
-        self.named_configs = {**before, **self._fitting(typed, [name for name in named if name in before])}
+        self.named_configs = {**before, **self._fitting(typed, named)}
         try:
             return super()._create_run(command, typed, named, *more, **options)
         finally:
             self.named_configs = before
 
     def _fitting(self, typed: Mapping[str, Any], named: Sequence[str]) -> dict[str, ConfigDict]:
-        """The named configurations with those options only that are taken where all of them are chosen together."""
-        fitting = {name: dict(self.named_configs[name]()) for name in named}
+        """The named configurations with those options only that are taken where all of them are chosen together.
+
+        A configuration in a file counts as typed.
+        """
+        used = {name: dict(self.named_configs[name]()) for name in named if name in self.named_configs}
+        files = {name: dict(load_config_file(name)) for name in named if name not in used and os.path.isfile(name)}
+        in_order = [{**used, **files}[name] for name in named if name in used or name in files]
         for scope in (scope for each in self.ingredients for scope in each.configurations):
             if isinstance(scope, RegisteredOptions):
                 chosen: dict[str, Any] = {}
-                for settings in (*fitting.values(), typed):
+                for settings in (*in_order, typed):
                     chosen |= settings.get(scope.path, {})
-                name = chosen.pop("name", scope.default)
-                for settings in fitting.values():
+                taken = {"name", *scope.fitting(chosen.pop("name", scope.default), chosen)}
+                for settings in used.values():
                     if scope.path in settings:
-                        taken = {"name", *scope.fitting(name, chosen)}
                         settings[scope.path] = {key: each for key, each in settings[scope.path].items() if key in taken}
-        whole = {name: {key: part for key, part in each.items() if part != {}} for name, each in fitting.items()}
+        whole = {name: {key: part for key, part in each.items() if part != {}} for name, each in used.items()}
         return {name: ConfigDict(settings) for name, settings in whole.items()}
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from experiments import train
 from experiments.ingredients import NAMED_CONFIGS, build_model, build_task, read_config
+from experiments.recording.comparability import require_same_pixels
 from experiments.recording.registered import UnknownOptionError
 from experiments.recording.resume import ChangedConfigError, require_same_config
 from experiments.reproductions.trained import same_config
@@ -64,6 +65,17 @@ def test_named_configurations_leave_out_what_there_is_not(order: tuple[str, ...]
     assert NAMED_CONFIGS["fast"]["model"], "the named configuration itself has become another"
     assert settings("fast")["model"]["layers"] == 2
     assert settings("demo", task={"name": "digits"})["task"] == {"name": "digits", "data_root": None, "seed": 0}
+
+
+def test_a_configuration_in_a_file_counts_as_typed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"model": {"name": "conditional", "planes": 5}}))
+    config = settings("fast", "dot", str(path))["model"]
+    assert config.items() >= {"name": "conditional", "layers": 2, "planes": 5}.items()
+    assert "attention" not in config
+    path.write_text(json.dumps({"model": {"name": "conditional", "attention": "dot"}}))
+    with pytest.raises(UnknownOptionError, match=r"no model.attention"):
+        settings(str(path))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,8 @@ def test_runs_of_earlier_versions_go_on(repo_root: Path) -> None:
         require_same_config(read_config(old), kept)
         old = {**old, "initial": None}  # its parent went by another path
         assert same_config(old, now), (old["task"]["name"], old["model"]["name"])
+        for one, other in ((old, now), (now, old)):
+            require_same_pixels(read_config(one), read_config(other))
         changed = {**old, "model": {**old["model"], "planes": 25}}
         assert not same_config(changed, now)
         with pytest.raises(ChangedConfigError, match=r"model.planes: 25 -> "):
