@@ -25,8 +25,8 @@ from metadensity.evaluation.classification import (
     Classification,
     class_log_probs,
     classification,
-    nearest_scores,
-    shared_credit,
+    nearest_neighbour_scores,
+    tie_aware_accuracy,
 )
 from metadensity.evaluation.intervals import bounded_mean, clustered_mean
 from metadensity.evaluation.nway import NWayEpisodes, stack_nway
@@ -152,8 +152,8 @@ def _parts(drawn: NWayEpisodes, name: str, progress: bool) -> Iterator[NWayEpiso
 
 def _nearest(drawn: NWayEpisodes, levels: int, found: Classification) -> dict[str, Any]:
     """The pixel-space nearest neighbour on the same queries, and the paired difference of the model from it."""
-    distances, label = -nearest_scores(drawn, levels), drawn.label.numpy()
-    per_episode = shared_credit(-distances, label).mean(1)
+    distances, label = -nearest_neighbour_scores(drawn, levels), drawn.label.numpy()
+    per_episode = tie_aware_accuracy(-distances, label).mean(1)
     clusters = np.arange(len(per_episode))
     accuracy, interval = bounded_mean(per_episode, clusters)
     gain, gain_interval = clustered_mean(found.per_episode - per_episode, clusters)

@@ -152,7 +152,7 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
             f"{path} is damaged or of another version ({error!r}). Evaluate the run again."
         ) from error
     scores, identity = load_scores(folder / SCORES)
-    ids = {int(group) for found in scores.values() for part in found.values() for group in part.groups} - {-1}
+    ids = {int(group) for found in scores.values() for part in found.values() for group in part.group_ids} - {-1}
     if stated != identity or len(ids) != len(names):
         raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
     groups = dict(zip(sorted(ids), names, strict=True))

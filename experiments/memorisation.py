@@ -25,7 +25,7 @@ from experiments.recording.trained_model import find_model
 from experiments.reporting.headings import MEMORISATION
 from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
-from metadensity.evaluation.memorisation import Closeness, closeness, nearest
+from metadensity.evaluation.memorisation import CopyTest, closeness, nearest
 from metadensity.files import write_atomically
 from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistribution
 
@@ -181,7 +181,7 @@ def side_by_side(columns: list[tuple[Tensor, Tensor]], levels: int) -> NDArray[n
     return np.concatenate([piece for block in blocks for piece in (gap, block)][1:], axis=1)
 
 
-def verdict(support: Closeness, unseen: Closeness) -> str:
+def verdict(support: CopyTest, unseen: CopyTest) -> str:
     """The finding in a sentence or two."""
     if not support.closer:
         return "No sign of copying: samples are not found to be closer to the support than held-out images are."
@@ -194,7 +194,7 @@ def verdict(support: Closeness, unseen: Closeness) -> str:
     return text
 
 
-def _row(name: str, test: Closeness) -> list[str]:
+def _row(name: str, test: CopyTest) -> list[str]:
     low, high = test.interval
     return [
         name,
@@ -207,7 +207,7 @@ def _row(name: str, test: Closeness) -> list[str]:
     ]
 
 
-def _record(test: Closeness) -> dict[str, Any]:
+def _record(test: CopyTest) -> dict[str, Any]:
     record = {**asdict(test), "interval": list(test.interval), "per_class": test.per_class.tolist()}
     assert all(math.isfinite(bound) for bound in test.interval)
     return record

@@ -32,7 +32,7 @@ from experiments.recording.trained_model import find_model
 from metadensity import Density, Episode
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
-from metadensity.density import OrderedDensity
+from metadensity.density import SequentialDensity
 from metadensity.files import content_hash, write_tensors
 
 SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
@@ -156,7 +156,7 @@ def part_of(observed: str, episode: Episode) -> Tensor:
 
 def _parts(density: Density, samples: int, seed: int, known: Tensor | None, **options: Any) -> Iterator[Part]:
     """Some samples at a time; all at once from a density that draws its pixels in no order."""
-    alone = isinstance(density, OrderedDensity | IndependentDensity)
+    alone = isinstance(density, SequentialDensity | IndependentDensity)
     if alone or known is not None or options["temperature"] != 1:
         yield from complete_in_parts(density, seeds_of(seed, samples, density.tasks), known, **options)
     else:

@@ -33,7 +33,7 @@ from experiments.reporting.tables import Section, difference_record, interval, m
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import Difference, paired_difference
-from metadensity.evaluation.scores import Row
+from metadensity.evaluation.scores import LikelihoodRow
 
 _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0, 1, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
@@ -194,7 +194,7 @@ def _difference_columns(found: Difference | None) -> dict[str, Any]:
     return {f"to_diagonal_{key}": record.get(key) for key in ("mean", "interval_low", "interval_high")}
 
 
-def _cell(row: Row) -> str:
+def _cell(row: LikelihoodRow) -> str:
     half = row.interval[1] - row.nats_per_image
     return f"{row.nats_per_image:.2f}" + (f"\n±{half:.2f}" if math.isfinite(half) else "")  # one class has no interval
 

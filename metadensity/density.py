@@ -126,20 +126,20 @@ class BoundDensity(Density):
 class FactorisedDensity(Density):
     """An exact density that is a product over places, each given those before it: it has the terms of ``log_prob``."""
 
-    def pixel_log_prob(self, value: Tensor) -> Tensor:
+    def conditional_log_probs(self, value: Tensor) -> Tensor:
         """The terms of ``log_prob``: log p(x_t | x_<t, support) in nats at each place, the shape of ``value``.
 
         Raises as ``log_prob`` does.
         """
         self.check_value(value)
-        return self._pixel_log_prob(value)
+        return self._conditional_log_probs(value)
 
     @abstractmethod
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        """``pixel_log_prob`` of a value that has been checked."""
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        """``conditional_log_probs`` of a value that has been checked."""
 
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self._summed(self._pixel_log_prob(value))
+        return self._summed(self._conditional_log_probs(value))
 
     def prefix_log_prob(self, value: Tensor, lengths: Tensor) -> Tensor:
         """See ``Density.prefix_log_prob``: the sum of the terms of the first places."""
@@ -147,7 +147,7 @@ class FactorisedDensity(Density):
             return super().prefix_log_prob(value, lengths)
         require_lengths("lengths", lengths, value.shape[:-2], value.shape[-1])
         real = real_places(lengths, value.shape[-1]).to(value.device).unsqueeze(-2)
-        terms = self.pixel_log_prob(torch.where(real, value, 0))
+        terms = self.conditional_log_probs(torch.where(real, value, 0))
         return self._summed(torch.where(real, terms, 0.0))
 
     def _first_to_last(self) -> bool:
@@ -158,7 +158,7 @@ class FactorisedDensity(Density):
         return terms.flatten(-len(self.event_shape)).sum(-1, dtype=torch.float64).to(terms.dtype)
 
 
-class OrderedDensity(FactorisedDensity):
+class SequentialDensity(FactorisedDensity):
     """p(x) as a product over the steps of an order, in which pixels can be drawn, and some of them given.
 
     order: the order in words, for messages: "Only pixels that come first in ORDER ...".
@@ -168,14 +168,14 @@ class OrderedDensity(FactorisedDensity):
 
     @property
     @abstractmethod
-    def steps(self) -> Tensor:
+    def generation_order(self) -> Tensor:
         """At which step each place is generated, ``(*space)`` int64: a place depends on those of smaller steps alone.
 
         Places of one step are independent of one another given those; the channels of a place follow one another.
         """
 
     def _first_to_last(self) -> bool:
-        steps = self.steps.flatten()
+        steps = self.generation_order.flatten()
         return bool((steps[1:] > steps[:-1]).all())
 
     @property
@@ -185,7 +185,7 @@ class OrderedDensity(FactorisedDensity):
 
     @property
     @abstractmethod
-    def attends(self) -> bool:
+    def has_attention(self) -> bool:
         """Whether it looks at its supports while it scores, so that there are ``attention_weights``."""
 
     @abstractmethod
@@ -197,7 +197,9 @@ class OrderedDensity(FactorisedDensity):
         """
 
     @abstractmethod
-    def sample_from(self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample_from_uniforms(
+        self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
         """The images that these uniform numbers in [0, 1) stand for, by inverting each pixel's CDF in turn.
 
         uniforms: ``(*sample, tasks, C, *space)``. The map is deterministic: equal numbers, equal images.
@@ -211,10 +213,12 @@ class OrderedDensity(FactorisedDensity):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw in order; see ``Density.sample``."""
-        return self.sample_from(torch.rand(self._extended(sample_shape), generator=generator, device=self.device))
+        return self.sample_from_uniforms(
+            torch.rand(self._extended(sample_shape), generator=generator, device=self.device)
+        )
 
     def _require_drawable(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor | None:
-        """``known`` in the shape of ``uniforms``, once the arguments of ``sample_from`` have been checked."""
+        """``known`` in the shape of ``uniforms``, once the arguments of ``sample_from_uniforms`` have been checked."""
         expected = (*self.batch_shape, *self.event_shape)
         if tuple(uniforms.shape[-len(expected) :]) != expected:
             raise ValueError(f"uniforms have shape {tuple(uniforms.shape)}; they must end in {expected}.")

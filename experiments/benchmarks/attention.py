@@ -35,7 +35,7 @@ def _row_of(kind: str, name: str, quick: bool) -> Row:
         torch.manual_seed(0)
         attention = SupportAttention(planes, planes, planes, 2, kind)
         hidden = torch.randn(tasks, planes, side, side)
-        memory = attention.memorise(torch.randn(tasks, entries, planes), torch.randn(tasks, entries, planes))
+        memory = attention.with_null_entry(torch.randn(tasks, entries, planes), torch.randn(tasks, entries, planes))
     sides = {
         "ours": _gradient(attention, memory, hidden, attention),
         "plain": _gradient(attention, memory, hidden, partial(plain, attention)),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, row
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN
 from metadensity.native import line_sampler
@@ -43,7 +43,7 @@ def rows(quick: bool) -> list[Row]:
     return [*found, per_pixel(*((4, 8) if quick else (14, 56)), sizes, 2 if quick else 5)]
 
 
-def unconditional(side: int, sizes: Sizes) -> AutoregressiveDensity:
+def unconditional(side: int, sizes: Sizes) -> PixelCNNDensity:
     """The density of a network with random weights on binary images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ def unconditional(side: int, sizes: Sizes) -> AutoregressiveDensity:
         return model.condition(torch.zeros(0, 1, 1, side, side, dtype=torch.uint8))
 
 
-def attending(side: int, sizes: Sizes, kind: str) -> AutoregressiveDensity:
+def attending(side: int, sizes: Sizes, kind: str) -> PixelCNNDensity:
     """The density of an attention network with random weights, given 4 random supports."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -60,15 +60,15 @@ def attending(side: int, sizes: Sizes, kind: str) -> AutoregressiveDensity:
 
 
 def against_naive(
-    density: AutoregressiveDensity, batch: int, bar: int | None, name: str, plain: bool = True, torch_alone: bool = True
+    density: PixelCNNDensity, batch: int, bar: int | None, name: str, plain: bool = True, torch_alone: bool = True
 ) -> list[Row]:
     """The cached sampler, as it comes and in torch alone, against the naive loop and against the plain network's."""
     chances = uniforms(batch, density)
-    sides: dict[str, Callable[[], Tensor]] = {"cached": partial(density.sample_from, chances)}
+    sides: dict[str, Callable[[], Tensor]] = {"cached": partial(density.sample_from_uniforms, chances)}
     if torch_alone:
         sides["torch"] = partial(_cached, density, chances, compiled=False)
     before = interleaved(sides, 5)
-    naive_s, naive = _once(lambda: density.sample_from(chances, naive=True))
+    naive_s, naive = _once(lambda: density.sample_from_uniforms(chances, naive=True))
     for side in sides.values():
         _require_equal(side(), naive, name)
     plain_s = 0.0
@@ -93,7 +93,7 @@ def per_pixel(small: int, large: int, sizes: Sizes, repeats: int) -> Row:
     sides = {}
     for side in (small, large):
         density = unconditional(side, sizes)
-        sides[str(side)] = partial(density.sample_from, uniforms(1, density))
+        sides[str(side)] = partial(density.sample_from_uniforms, uniforms(1, density))
     seconds = interleaved(sides, repeats)
     a, b = seconds[str(large)] / large**2, seconds[str(small)] / small**2
     return row(f"sampling: time a pixel, batch 1, {large}x{large} (ours), {small}x{small} (peer)", a, b, bar=1 / 1.3)
@@ -107,25 +107,25 @@ def curve(quick: bool) -> list[dict[str, float | str]]:
         density = unconditional(side, sizes)
         chances = uniforms(1, density)
         sides = {
-            "cached, native kernel": partial(density.sample_from, chances),
+            "cached, native kernel": partial(density.sample_from_uniforms, chances),
             "cached, torch alone": partial(_cached, density, chances, compiled=False),
         }
         if line_sampler.library() is None:
             del sides["cached, native kernel"]
         seconds = interleaved(sides, 3)
         if side <= 20:
-            seconds["naive"], _ = _once(partial(density.sample_from, chances, naive=True))
+            seconds["naive"], _ = _once(partial(density.sample_from_uniforms, chances, naive=True))
         found += [{"sampler": name, "pixels": side**2, "seconds": value} for name, value in seconds.items()]
     return found
 
 
-def uniforms(batch: int, density: AutoregressiveDensity) -> Tensor:
+def uniforms(batch: int, density: PixelCNNDensity) -> Tensor:
     """``(batch, 1, *event_shape)`` numbers in [0, 1), the same each time."""
     return torch.rand(batch, 1, *density.event_shape, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
-def _cached(density: AutoregressiveDensity, chances: Tensor, compiled: bool) -> Tensor:
+def _cached(density: PixelCNNDensity, chances: Tensor, compiled: bool) -> Tensor:
     drawn = sample_cached(density.network, density.condition, chances.flatten(0, 1), compiled=compiled)
     return drawn.view(chances.shape)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from experiments.figures.images import GAP, LINE, PAPER, as_shown
 from metadensity import Density, FewShotModel
-from metadensity.density import OrderedDensity
+from metadensity.density import SequentialDensity
 from metadensity.episode import Episode
-from metadensity.nn.encoders import PatchEncoder
+from metadensity.nn.encoders import SupportPatchEncoder
 
 RED = torch.tensor([220.0, 30.0, 30.0])
 
@@ -26,9 +26,9 @@ def patch_attention(model: FewShotModel, support: Tensor, value: Tensor) -> tupl
     None for models without attention, and for episodes without support.
     """
     device = next(model.parameters()).device
-    encoder = next((module for module in model.modules() if isinstance(module, PatchEncoder)), None)
+    encoder = next((module for module in model.modules() if isinstance(module, SupportPatchEncoder)), None)
     density = _density(model, support.to(device))
-    if encoder is None or not isinstance(density, OrderedDensity) or not density.attends or not len(support):
+    if encoder is None or not isinstance(density, SequentialDensity) or not density.has_attention or not len(support):
         return None
     weights = density.attention_weights(value.to(device))
     patches = weights[:, :-1].unflatten(1, (len(support), *encoder.grid))

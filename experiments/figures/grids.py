@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from metadensity.evaluation.scores import Row
+from metadensity.evaluation.scores import LikelihoodRow
 
 
 def heat_map(
@@ -43,7 +43,7 @@ def heat_map(
     return figure
 
 
-def split_points(by_kind: Mapping[str, Sequence[Mapping[int, Row]]], title: str) -> Figure:
+def split_points(by_kind: Mapping[str, Sequence[Mapping[int, LikelihoodRow]]], title: str) -> Figure:
     """Nats/image against shots: for each kind of split a colour, for each split a point with its interval."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)

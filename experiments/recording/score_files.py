@@ -12,7 +12,8 @@ from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError, read_arrays, write_arrays
 
 FILE = "scores.npz"
-SHARED = ("clusters", "groups", "queries")
+SHARED = {"clusters": "class_ids", "groups": "group_ids", "queries": "query_ids"}
+"""Arrays of the file that the models share, and what ``Scores`` calls them."""
 
 
 def save_scores(path: Path, evaluations: Mapping[str, Evaluation], identity: dict[str, Any]) -> None:
@@ -27,7 +28,7 @@ def save_scores(path: Path, evaluations: Mapping[str, Evaluation], identity: dic
     for number, evaluation in enumerate(evaluations.values()):
         for shots, scores in evaluation.scores.items():
             arrays[f"{number}/{shots}/nats"] = scores.nats
-            arrays |= {f"{shots}/{name}": getattr(scores, name) for name in SHARED}
+            arrays |= {f"{shots}/{name}": getattr(scores, field) for name, field in SHARED.items()}
     head = {"kind": "scores", "version": 1, "models": list(evaluations), "identity": identity, "quantities": quantities}
     write_arrays(path, arrays, head, True)
 
@@ -51,7 +52,7 @@ def load_scores(path: Path) -> tuple[dict[str, dict[int, Scores]], dict[str, Any
         number, _, rest = key.partition("/")
         if rest.endswith("/nats"):
             shots = int(rest.removesuffix("/nats"))
-            own: dict[str, Any] = {name: arrays[f"{shots}/{name}"] for name in SHARED}
+            own: dict[str, Any] = {field: arrays[f"{shots}/{name}"] for name, field in SHARED.items()}
             own |= {"nats": arrays[key], "quantity": quantities[int(number)]}
             found[head["models"][int(number)]][shots] = Scores(**own)
     return {name: dict(sorted(scores.items())) for name, scores in found.items()}, head["identity"]

@@ -108,7 +108,7 @@ def _gains(plan: Plan, records: Mapping[str, Record]) -> Section:
     ours, theirs = [], []
     for shots in plan.shots:
         one, other = records[baseline].scores[shots], records[model].scores[shots]
-        mean, bounds = gain(one.nats, other.nats, one.clusters)
+        mean, bounds = gain(one.nats, other.nats, one.class_ids)
         ours.append(f"{mean:.1f} ({interval(bounds, 1)})")
         paper = [plan.entries[name].paper.get(shots) for name in (baseline, model)]
         theirs.append(f"{100 * (1 - paper[1][0] / paper[0][0]):.1f}" if paper[0] and paper[1] else "")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metadensity.adaptation.checkpointing import rematerialised
-from metadensity.adaptation.functional import Bound, Tensors, over_tasks, split
+from metadensity.adaptation.functional import FunctionalPair, ParameterDict, map_tasks, split_tasks
 from metadensity.adaptation.inner_loop import InnerLoop
 from metadensity.adaptation.losses import require_exact
 from metadensity.densities.independent import IndependentDensity
@@ -33,7 +33,7 @@ def adapted_density(model: FewShotModel, parameters: Mapping[str, Tensor], suppo
     if isinstance(kind, IndependentDensity):  # a table for each task says it all
         return IndependentDensity(tasks.run(lambda density, _: density.log_probs, support[:0])[0])
     if isinstance(kind, RasterDensity):
-        return AdaptedAutoregressiveDensity(tasks)
+        return AdaptedPixelCNNDensity(tasks)
     if isinstance(kind, FactorisedDensity):
         return AdaptedFactorisedDensity(tasks)
     return AdaptedDensity(tasks)
@@ -49,9 +49,9 @@ class _Tasks:
         self.model, self.loop, self.device = model, loop, support.device
         self.parameters = {f"model.{name}": tensor for name, tensor in parameters.items()}
         self._together: Callable[[Sequence[Tensor]], Density]
-        self._conditioned: Tensors = {}  # what the densities are made of, (tasks, *shape) each
+        self._conditioned: ParameterDict = {}  # what the densities are made of, (tasks, *shape) each
 
-        def condition(model: FewShotModel, part: Tensors) -> Tensors:
+        def condition(model: FewShotModel, part: ParameterDict) -> ParameterDict:
             tensors = [part["support"].new_zeros(())]  # there is one tensor at least, where the support is not read
             self._together = take_apart(model.condition(part["support"].unsqueeze(1)), tensors)
             return {str(number): tensor for number, tensor in enumerate(tensors)}
@@ -63,30 +63,32 @@ class _Tasks:
     def __len__(self) -> int:
         return self.count
 
-    def _density(self, part: Tensors) -> Density:
+    def _density(self, part: ParameterDict) -> Density:
         """The density of the task whose share of the tensors this is."""
         return self._together([part[str(number)] for number in range(len(self._conditioned))])
 
-    def _map(self, function: Callable[[Any, Tensors], Tensors], inputs: Tensors, images: int) -> Tensors:
+    def _map(
+        self, function: Callable[[Any, ParameterDict], ParameterDict], inputs: ParameterDict, images: int
+    ) -> ParameterDict:
         """``function(model, part)`` for each task with its parameters and its part of inputs, ``(tasks, ...)`` each.
 
         The results, a dictionary of tensors, are stacked along a new first dimension. images: of a task, at a time.
         """
-        bound = Bound(self.model, function)
+        bound = FunctionalPair(self.model, function)
         vectorised = self.loop.vectorised(self.model, images)
 
-        def chunk(own: Tensors, part: Tensors, shared: Tensors) -> Tensors:
-            def one(own: Tensors, part: Tensors) -> Tensors:
-                found: Tensors = bound.call({**shared, **own}, part)
+        def chunk(own: ParameterDict, part: ParameterDict, shared: ParameterDict) -> ParameterDict:
+            def one(own: ParameterDict, part: ParameterDict) -> ParameterDict:
+                found: ParameterDict = bound.call({**shared, **own}, part)
                 return found
 
-            found: Tensors = over_tasks(one, vectorised, own, part)
+            found: ParameterDict = map_tasks(one, vectorised, own, part)
             return found
 
         shared, results = bound.tensors(), []
         chunks = self.loop.chunks(len(self), vectorised)
         sizes = [here.stop - here.start for here in chunks]
-        for own, part in zip(split(self.parameters, sizes), split(inputs, sizes), strict=True):
+        for own, part in zip(split_tasks(self.parameters, sizes), split_tasks(inputs, sizes), strict=True):
             results.append(rematerialised(chunk, own, part, shared, keep=not self.loop.rematerialise))
         return {name: torch.cat([result[name] for result in results]) for name in results[0]}
 
@@ -96,7 +98,7 @@ class _Tasks:
         values: ``(N, tasks, ...)``, of which function gets ``(N, 1, ...)``. It gives ``(M, ...)``.
         """
 
-        def score(model: FewShotModel, part: Tensors) -> Tensors:
+        def score(model: FewShotModel, part: ParameterDict) -> ParameterDict:
             return {"result": function(self._density(part), part["value"].unsqueeze(1))}
 
         inputs = {**self._conditioned, "value": values.transpose(0, 1)}
@@ -105,7 +107,7 @@ class _Tasks:
     @torch.no_grad()
     def sample_from_each(self, draw: Any, numbers: Sequence[Any]) -> Tensor:
         """``draw(density, numbers[i])`` with the density of task i alone, ``(N, 1, C, *space)``, joined along 1."""
-        bound = Bound(self.model, lambda model, part, given: draw(self._density(part), given))
+        bound = FunctionalPair(self.model, lambda model, part, given: draw(self._density(part), given))
         results = []
         for i, given in enumerate(numbers):
             own, part = (
@@ -155,7 +157,7 @@ class AdaptedDensity(Density):
         super().__init__(len(tasks), tasks.model.event_shape, tasks.model.levels, validate_args)
 
     @property
-    def parameters(self) -> Tensors:
+    def parameters(self) -> ParameterDict:
         """Each task's own parameters, by name of the model's parameter, ``(tasks, *shape)``."""
         return {name.removeprefix("model."): tensor for name, tensor in self._tasks.parameters.items()}
 
@@ -178,11 +180,11 @@ class AdaptedDensity(Density):
 class AdaptedFactorisedDensity(AdaptedDensity, FactorisedDensity):
     """An ``AdaptedDensity`` that is a product over places."""
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
         if not value.numel():
             return torch.zeros(value.shape, device=value.device)
         images = value.reshape(-1, len(self._tasks), *self.event_shape)
-        terms = self._tasks.run(lambda density, value: density._pixel_log_prob(value).squeeze(1), images)
+        terms = self._tasks.run(lambda density, value: density._conditional_log_probs(value).squeeze(1), images)
         return terms.reshape(value.shape)
 
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -192,10 +194,11 @@ class AdaptedFactorisedDensity(AdaptedDensity, FactorisedDensity):
         return isinstance(self._tasks.first, FactorisedDensity) and self._tasks.first._first_to_last()
 
 
-class AdaptedAutoregressiveDensity(AdaptedFactorisedDensity, RasterDensity):
+class AdaptedPixelCNNDensity(AdaptedFactorisedDensity, RasterDensity):
     """An autoregressive density whose network has parameters of its own for each task.
 
-    Sampling runs the cached sampler task by task; ``sample_from(naive=True)``, the oracle, runs the whole networks.
+    Sampling runs the cached sampler task by task; ``sample_from_uniforms(naive=True)``, the oracle,
+    runs the whole networks.
     """
 
     sample = RasterDensity.sample
@@ -211,9 +214,9 @@ class AdaptedAutoregressiveDensity(AdaptedFactorisedDensity, RasterDensity):
         return self._tasks.device
 
     @property
-    def attends(self) -> bool:
-        """See ``OrderedDensity.attends``."""
-        return isinstance(self._tasks.first, RasterDensity) and self._tasks.first.attends
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
+        return isinstance(self._tasks.first, RasterDensity) and self._tasks.first.has_attention
 
     def _attention_weights(self, value: Tensor) -> Tensor:
         images = value.reshape(-1, len(self._tasks), *self.event_shape)
@@ -222,7 +225,7 @@ class AdaptedAutoregressiveDensity(AdaptedFactorisedDensity, RasterDensity):
 
     def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         def draw(density: Any, given: tuple[Tensor, Tensor | None]) -> Tensor:
-            images: Tensor = density.sample_from(given[0], known=given[1], temperature=temperature)
+            images: Tensor = density.sample_from_uniforms(given[0], known=given[1], temperature=temperature)
             return images
 
         numbers, pixels = (None if part is None else part.unflatten(0, (-1, self.tasks)) for part in (uniforms, known))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metadensity.adaptation.adapted_density import adapted_density
-from metadensity.adaptation.functional import Bound, Tensors, adapting_names, over_tasks
+from metadensity.adaptation.functional import FunctionalPair, ParameterDict, adapting_names, map_tasks
 from metadensity.adaptation.inner_loop import InnerLoop
 from metadensity.adaptation.losses import nats_per_dim, support_nll
 from metadensity.density import Density
@@ -109,7 +109,7 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
     best = torch.full((tasks,), float("inf"), dtype=torch.float64, device=support.device)
     since = 0
 
-    def watch(own: Tensors) -> bool:
+    def watch(own: ParameterDict) -> bool:
         nonlocal best, since
         with torch.no_grad():
             nll = nats_per_dim(adapted_density(model, own, train, settings.loop()), test).mean(0)
@@ -124,10 +124,10 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
 
 def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: Tensor) -> Density:
     """The density after ``budget`` steps of each task, ``(tasks,)``, on all of its support."""
-    kept: Tensors = {}
+    kept: ParameterDict = {}
     step = -1
 
-    def watch(own: Tensors) -> bool:
+    def watch(own: ParameterDict) -> bool:
         nonlocal step
         step += 1
         for name, tensor in own.items():
@@ -140,13 +140,13 @@ def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: T
 
 
 def _descend(
-    model: FewShotModel, support: Tensor, settings: FineTuning, watch: Callable[[Tensors], bool], steps: int
+    model: FewShotModel, support: Tensor, settings: FineTuning, watch: Callable[[ParameterDict], bool], steps: int
 ) -> None:
     """Adam on every task's own copy of the parameters; ``watch`` sees them before each step and after the last.
 
     It ends early where ``watch`` says False.
     """
-    loop, bound = settings.loop(), Bound(model, support_nll)
+    loop, bound = settings.loop(), FunctionalPair(model, support_nll)
     shared = {name: tensor.detach() for name, tensor in bound.tensors().items()}
     names = adapting_names(model, settings.tunes)
     tasks, vectorised = support.shape[1], loop.vectorised(model, len(support))
@@ -156,7 +156,7 @@ def _descend(
     for name, tensor in own.items():
         tensor.grad = gradients[name]
 
-    def loss(own: Tensors, support: Tensor) -> Tensor:
+    def loss(own: ParameterDict, support: Tensor) -> Tensor:
         mine = {f"model.{name}": tensor for name, tensor in own.items()}
         return bound.call({**shared, **mine}, support.unsqueeze(1))
 
@@ -166,7 +166,7 @@ def _descend(
         for chunk in loop.chunks(tasks, vectorised):
             part = {name: tensor[chunk].detach().requires_grad_() for name, tensor in own.items()}
             with torch.enable_grad(), torch.autocast(support.device.type, enabled=False):
-                total = over_tasks(loss, vectorised, part, support[:, chunk].transpose(0, 1)).sum()
+                total = map_tasks(loss, vectorised, part, support[:, chunk].transpose(0, 1)).sum()
                 found = torch.autograd.grad(total, list(part.values()), allow_unused=True)
             for name, gradient in zip(own, found, strict=True):
                 gradients[name][chunk] = 0 if gradient is None else gradient

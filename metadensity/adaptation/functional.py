@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Tensors = dict[str, Tensor]
+ParameterDict = dict[str, Tensor]
 
 
-class Bound(nn.Module):
+class FunctionalPair(nn.Module):
     """``function(model, ...)`` as one module, so that the parameters of both can be replaced.
 
     function: a plain function, or a module (a learned loss) whose parameters are then named beside the model's.
@@ -28,7 +28,7 @@ class Bound(nn.Module):
     def forward(self, *args: Any) -> Any:
         return self.function(self.model, *args)
 
-    def tensors(self) -> Tensors:
+    def tensors(self) -> ParameterDict:
         """All parameters by name, as they are now (inside another functional call, that call's)."""
         return dict(self.named_parameters())
 
@@ -62,7 +62,7 @@ def adapting_names(model: nn.Module, pattern: str) -> list[str]:
     return found
 
 
-def over_tasks(function: Callable[..., Any], vectorise: bool, *batches: Tensor | Tensors) -> Any:
+def map_tasks(function: Callable[..., Any], vectorise: bool, *batches: Tensor | ParameterDict) -> Any:
     """``function`` of each task's share of ``batches``, the results stacked along a new first dimension.
 
     batches: tensors, or dictionaries of tensors, whose first dimension is the task, of which there is at least one.
@@ -78,7 +78,7 @@ def over_tasks(function: Callable[..., Any], vectorise: bool, *batches: Tensor |
     return {name: torch.stack([result[name] for result in results]) for name in results[0]}
 
 
-def _shares(batch: Tensor | Tensors) -> list[Any]:
+def _shares(batch: Tensor | ParameterDict) -> list[Any]:
     """Each task's share. By unbind, whose gradient is one stack; that of an index is a full batch of zeros a task."""
     if isinstance(batch, Tensor):
         return list(batch.unbind())
@@ -86,7 +86,7 @@ def _shares(batch: Tensor | Tensors) -> list[Any]:
     return [dict(zip(batch, part, strict=True)) for part in parts]
 
 
-def split(tensors: Tensors, sizes: list[int]) -> list[Tensors]:
+def split_tasks(tensors: ParameterDict, sizes: list[int]) -> list[ParameterDict]:
     """The tasks of ``tensors`` in groups of these sizes; its gradient is put together once, as above."""
     parts = zip(*(tensor.split(sizes) for tensor in tensors.values()), strict=True)
     return [dict(zip(tensors, part, strict=True)) for part in parts]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metadensity.adaptation.checkpointing import rematerialised
-from metadensity.adaptation.functional import Bound, Tensors, adapting_names, over_tasks
+from metadensity.adaptation.functional import FunctionalPair, ParameterDict, adapting_names, map_tasks
 from metadensity.adaptation.losses import support_nll
 from metadensity.model import FewShotModel
 
@@ -77,7 +77,7 @@ def adapted_parameters(
     loop: InnerLoop,
     loss: Loss = support_nll,
     step_sizes: Mapping[str, Tensor] | None = None,
-) -> Tensors:
+) -> ParameterDict:
     """Each task's own parameters after the inner loop: by name, ``(tasks, *shape)``, of those that adapt.
 
     support: ``(S, tasks, C, *space)`` with S and tasks at least 1. step_sizes: by parameter name, a tensor that can be
@@ -87,40 +87,40 @@ def adapted_parameters(
     ``loop.first_order``. Gradients of the inner loss are taken whatever the grad mode around, and in the
     parameters' own precision under autocast. Raises ValueError where ``loop.adapts`` matches no parameter.
     """
-    return parameter_path(model, support, loop, loss, step_sizes, last=True)[-1]
+    return adaptation_trajectory(model, support, loop, loss, step_sizes, last=True)[-1]
 
 
-def parameter_path(
+def adaptation_trajectory(
     model: FewShotModel,
     support: Tensor,
     loop: InnerLoop,
     loss: Loss = support_nll,
     step_sizes: Mapping[str, Tensor] | None = None,
     last: bool = False,
-) -> list[Tensors]:
+) -> list[ParameterDict]:
     """As ``adapted_parameters``: the parameters before the first step and after each (last: after the last alone)."""
     names = adapting_names(model, loop.adapts)
-    bound = Bound(model, loss)
+    bound = FunctionalPair(model, loss)
     shared = bound.tensors()
     rates = {f"model.{name}": rate for name, rate in (step_sizes or {}).items()}
     start = {f"model.{name}": shared[f"model.{name}"] for name in names}
     by_task = support.transpose(0, 1)
     vectorised = loop.vectorised(model, len(support))
 
-    def step(own: Tensors, part: Tensors, shared: Tensors, rates: Tensors) -> Tensors:
+    def step(own: ParameterDict, part: ParameterDict, shared: ParameterDict, rates: ParameterDict) -> ParameterDict:
         """One step of every task in ``part``; own: where they are, empty at the start, which they share."""
 
-        def one(support: Tensor, own: Tensors | None = None) -> Tensors:
+        def one(support: Tensor, own: ParameterDict | None = None) -> ParameterDict:
             before = own or {name: shared[name] for name in start}
             return _step(bound, before, shared, rates, support.unsqueeze(1), loop)
 
-        return over_tasks(one, vectorised, part["support"], *([own] if own else []))
+        return map_tasks(one, vectorised, part["support"], *([own] if own else []))
 
-    paths: list[list[Tensors]] = []
+    paths: list[list[ParameterDict]] = []
     for chunk in loop.chunks(support.shape[1], vectorised):
         part = by_task[chunk]
         path = [{name: tensor.expand(len(part), *tensor.shape) for name, tensor in start.items()}]
-        own: Tensors = {}
+        own: ParameterDict = {}
         for _ in range(loop.steps):
             own = rematerialised(step, own, {"support": part}, shared, rates, keep=not loop.rematerialise)
             path = [own] if last else [*path, own]
@@ -128,10 +128,17 @@ def parameter_path(
     return [_joined(parts) for parts in zip(*paths, strict=True)]
 
 
-def _step(bound: Bound, own: Tensors, shared: Tensors, rates: Tensors, support: Tensor, loop: InnerLoop) -> Tensors:
+def _step(
+    bound: FunctionalPair,
+    own: ParameterDict,
+    shared: ParameterDict,
+    rates: ParameterDict,
+    support: Tensor,
+    loop: InnerLoop,
+) -> ParameterDict:
     """One step of one task from its parameters ``own``."""
 
-    def objective(own: Tensors) -> Any:
+    def objective(own: ParameterDict) -> Any:
         return bound.call({**shared, **own}, support)
 
     constant = (
@@ -142,6 +149,6 @@ def _step(bound: Bound, own: Tensors, shared: Tensors, rates: Tensors, support: 
     return {name: tensor - rates.get(name, loop.step_size) * gradients[name] for name, tensor in own.items()}
 
 
-def _joined(parts: Sequence[Tensors]) -> Tensors:
+def _joined(parts: Sequence[ParameterDict]) -> ParameterDict:
     """The chunks of one step together, under the model's own names."""
     return {name.removeprefix("model."): torch.cat([part[name] for part in parts]) for name in parts[0]}

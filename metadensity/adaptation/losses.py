@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.density import Density, FactorisedDensity
 from metadensity.model import FewShotModel
-from metadensity.networks.conditioning import Condition
+from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.convolution import CONV
 
@@ -31,7 +31,7 @@ def support_nll(model: FewShotModel, support: Tensor) -> Tensor:
     """Mean negative log-likelihood in nats/dim of each support image given the others (MAML's inner loss)."""
     density, images = model.condition(without_each(support)), support[:, 0]
     if isinstance(density, FactorisedDensity):
-        return -density._pixel_log_prob(images).mean()
+        return -density._conditional_log_probs(images).mean()
     require_exact(model, density)
     return -density._log_prob(images, None).sum() / images.numel()
 
@@ -48,7 +48,7 @@ def require_exact(model: FewShotModel, density: Density) -> None:
 def nats_per_dim(density: Density, value: Tensor) -> Tensor:
     """Negative log-likelihood in nats/dim of ``(*sample, tasks, C, *space)``: ``(*sample, tasks)`` float64."""
     if isinstance(density, FactorisedDensity):
-        return -density.pixel_log_prob(value).double().flatten(-len(density.event_shape)).mean(-1)
+        return -density.conditional_log_probs(value).double().flatten(-len(density.event_shape)).mean(-1)
     return -density.log_prob(value).double() / density.event_shape.numel()
 
 
@@ -74,17 +74,17 @@ class LearnedLoss(nn.Module):
     def forward(self, model: FewShotModel, support: Tensor) -> Tensor:
         """The loss of the support of one task."""
         density = model.condition(without_each(support))
-        assert isinstance(density, AutoregressiveDensity)
+        assert isinstance(density, PixelCNNDensity)
         features = features_of_layer(density.network, support[:, 0], density.condition, self.layer)
         squares = self.convs(features).flatten(1).square().sum(1)
         return (squares + 1e-12).sqrt().mean()  # the norm has no gradient at 0
 
 
-def features_of_layer(network: PixelCNN, pixels: Tensor, condition: Condition, layer: int) -> Tensor:
+def features_of_layer(network: PixelCNN, pixels: Tensor, condition: Conditioning, layer: int) -> Tensor:
     """Activations ``(samples * tasks, planes, *space)`` of the last stack after ``layer`` layers, as in ``trunk``."""
     stacks, read = [network.input(pixels)] * network.dims, None
     for i in range(layer):
-        if i == network.middle and network.attention is not None and condition.memory is not None:
+        if i == network.attention_layer and network.attention is not None and condition.memory is not None:
             read = network.attention(condition.memory, stacks[-1])
         stacks, _ = network.layers[i](stacks, condition.biases[i], read)
     return stacks[-1]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from metadensity.adaptation.adapted_density import adapted_density
 from metadensity.adaptation.adaptive_model import AdaptiveModel
-from metadensity.adaptation.functional import Tensors
-from metadensity.adaptation.inner_loop import InnerLoop, Loss, parameter_path
+from metadensity.adaptation.functional import ParameterDict
+from metadensity.adaptation.inner_loop import InnerLoop, Loss, adaptation_trajectory
 from metadensity.adaptation.losses import nats_per_dim, support_nll
 from metadensity.episode import Episode
 from metadensity.model import FewShotModel
@@ -62,7 +62,7 @@ def inner_steps(
         loss, step_sizes, model = model.inner_loss, model.step_sizes(), model.base
     loop = InnerLoop() if loop is None else loop
     model.check_support(episode.support)
-    path = parameter_path(model, episode.support, loop, loss, step_sizes)
+    path = adaptation_trajectory(model, episode.support, loop, loss, step_sizes)
     seen: list[InnerStep] = []
     previous: Tensor | None = None
     for step, own in enumerate(path):
@@ -90,7 +90,7 @@ def inner_metrics(steps: Sequence[InnerStep], prefix: str = "inner") -> dict[str
     }
 
 
-def _support_nll(model: FewShotModel, own: Tensors, support: Tensor, loop: InnerLoop) -> Tensor:
+def _support_nll(model: FewShotModel, own: ParameterDict, support: Tensor, loop: InnerLoop) -> Tensor:
     """Mean NLL ``(tasks,)`` of each support image given the others, in nats/dim, under each task's parameters."""
     each = []
     for one in range(len(support)):
@@ -99,7 +99,9 @@ def _support_nll(model: FewShotModel, own: Tensors, support: Tensor, loop: Inner
     return torch.stack(each).mean(0)
 
 
-def _norm(after: Tensors, before: Tensors, sizes: Mapping[str, Tensor] | None = None, size: float = 1.0) -> float:
+def _norm(
+    after: ParameterDict, before: ParameterDict, sizes: Mapping[str, Tensor] | None = None, size: float = 1.0
+) -> float:
     """Mean over tasks of the norm of a step, divided by its step sizes where they are given."""
     total: Tensor | float = 0.0
     for name, tensor in after.items():
@@ -109,7 +111,7 @@ def _norm(after: Tensors, before: Tensors, sizes: Mapping[str, Tensor] | None = 
     return float(total.sqrt().mean())
 
 
-def _mean_size(own: Tensors, sizes: Mapping[str, Tensor] | None, loop: InnerLoop) -> float:
+def _mean_size(own: ParameterDict, sizes: Mapping[str, Tensor] | None, loop: InnerLoop) -> float:
     if not sizes:
         return float(loop.step_size)
     rates = torch.cat([sizes[name].flatten() for name in own])

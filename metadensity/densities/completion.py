@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from metadensity.checks import expand_known, require_temperature
 from metadensity.densities.independent import IndependentDensity
-from metadensity.density import Density, OrderedDensity
+from metadensity.density import Density, SequentialDensity
 from metadensity.likelihoods.levels import invert_cdf
 
 
@@ -89,7 +89,7 @@ def complete_in_parts(
     Densities whose pixels are independent are completed exactly, whatever the mask. Raises TypeError for a density
     that draws its pixels in no order, ValueError for arguments out of range.
     """
-    if not isinstance(density, OrderedDensity | IndependentDensity):
+    if not isinstance(density, SequentialDensity | IndependentDensity):
         raise TypeError(
             f"{type(density).__name__} does not draw its pixels one by one, each given those before it, so it cannot "
             "complete images; take a network (attention, conditional, multiscale, ...) or one of independent pixels."
@@ -104,13 +104,13 @@ def complete_in_parts(
     given = None
     if known is not None:
         given = expand_known(known, torch.Size([*seeds.shape, *density.event_shape]), density.levels)
-        if not approximate and isinstance(density, OrderedDensity):
+        if not approximate and isinstance(density, SequentialDensity):
             require_prefix(given, density)
     return _parts(density, seeds, given, temperature, max(1, images_at_once // max(1, density.tasks)), progress)
 
 
 def _parts(
-    density: OrderedDensity | IndependentDensity,
+    density: SequentialDensity | IndependentDensity,
     seeds: Tensor,
     known: Tensor | None,
     temperature: float,
@@ -122,10 +122,10 @@ def _parts(
             own = seeds[first : first + step]
             given = None if known is None else known[first : first + step]
             uniforms = uniforms_of(own, tuple(density.event_shape))
-            if isinstance(density, OrderedDensity):
+            if isinstance(density, SequentialDensity):
                 device = density.device
                 given = None if given is None else given.to(device)
-                images = density.sample_from(uniforms.to(device), known=given, temperature=temperature)
+                images = density.sample_from_uniforms(uniforms.to(device), known=given, temperature=temperature)
             else:
                 images = _draw_independent(density, uniforms, given, temperature)
             yield Part(first, first + len(own), images)
@@ -168,13 +168,13 @@ def _uniforms(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return generator.random(shape, dtype=np.float32)
 
 
-def require_prefix(known: Tensor, density: OrderedDensity) -> None:
+def require_prefix(known: Tensor, density: SequentialDensity) -> None:
     """Raise ValueError where a known pixel (not -1) comes after an unknown one that it depends on.
 
     known: ``(samples, tasks, C, *space)``. Places of one step do not depend on one another, whatever is known of them.
     """
     observed = known >= 0
-    steps = density.steps.to(known.device)
+    steps = density.generation_order.to(known.device)
     unknown = torch.where(observed.all(2), int(steps.max()) + 1, steps).flatten(2).amin(-1)  # the first such step
     later = steps > unknown[(...,) + (None,) * steps.ndim]  # (samples, tasks, *space)
     broken = observed & ~observed.int().cumprod(2).bool()  # after an unknown channel of its own place

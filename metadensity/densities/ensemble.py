@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity, RasterDensity
-from metadensity.likelihoods.levels import log_mean, mean_logits
+from metadensity.densities.pixelcnn import PixelCNNDensity, RasterDensity
+from metadensity.likelihoods.levels import logmeanexp, mixture_logits
 from metadensity.sampling.cached import sample_ensemble
 
 
@@ -20,16 +20,16 @@ class EnsembleDensity(RasterDensity):
     members: at least one, of the same tasks and images.
     """
 
-    def __init__(self, members: Sequence[AutoregressiveDensity], validate_args: bool | None = None) -> None:
+    def __init__(self, members: Sequence[PixelCNNDensity], validate_args: bool | None = None) -> None:
         self.members = list(members)
         first = self.members[0]
         super().__init__(first.tasks, first.event_shape, first.levels, validate_args)
 
     def _network_logits(self, pixels: Tensor) -> Tensor:
-        return mean_logits([member._network_logits(pixels) for member in self.members], 1)
+        return mixture_logits([member._network_logits(pixels) for member in self.members], 1)
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        return log_mean([member._pixel_log_prob(value) for member in self.members])
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        return logmeanexp([member._conditional_log_probs(value) for member in self.members])
 
     @property
     def device(self) -> torch.device:
@@ -37,9 +37,9 @@ class EnsembleDensity(RasterDensity):
         return self.members[0].device
 
     @property
-    def attends(self) -> bool:
-        """See ``OrderedDensity.attends``."""
-        return all(member.attends for member in self.members)
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
+        return all(member.has_attention for member in self.members)
 
     def _attention_weights(self, value: Tensor) -> Tensor:
         return torch.stack([member._attention_weights(value) for member in self.members]).mean(0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.likelihoods.levels import invert_cdf, look_up
+from metadensity.likelihoods.levels import gather_levels, invert_cdf
 
 
 class IndependentDensity(FactorisedDensity):
@@ -25,8 +25,8 @@ class IndependentDensity(FactorisedDensity):
         self.log_probs = logits.log_softmax(1)
         super().__init__(given if tasks is None else tasks, event_shape, levels, validate_args)
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        return look_up(self.log_probs, value)
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        return gather_levels(self.log_probs, value)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
-from metadensity.density import OrderedDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.density import SequentialDensity
 from metadensity.likelihoods.levels import invert_cdf
-from metadensity.networks.conditioning import Condition
-from metadensity.networks.upscaler import Upscaler, at
+from metadensity.networks.conditioning import Conditioning
+from metadensity.networks.upscaler import Upscaler, strided_index
 
 
-class MultiscaleDensity(OrderedDensity):
+class MultiscaleDensity(SequentialDensity):
     """p(x) = p(base) prod_scales prod_groups p(group | groups before it, the smaller image).
 
     The image of a smaller scale is every second pixel of the next. In d dimensions a scale adds 2^d - 1 groups, whose
@@ -32,8 +32,8 @@ class MultiscaleDensity(OrderedDensity):
 
     def __init__(
         self,
-        base: AutoregressiveDensity,
-        upscalers: Sequence[tuple[Upscaler, Condition]],
+        base: PixelCNNDensity,
+        upscalers: Sequence[tuple[Upscaler, Conditioning]],
         event_shape: Sequence[int],
         levels: int,
         validate_args: bool | None = None,
@@ -42,8 +42,8 @@ class MultiscaleDensity(OrderedDensity):
         super().__init__(base.tasks, event_shape, levels, validate_args)
 
     @property
-    def steps(self) -> Tensor:
-        """The base in raster order, then a step a group; see ``OrderedDensity.steps``."""
+    def generation_order(self) -> Tensor:
+        """The base in raster order, then a step a group; see ``SequentialDensity.generation_order``."""
         space = self.event_shape[1:]
         steps = torch.zeros(space, dtype=torch.int64)
         first = steps[self._base_index]
@@ -55,19 +55,19 @@ class MultiscaleDensity(OrderedDensity):
                 step += 1
         return steps
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
         pixels = value.reshape(-1, *self.event_shape)
         if not len(pixels):
             return torch.zeros(value.shape, device=value.device)
         small = pixels[self._base_index]
-        known = self.base.pixel_log_prob(small.unflatten(0, (-1, self.tasks))).flatten(0, 1)
+        known = self.base.conditional_log_probs(small.unflatten(0, (-1, self.tasks))).flatten(0, 1)
         terms = known.new_zeros(pixels.shape)
         terms[self._base_index] = known
         for stride, upscaler, condition in self._scales():
-            image = pixels[at([0] * upscaler.dims, stride)]
+            image = pixels[strided_index([0] * upscaler.dims, stride)]
             for group in upscaler.groups:
                 features = upscaler.features(image, group, condition)
-                target = image[at(upscaler.offsets[group])]
+                target = image[strided_index(upscaler.offsets[group])]
                 terms[_within(upscaler, group, stride)] = upscaler.head.log_prob(features, target)
         return terms.view(value.shape)
 
@@ -77,19 +77,19 @@ class MultiscaleDensity(OrderedDensity):
         return self.base.device
 
     @property
-    def attends(self) -> bool:
-        """See ``OrderedDensity.attends``."""
-        return self.base.attends
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
+        return self.base.has_attention
 
     def attention_weights(self, value: Tensor) -> Tensor:
-        """Each place in the network that generates it, base or upscaler; see ``OrderedDensity.attention_weights``."""
+        """Each place in the network that generates it; see ``SequentialDensity.attention_weights``."""
         self.check_value(value)
         small = self.base.attention_weights(value[self._base_index])
         weights = small.new_zeros(*small.shape[: 1 - len(self.event_shape)], *self.event_shape[1:])
         weights[self._base_index] = small
         pixels = value.reshape(-1, *self.event_shape)
         for stride, upscaler, condition in self._scales():
-            image = pixels[at([0] * upscaler.dims, stride)]
+            image = pixels[strided_index([0] * upscaler.dims, stride)]
             for group in upscaler.groups:
                 inside = _within(upscaler, group, stride)
                 found = upscaler.attention_weights(image, group, condition)
@@ -97,8 +97,10 @@ class MultiscaleDensity(OrderedDensity):
         return weights
 
     @torch.no_grad()
-    def sample_from(self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """See ``OrderedDensity.sample_from``; a group at a time."""
+    def sample_from_uniforms(
+        self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """See ``SequentialDensity.sample_from_uniforms``; a group at a time."""
         given = self._require_drawable(uniforms, known, temperature)
         pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
         if not uniforms.numel():
@@ -109,22 +111,24 @@ class MultiscaleDensity(OrderedDensity):
             None if part is None else part[self._base_index].unflatten(0, (-1, self.tasks)) for part in (chances, held)
         )
         assert first is not None
-        small = self.base.sample_from(first, known=of_first, temperature=temperature)
+        small = self.base.sample_from_uniforms(first, known=of_first, temperature=temperature)
         flat[self._base_index] = small.flatten(0, 1)
         for stride, upscaler, condition in self._scales():
-            image = flat[at([0] * upscaler.dims, stride)]  # a view: what is drawn is written into the image
+            image = flat[strided_index([0] * upscaler.dims, stride)]  # a view: what is drawn is written into the image
             for group in upscaler.groups:
                 whole = _within(upscaler, group, stride)
                 features = upscaler.features(image, group, condition)
                 of_group = None if held is None else held[whole]
-                image[at(upscaler.offsets[group])] = _draw(upscaler, features, chances[whole], of_group, temperature)
+                image[strided_index(upscaler.offsets[group])] = _draw(
+                    upscaler, features, chances[whole], of_group, temperature
+                )
         return flat.view(uniforms.shape)
 
     @property
     def _base_index(self) -> Any:
-        return at([0] * (len(self.event_shape) - 1), 2 ** len(self.upscalers))
+        return strided_index([0] * (len(self.event_shape) - 1), 2 ** len(self.upscalers))
 
-    def _scales(self) -> list[tuple[int, Upscaler, Condition]]:
+    def _scales(self) -> list[tuple[int, Upscaler, Conditioning]]:
         """The stride of each scale's image in the whole one, with its network and condition, smallest image first."""
         count = len(self.upscalers)
         return [(2 ** (count - 1 - i), *given) for i, given in enumerate(self.upscalers)]
@@ -132,7 +136,7 @@ class MultiscaleDensity(OrderedDensity):
 
 def _within(upscaler: Upscaler, group: int, stride: int) -> Any:
     """The index in the whole image of a group of the scale whose image has this stride."""
-    return at([first * stride for first in upscaler.offsets[group]], 2 * stride)
+    return strided_index([first * stride for first in upscaler.offsets[group]], 2 * stride)
 
 
 def _draw(upscaler: Upscaler, features: Tensor, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:

@@ -7,14 +7,14 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from metadensity.density import OrderedDensity
-from metadensity.networks.conditioning import Condition
+from metadensity.density import SequentialDensity
+from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.cached import sample_cached
 from metadensity.sampling.naive import sample_by_logits
 
 
-class RasterDensity(OrderedDensity):
+class RasterDensity(SequentialDensity):
     """A density that gives the logits of every pixel from those before it in raster order, and draws them so.
 
     One network, several whose conditionals are averaged, or one with parameters of its own for each task: what they
@@ -39,15 +39,15 @@ class RasterDensity(OrderedDensity):
         """``_logits`` of one image at least, as the network gives them."""
 
     @property
-    def steps(self) -> Tensor:
-        """Raster order, a place a step; see ``OrderedDensity.steps``."""
+    def generation_order(self) -> Tensor:
+        """Raster order, a place a step; see ``SequentialDensity.generation_order``."""
         space = self.event_shape[1:]
         return torch.arange(space.numel()).view(space)
 
     def attention_weights(self, value: Tensor) -> Tensor:
-        """See ``OrderedDensity.attention_weights``."""
+        """See ``SequentialDensity.attention_weights``."""
         self.check_value(value)
-        if not self.attends:
+        if not self.has_attention:
             raise ValueError("This density looks at no supports while it scores; take a model with attention.")
         return self._attention_weights(value)
 
@@ -56,20 +56,20 @@ class RasterDensity(OrderedDensity):
         """``attention_weights`` of a value that has been checked, where there are some."""
 
     @torch.no_grad()
-    def sample_from(
+    def sample_from_uniforms(
         self, uniforms: Tensor, naive: bool = False, known: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """See ``OrderedDensity.sample_from``; with the cached sampler.
+        """See ``SequentialDensity.sample_from_uniforms``; with the cached sampler.
 
         naive: run the whole network once a pixel and channel, the slow oracle of the cached sampler.
         """
         given = self._require_drawable(uniforms, known, temperature)
         if not uniforms.numel():
             return torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
-        return self._sample_from(uniforms, naive, given, temperature)
+        return self._sample_from_uniforms(uniforms, naive, given, temperature)
 
-    def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
-        """``sample_from`` of arguments that were checked, of one image at least."""
+    def _sample_from_uniforms(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
+        """``sample_from_uniforms`` of arguments that were checked, of one image at least."""
         given = None if known is None else known.reshape(-1, *self.event_shape)
         flat = uniforms.reshape(-1, *self.event_shape)
         if naive:
@@ -81,25 +81,25 @@ class RasterDensity(OrderedDensity):
         """Draw ``(samples * tasks, C, *space)``, tasks fastest, with nothing computed twice."""
 
 
-class AutoregressiveDensity(RasterDensity):
+class PixelCNNDensity(RasterDensity):
     """The density of a network that gives the logits of every pixel from the pixels before it.
 
     Conditioned once, used many times: the support was encoded into ``condition``. The density reads
     the network's parameters when it is used, so use it before they change.
     """
 
-    def __init__(self, network: PixelCNN, condition: Condition, validate_args: bool | None = None) -> None:
+    def __init__(self, network: PixelCNN, condition: Conditioning, validate_args: bool | None = None) -> None:
         self.network, self.condition = network, condition
         super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
 
     def _network_logits(self, pixels: Tensor) -> Tensor:
         return self.network(pixels, self.condition)
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
         pixels = value.reshape(-1, *self.event_shape)
         if not len(pixels):  # no tasks or no samples: the network cannot tell which
             return torch.zeros(value.shape, device=value.device)
-        return self.network.head.log_prob(self.network.trunk(pixels, self.condition), pixels).view(value.shape)
+        return self.network.head.log_prob(self.network.features(pixels, self.condition), pixels).view(value.shape)
 
     @property
     def device(self) -> torch.device:
@@ -107,8 +107,8 @@ class AutoregressiveDensity(RasterDensity):
         return self.network.input.positions.device
 
     @property
-    def attends(self) -> bool:
-        """See ``OrderedDensity.attends``."""
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
         return self.condition.memory is not None
 
     def _attention_weights(self, value: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metadensity.density import OrderedDensity
+from metadensity.density import SequentialDensity
 
 
-class SequenceDensity(OrderedDensity):
+class SequenceDensity(SequentialDensity):
     """The density of ``base`` over strings: once a place holds the level ``end``, all later places do, at no cost.
 
     A string of n symbols stands in the first n of T places and ``end`` in all others, so strings of up to T symbols
@@ -24,7 +24,7 @@ class SequenceDensity(OrderedDensity):
 
     order: ClassVar[str] = "the order of the sequence"
 
-    def __init__(self, base: OrderedDensity, end: int, validate_args: bool | None = None) -> None:
+    def __init__(self, base: SequentialDensity, end: int, validate_args: bool | None = None) -> None:
         if len(base.event_shape) != 2 or base.event_shape[0] != 1 or not base._first_to_last():
             raise ValueError(
                 f"base has event_shape={tuple(base.event_shape)}; strings are (1, places), in a density that goes from "
@@ -44,15 +44,15 @@ class SequenceDensity(OrderedDensity):
         ends = value == self.end
         return (ends.cumsum(-1) - ends.long()) > 0
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
-        terms, after = self.base._pixel_log_prob(value), self._after(value)
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        terms, after = self.base._conditional_log_probs(value), self._after(value)
         terms = torch.where(after, 0.0, terms)
         return torch.where(after & (value != self.end), -torch.inf, terms)
 
     @property
-    def steps(self) -> Tensor:
-        """See ``OrderedDensity.steps``."""
-        return self.base.steps
+    def generation_order(self) -> Tensor:
+        """See ``SequentialDensity.generation_order``."""
+        return self.base.generation_order
 
     @property
     def device(self) -> torch.device:
@@ -60,18 +60,20 @@ class SequenceDensity(OrderedDensity):
         return self.base.device
 
     @property
-    def attends(self) -> bool:
-        """See ``OrderedDensity.attends``."""
-        return self.base.attends
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
+        return self.base.has_attention
 
     def attention_weights(self, value: Tensor) -> Tensor:
-        """See ``OrderedDensity.attention_weights``."""
+        """See ``SequentialDensity.attention_weights``."""
         return self.base.attention_weights(value)
 
     @torch.no_grad()
-    def sample_from(self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """See ``OrderedDensity.sample_from``; known pixels after an end are kept as they are given."""
-        drawn = self.base.sample_from(uniforms, known=known, temperature=temperature)
+    def sample_from_uniforms(
+        self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """See ``SequentialDensity.sample_from_uniforms``; known pixels after an end are kept as they are given."""
+        drawn = self.base.sample_from_uniforms(uniforms, known=known, temperature=temperature)
         ended = torch.where(self._after(drawn), self.end, drawn)
         if known is None:
             return ended

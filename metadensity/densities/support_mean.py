@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import Density
-from metadensity.likelihoods.levels import look_up
+from metadensity.likelihoods.levels import gather_levels
 
 
 class SupportMeanDensity(IndependentDensity):
@@ -23,11 +23,11 @@ class SupportMeanDensity(IndependentDensity):
         self.prior, self.strength, self.images = prior, strength, images
         Density.__init__(self, images.shape[1], images.shape[2:], len(prior))
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
         counts = torch.zeros_like(value, dtype=self.prior.dtype)
         for image in self.images:
             counts = counts + (value == image)
-        return self._log(look_up(self.prior[None], value), counts)
+        return self._log(gather_levels(self.prior[None], value), counts)
 
     @cached_property
     def log_probs(self) -> Tensor:  # type: ignore[override]  # made when it is asked for

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.likelihoods.levels import invert_cdf, look_up
+from metadensity.likelihoods.levels import gather_levels, invert_cdf
 
 
 class MixtureDensity(FactorisedDensity):
@@ -24,10 +24,10 @@ class MixtureDensity(FactorisedDensity):
         self.images, self.prior, self.noise_logit, self.log_weights = images, prior, noise_logit, log_weights
         super().__init__(images.shape[1], images.shape[2:], len(prior))
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
         """The conditionals of the mixture: differences of its running totals in raster order, channels fastest."""
         dims = len(self.event_shape) - 1
-        noise, by_prior = self.noise_logit.sigmoid(), look_up(self.prior[None], value)
+        noise, by_prior = self.noise_logit.sigmoid(), gather_levels(self.prior[None], value)
         redrawn = noise * by_prior.exp()
         kept = [(redrawn + (1 - noise) * (value == image)).log() for image in self.images]
         terms = torch.stack([*kept, by_prior]).movedim(-dims - 1, -1)  # (components, *sample, tasks, *space, C)

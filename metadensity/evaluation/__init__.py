@@ -2,7 +2,7 @@
 
 from metadensity.evaluation.comparison import paired_difference
 from metadensity.evaluation.likelihood import evaluate, score
-from metadensity.evaluation.scores import Evaluation, GroupRow, Row, Scores
+from metadensity.evaluation.scores import Evaluation, GroupRow, LikelihoodRow, Scores
 from metadensity.evaluation.support_use import support_use
 
-__all__ = ["Evaluation", "GroupRow", "Row", "Scores", "evaluate", "paired_difference", "score", "support_use"]
+__all__ = ["Evaluation", "GroupRow", "LikelihoodRow", "Scores", "evaluate", "paired_difference", "score", "support_use"]

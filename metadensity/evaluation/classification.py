@@ -93,7 +93,7 @@ def class_log_probs(
 
 
 @torch.no_grad()
-def class_log_probs_slowly(model: FewShotModel, episodes: NWayEpisodes) -> Floats:
+def class_log_probs_reference(model: FewShotModel, episodes: NWayEpisodes) -> Floats:
     """``class_log_probs`` with one support set and one query at a time: the oracle."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     found = np.zeros((len(episodes), episodes.queries, episodes.ways))
@@ -104,7 +104,7 @@ def class_log_probs_slowly(model: FewShotModel, episodes: NWayEpisodes) -> Float
     return _require_numbers(found)
 
 
-def nearest_scores(episodes: NWayEpisodes, levels: int) -> Floats:
+def nearest_neighbour_scores(episodes: NWayEpisodes, levels: int) -> Floats:
     """Minus the distance of each query to the nearest support image of each way, ``(episodes, queries, ways)``.
 
     The baseline without a model: its highest score is the pixel-space nearest neighbour. For the distance see
@@ -128,7 +128,7 @@ def posterior(log_probs: Floats) -> Floats:
     return np.asarray(safe - logsumexp(safe, axis=-1, keepdims=True))
 
 
-def shared_credit(scores: Floats, label: NDArray[np.int64]) -> Floats:
+def tie_aware_accuracy(scores: Floats, label: NDArray[np.int64]) -> Floats:
     """1 where the true class alone has the highest score, 1 / k where it shares it with others, else 0.
 
     This is the expected accuracy when ties are broken at random: scores that ignore the support get exactly chance.
@@ -153,7 +153,7 @@ def classification(log_probs: Floats, label: NDArray[np.int64], bins: int = 10) 
     if label.min() < 0 or label.max() >= ways:
         raise ValueError(f"label holds {label.min()} to {label.max()}; with {ways} ways give 0 to {ways - 1}.")
     log_posterior = posterior(_require_numbers(log_probs))
-    right = shared_credit(log_probs, label)
+    right = tie_aware_accuracy(log_probs, label)
     clusters = np.arange(episodes).repeat(queries)
     accuracy, accuracy_interval = bounded_mean(right.ravel(), clusters)
     surprise = -np.take_along_axis(log_posterior, label[..., None], -1).ravel()

@@ -56,16 +56,16 @@ def paired_difference(reference: Scores, other: Scores) -> Difference:
             f"{int((~np.isfinite(values)).sum())} of {len(values)} queries have no finite difference, as a likelihood "
             "is 0 there. Compare models that give every image a positive probability."
         )
-    mean, interval = clustered_mean(values, reference.clusters)
-    groups = count_groups(reference.groups)
+    mean, interval = clustered_mean(values, reference.class_ids)
+    groups = count_groups(reference.group_ids)
     exact = reference.quantity == other.quantity == EXACT
     return Difference(
         mean=mean,
         interval=interval,
         images=len(values),
-        classes=len(np.unique(reference.clusters)),
+        classes=len(np.unique(reference.class_ids)),
         groups=groups,
-        group_interval=clustered_mean(values, reference.groups)[1] if groups > 1 else None,
+        group_interval=clustered_mean(values, reference.group_ids)[1] if groups > 1 else None,
         identical=not values.any(),
         quantity=EXACT if exact else f"{other.quantity} minus {reference.quantity}",
     )
@@ -75,9 +75,9 @@ def differences_by_group(reference: Scores, other: Scores) -> dict[int, Differen
     """``paired_difference`` within each group, by its id; groups of unknown id (-1) are left out."""
     require_same_queries(reference, other)
     found = {}
-    for group in sorted(set(reference.groups.tolist()) - {-1}):
-        inside = reference.groups == group
-        found[group] = paired_difference(reference.of(inside), other.of(inside))
+    for group in sorted(set(reference.group_ids.tolist()) - {-1}):
+        inside = reference.group_ids == group
+        found[group] = paired_difference(reference.select(inside), other.select(inside))
     return found
 
 
@@ -88,12 +88,12 @@ def require_same_queries(reference: Scores, other: Scores) -> None:
             f"One result holds {len(reference.nats)} queries, the other {len(other.nats)}, so they cannot be paired. "
             "Score both on one episode set, with the same setting for duplicates."
         )
-    for name in ("queries", "clusters", "groups"):
-        one, two = getattr(reference, name), getattr(other, name)
+    for name in ("query", "class", "group"):
+        one, two = getattr(reference, f"{name}_ids"), getattr(other, f"{name}_ids")
         if not np.array_equal(one, two):
             first = int((one != two).argmax())
             raise IncomparableError(
-                f"The {name} differ from query number {first} on ({one[first]} and {two[first]}), so the scores "
+                f"The {name} ids differ from query number {first} on ({one[first]} and {two[first]}), so the scores "
                 "cannot be paired. Score both on one episode set."
             )
 

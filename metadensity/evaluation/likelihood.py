@@ -18,7 +18,7 @@ from metadensity.episode import Episode
 from metadensity.evaluation.cost import measured
 from metadensity.evaluation.intervals import clustered_mean, count_groups
 from metadensity.evaluation.leaks import guard_support
-from metadensity.evaluation.scores import ARRAYS, Evaluation, Row, Scores
+from metadensity.evaluation.scores import ARRAYS, Evaluation, LikelihoodRow, Scores
 from metadensity.model import FewShotModel
 
 
@@ -96,7 +96,7 @@ def score(
         same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
         nats = -log_prob(episode.to(device))
         part, size = _scores(episode, nats, tasks_seen), episode.query_sizes.cpu().T.numpy().ravel()
-        parts[episode.shots].append(part.of(~same) if duplicates == "drop" else part)
+        parts[episode.shots].append(part.select(~same) if duplicates == "drop" else part)
         sizes[episode.shots].append(size[~same] if duplicates == "drop" else size)
         identical[episode.shots] += int(same.sum())
         tasks_seen += episode.tasks
@@ -121,20 +121,20 @@ def _joined(parts: list[Scores]) -> Scores:
     return Scores(**arrays)
 
 
-def summarise(shots: int, scores: Scores, dims: float, identical: int = 0) -> Row:
+def summarise(shots: int, scores: Scores, dims: float, identical: int = 0) -> LikelihoodRow:
     """Mean and 95 % intervals of scores in nats/image; ``dims``: pixels times channels, the mean over the queries."""
-    mean, interval = clustered_mean(scores.nats, scores.clusters)
-    groups = count_groups(scores.groups)
-    return Row(
+    mean, interval = clustered_mean(scores.nats, scores.class_ids)
+    groups = count_groups(scores.group_ids)
+    return LikelihoodRow(
         shots=shots,
         nats_per_image=mean,
         interval=interval,
         nats_per_dim=mean / dims,
         bits_per_dim=mean / dims / math.log(2),
         images=len(scores.nats),
-        classes=len(np.unique(scores.clusters)),
+        classes=len(np.unique(scores.class_ids)),
         groups=groups,
-        group_interval=clustered_mean(scores.nats, scores.groups)[1] if groups > 1 else None,
+        group_interval=clustered_mean(scores.nats, scores.group_ids)[1] if groups > 1 else None,
         identical=identical,
         quantity=scores.quantity,
     )

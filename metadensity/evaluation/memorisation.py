@@ -17,7 +17,7 @@ ALARM = 0.025  # one-sided: the level of the permutation test, and of one end of
 
 
 @dataclass(frozen=True)
-class Closeness:
+class CopyTest:
     """Whether samples lie closer to images than held-out images of the same class do.
 
     auc: probability that a sample is closer than a held-out image of its class, ties counting half (Mann-Whitney's
@@ -60,14 +60,14 @@ def nearest(images: Tensor, references: Tensor, levels: int) -> tuple[Floats, ND
     return found.values.numpy(), found.indices.numpy()
 
 
-def closer_probability(samples: Floats, heldout: Floats) -> Floats:
+def roc_auc(samples: Floats, heldout: Floats) -> Floats:
     """P(sample < held-out) + P(equal) / 2 in each column: ``(N, tasks)`` and ``(H, tasks)`` give ``(tasks,)``."""
     return _auc(_ranks(samples, heldout)[: len(samples)].sum(0), len(samples), len(heldout))
 
 
 def closeness(
     samples: Floats, heldout: Floats, classes: NDArray[np.int64], seed: int = 0, permutations: int = 4000
-) -> Closeness:
+) -> CopyTest:
     """Compare nearest distances of samples ``(N, tasks)`` and of held-out images ``(H, tasks)`` of the same tasks.
 
     classes: ``(tasks,)`` the class of each task; tasks of one class are one cluster of the interval.
@@ -98,7 +98,7 @@ def closeness(
     observed, random = ranks[:count].sum(), np.random.default_rng(seed)
     as_low = sum(random.permuted(ranks, axis=0)[:count].sum() <= observed for _ in range(permutations))
     p_value = float((1 + as_low) / (1 + permutations))
-    return Closeness(
+    return CopyTest(
         auc=auc,
         interval=interval,
         p_value=p_value,

@@ -17,29 +17,29 @@ class Scores:
     """Negative log-likelihoods of queries at one number of shots, in nats/image.
 
     One value a query, by task and then by query, in the order of the episodes however they were batched. nats:
-    ``(n,)``. clusters: ``(n,)`` int64, the class of each query (each task its own where ids are unknown).
-    groups, queries: ``(n,)`` int64, the group of the class and the id of the image, or -1 where unknown.
+    ``(n,)``. class_ids: ``(n,)`` int64, the class of each query (each task its own where ids are unknown).
+    group_ids, query_ids: ``(n,)`` int64, the group of the class and the id of the image, or -1 where unknown.
     quantity: what was scored, see ``Density.quantity``; of a bound, nats are at least the negative log-likelihood in
         the mean.
     """
 
     nats: NDArray[np.float64]
-    clusters: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    queries: NDArray[np.int64]
+    class_ids: NDArray[np.int64]
+    group_ids: NDArray[np.int64]
+    query_ids: NDArray[np.int64]
     quantity: str = EXACT
 
-    def of(self, which: NDArray[np.bool_]) -> Scores:
+    def select(self, which: NDArray[np.bool_]) -> Scores:
         """Those of the queries that ``which``, ``(n,)``, picks."""
         return replace(self, **{name: getattr(self, name)[which] for name in ARRAYS})
 
 
-ARRAYS = ("nats", "clusters", "groups", "queries")
+ARRAYS = ("nats", "class_ids", "group_ids", "query_ids")
 """The arrays of ``Scores``."""
 
 
 @dataclass(frozen=True)
-class Row:
+class LikelihoodRow:
     """The likelihood at one number of shots. interval: 95 %, in nats/image, over ``classes`` clusters.
 
     nats_per_dim, bits_per_dim: the sum over all queries divided by the sum of their sizes (places differ where queries
@@ -78,11 +78,11 @@ class GroupRow:
 class Evaluation:
     """Rows by number of shots, ascending, the scores behind them, and what they cost."""
 
-    rows: list[Row]
+    rows: list[LikelihoodRow]
     scores: dict[int, Scores] = field(repr=False)
     cost: Cost | None = field(default=None, repr=False, compare=False)
 
-    def row(self, shots: int) -> Row:
+    def row(self, shots: int) -> LikelihoodRow:
         """The row of one number of shots. Raises KeyError where it was not evaluated."""
         for row in self.rows:
             if row.shots == shots:
@@ -92,11 +92,11 @@ class Evaluation:
     def by_group(self) -> list[GroupRow]:
         """One row for each group and number of shots, by group; groups of unknown id (-1) are left out."""
         found = []
-        for group in sorted({int(group) for part in self.scores.values() for group in part.groups} - {-1}):
+        for group in sorted({int(group) for part in self.scores.values() for group in part.group_ids} - {-1}):
             for shots, part in self.scores.items():
-                inside = part.groups == group
+                inside = part.group_ids == group
                 if inside.any():
-                    clusters = part.clusters[inside]
+                    clusters = part.class_ids[inside]
                     mean, interval = clustered_mean(part.nats[inside], clusters)
                     classes = len(np.unique(clusters))
                     found.append(GroupRow(shots, group, mean, interval, int(inside.sum()), classes))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metadensity.likelihoods.base import Likelihood
 from metadensity.nn.convolution import CONV, CONVOLVE, pointwise
-from metadensity.nn.inputs import scale
+from metadensity.nn.inputs import to_unit_range
 
 
 class Categorical(Likelihood):
@@ -34,7 +34,7 @@ class Categorical(Likelihood):
         """See ``Likelihood.forward``."""
         hidden = self.hidden(F.relu(features))
         if self.previous is not None:
-            seen = scale(pixels, self.levels, hidden.dtype)
+            seen = to_unit_range(pixels, self.levels, hidden.dtype)
             hidden = hidden + CONVOLVE[self.space_dims](seen, self.previous.weight * self.mask)
         return self.logits(F.relu(hidden)).unflatten(1, (self.channels, self.levels)).transpose(1, 2)
 
@@ -44,7 +44,7 @@ class Categorical(Likelihood):
         rows = slice(channel * width, (channel + 1) * width)
         hidden = F.linear(F.relu(features), self.hidden.weight[rows].flatten(1), self.hidden.bias[rows])
         if self.previous is not None and channel:  # what the mask leaves of these rows is the channels before
-            seen = scale(pixels[:, :channel], self.levels, hidden.dtype)
+            seen = to_unit_range(pixels[:, :channel], self.levels, hidden.dtype)
             hidden = hidden + F.linear(seen, self.previous.weight[rows, :channel].flatten(1))
         rows = slice(channel * self.levels, (channel + 1) * self.levels)
         return F.linear(F.relu(hidden), self.logits.weight[rows].flatten(1), self.logits.bias[rows])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def look_up(table: Tensor, value: Tensor) -> Tensor:
+def gather_levels(table: Tensor, value: Tensor) -> Tensor:
     """The entries of a table of all levels at those of images, the shape of ``value``.
 
     table: ``(tasks, levels, C, *space)``, or with 1 for tasks where all share it.
@@ -35,13 +35,13 @@ def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
     return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one
 
 
-def mean_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
+def mixture_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
     """Logits of the mean of categorical distributions, whose levels lie along ``dim``; a single one stays as it is."""
     if len(logits) == 1:
         return logits[0]
-    return log_mean([each.log_softmax(dim) for each in logits])
+    return logmeanexp([each.log_softmax(dim) for each in logits])
 
 
-def log_mean(logarithms: Sequence[Tensor]) -> Tensor:
+def logmeanexp(logarithms: Sequence[Tensor]) -> Tensor:
     """Logarithm of the mean of what these are the logarithms of, entry by entry."""
     return torch.stack(list(logarithms)).logsumexp(0) - math.log(len(logarithms))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metadensity.likelihoods.base import Likelihood
 from metadensity.nn.convolution import pointwise
-from metadensity.nn.inputs import scale
+from metadensity.nn.inputs import to_unit_range
 
 BOUND = 9.0
 """Log-scales lie in (-BOUND, BOUND). Departure: PixelCNN++ cuts them off at -7, where a level of 256 in the middle of
@@ -137,7 +137,7 @@ class LogisticMixture(Likelihood):
 
     def _component(self, mixture: Mixture, pixels: Tensor, levels: Tensor, channel: int) -> Tensor:
         """log p_k(level | channels before), ``(batch, K, *space)``, of ``levels`` ``(batch, 1, *space)``."""
-        scaled = scale(pixels, self.levels, mixture.means.dtype)
+        scaled = to_unit_range(pixels, self.levels, mixture.means.dtype)
         return log_mass(levels, mixture.centres(scaled, channel), mixture.log_scales[:, :, channel], self.levels)
 
     def _table(self, mixture: Mixture, pixels: Tensor, channel: int) -> Tensor:
@@ -147,7 +147,7 @@ class LogisticMixture(Likelihood):
             weights = weights + self._component(mixture, pixels, pixels[:, None, before], before)
         weights = weights.log_softmax(1)
         levels = torch.arange(self.levels, device=pixels.device).view(1, -1, *[1] * (pixels.ndim - 2))
-        scaled = scale(pixels, self.levels, mixture.means.dtype)
+        scaled = to_unit_range(pixels, self.levels, mixture.means.dtype)
         centres, scales = mixture.centres(scaled, channel), mixture.log_scales[:, :, channel]
         # All levels of all components at once would take K times the memory of what is returned.
         table: Tensor | None = None

@@ -9,12 +9,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.model import FewShotModel
 from metadensity.networks.config import AlignedConfig
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.convolution import pointwise
-from metadensity.nn.encoders import PatchEncoder, VectorEncoder
+from metadensity.nn.encoders import SupportPatchEncoder, SupportVectorEncoder
 from metadensity.nn.support_map import SupportMap
 
 
@@ -33,21 +33,21 @@ class AlignedPixelCNN(FewShotModel, options=[AlignedConfig]):
         super().__init__(event_shape, levels)
         sizes = self.take(AlignedConfig, options)
         planes, space_dims = sizes.planes, len(self.event_shape) - 1
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, sizes.context)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context)
         patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride)
-        self.patches = PatchEncoder(*patches) if sizes.attention else None
+        self.patches = SupportPatchEncoder(*patches) if sizes.attention else None
         self.map = SupportMap(self.event_shape, levels, sizes.map_features)
         self.mapped = range(0, sizes.layers, sizes.map_every)
         biases = len(self.mapped) * space_dims * 2 * planes
         self.to_gates = pointwise(2 * sizes.map_features, biases, space_dims, bias=False)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
+    def condition(self, support: Tensor) -> PixelCNNDensity:
         """Encode the support into f(s), the map, and keys and values."""
         vector, patches = self.encoder(support), self.patches(support) if self.patches is not None else None
         if self.network.prototypes is not None:
-            vector = vector + self.network.prototypes.describe(support)
-        given = self.network.condition(support.shape[1], vector, patches)
+            vector = vector + self.network.prototypes.encode_support(support)
+        given = self.network.conditioning(support.shape[1], vector, patches)
         features = self.map(support).movedim(1, -1)
         weights = iter(self.to_gates.weight.flatten(1).split(2 * self.network.planes))
         # Gate by gate: the biases of all of them in one block would be hundreds of channels to write and to take apart.
@@ -55,4 +55,4 @@ class AlignedPixelCNN(FewShotModel, options=[AlignedConfig]):
             [F.linear(features, next(weights)).movedim(-1, 1) + bias for bias in layer] if i in self.mapped else layer
             for i, layer in enumerate(given.biases)
         ]
-        return AutoregressiveDensity(self.network, dataclasses.replace(given, biases=biases))
+        return PixelCNNDensity(self.network, dataclasses.replace(given, biases=biases))

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.episode import EpisodeSource
 from metadensity.model import FewShotModel
 from metadensity.networks.config import AttentionConfig
 from metadensity.networks.pixelcnn import PixelCNN
-from metadensity.nn.encoders import PatchEncoder, VectorEncoder
+from metadensity.nn.encoders import SupportPatchEncoder, SupportVectorEncoder
 
 
 class AttentionPixelCNN(FewShotModel, options=[AttentionConfig]):
@@ -28,16 +28,16 @@ class AttentionPixelCNN(FewShotModel, options=[AttentionConfig]):
         super().__init__(event_shape, levels)
         sizes = self.take(AttentionConfig, options)
         planes = sizes.planes
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, sizes.context)
-        self.patches = PatchEncoder(self.event_shape, levels, planes, planes, planes, sizes.patch_stride)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context)
+        self.patches = SupportPatchEncoder(self.event_shape, levels, planes, planes, planes, sizes.patch_stride)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
+    def condition(self, support: Tensor) -> PixelCNNDensity:
         """Encode the support into f(s), keys and values."""
         vector, patches = self.encoder(support), self.patches(support)
         if self.network.prototypes is not None:
-            vector = vector + self.network.prototypes.describe(support)
-        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], vector, patches))
+            vector = vector + self.network.prototypes.encode_support(support)
+        return PixelCNNDensity(self.network, self.network.conditioning(support.shape[1], vector, patches))
 
     @torch.no_grad()
     def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
@@ -47,4 +47,4 @@ class AttentionPixelCNN(FewShotModel, options=[AttentionConfig]):
             return
         batches = -(-prototypes.count // (tasks * queries))
         images = torch.cat([source.episode(i, tasks, 0, queries).query.flatten(0, 1) for i in range(batches)])
-        prototypes.fill(images[: prototypes.count].to(prototypes.images.device))
+        prototypes.initialise_from(images[: prototypes.count].to(prototypes.images.device))

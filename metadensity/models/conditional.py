@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.model import FewShotModel
 from metadensity.networks.config import ConditionalConfig
 from metadensity.networks.pixelcnn import PixelCNN
-from metadensity.nn.encoders import VectorEncoder
+from metadensity.nn.encoders import SupportVectorEncoder
 
 
 class ConditionalPixelCNN(FewShotModel, options=[ConditionalConfig]):
@@ -23,9 +23,9 @@ class ConditionalPixelCNN(FewShotModel, options=[ConditionalConfig]):
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__(event_shape, levels)
         sizes = self.take(ConditionalConfig, options)
-        self.encoder = VectorEncoder(self.event_shape, levels, sizes.planes, sizes.context)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, sizes.planes, sizes.context)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
+    def condition(self, support: Tensor) -> PixelCNNDensity:
         """Encode the support into f(s)."""
-        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], self.encoder(support)))
+        return PixelCNNDensity(self.network, self.network.conditioning(support.shape[1], self.encoder(support)))

@@ -8,12 +8,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from metadensity.densities.multiscale import MultiscaleDensity
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.model import FewShotModel
 from metadensity.networks.config import MultiscaleConfig
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.networks.upscaler import Upscaler
-from metadensity.nn.encoders import PatchEncoder, VectorEncoder
+from metadensity.nn.encoders import SupportPatchEncoder, SupportVectorEncoder
 
 
 class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
@@ -37,9 +37,9 @@ class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
         while max(space) > sizes.base and min(space) > 2:
             space = [-(-size // 2) for size in space]
             shapes.insert(0, (channels, *space))
-        self.encoder = VectorEncoder(self.event_shape, levels, planes, sizes.context)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context)
         self.patches = nn.ModuleList(
-            PatchEncoder(self.event_shape, levels, planes, planes, planes, sizes.patch_stride) for _ in shapes
+            SupportPatchEncoder(self.event_shape, levels, planes, planes, planes, sizes.patch_stride) for _ in shapes
         )
         self.base = PixelCNN(shapes[0], levels, **of_base)
         of_upscalers = {name: value for name, value in of_base.items() if name != "first_kernel"}
@@ -50,9 +50,10 @@ class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
         """Encode the support into f(s), and keys and values for each network."""
         tasks, vector = support.shape[1], self.encoder(support)
         first, *patches = (encoder(support) for encoder in self.patches)
-        base = AutoregressiveDensity(self.base, self.base.condition(tasks, vector, first), validate_args=False)
+        base = PixelCNNDensity(self.base, self.base.conditioning(tasks, vector, first), validate_args=False)
         networks = [cast(Upscaler, upscaler) for upscaler in self.upscalers]
         upscalers = [
-            (network, network.condition(tasks, vector, given)) for network, given in zip(networks, patches, strict=True)
+            (network, network.conditioning(tasks, vector, given))
+            for network, given in zip(networks, patches, strict=True)
         ]
         return MultiscaleDensity(base, upscalers, self.event_shape, self.levels)

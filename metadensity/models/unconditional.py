@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.model import FewShotModel
 from metadensity.networks.config import PixelCNNConfig
 from metadensity.networks.pixelcnn import PixelCNN
@@ -24,6 +24,6 @@ class UnconditionalPixelCNN(FewShotModel, options=[PixelCNNConfig]):
         sizes = self.take(PixelCNNConfig, options)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
+    def condition(self, support: Tensor) -> PixelCNNDensity:
         """The same for every support."""
-        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1]))
+        return PixelCNNDensity(self.network, self.network.conditioning(support.shape[1]))

@@ -10,7 +10,7 @@ from metadensity.nn.attention import Memory
 
 
 @dataclass(frozen=True)
-class Condition:
+class Conditioning:
     """All a network needs of the supports of a batch of tasks, computed once.
 
     tasks: number of tasks in the batch.
@@ -23,4 +23,4 @@ class Condition:
     tasks: int
     biases: list[list[Tensor]]
     memory: Memory | None = None
-    prior: Tensor | None = None
+    prototype_logits: Tensor | None = None

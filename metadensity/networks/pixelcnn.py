@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.likelihoods import build_likelihood
-from metadensity.networks.conditioning import Condition
+from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.config import PixelCNNConfig
 from metadensity.nn.attention import SupportAttention
 from metadensity.nn.causal import GatedLayer
@@ -47,7 +47,7 @@ class PixelCNN(nn.Module):
         dims = len(event_shape) - 1
         self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
         self.planes, self.penultimate = planes, penultimate
-        self.middle = config.layers // 2
+        self.attention_layer = config.layers // 2
         self.input = PixelInput(event_shape, levels)
         self.layers = nn.ModuleList(
             GatedLayer(
@@ -58,7 +58,7 @@ class PixelCNN(nn.Module):
                 kernel_size if i or config.first_kernel is None else config.first_kernel,
                 strict=i == 0,
                 context=context,
-                read=planes if attention and i >= self.middle else 0,
+                read=planes if attention and i >= self.attention_layer else 0,
             )
             for i in range(config.layers)
         )
@@ -71,16 +71,18 @@ class PixelCNN(nn.Module):
             config.likelihood, penultimate, event_shape[0], levels, dims, components=config.components
         )
 
-    def condition(
+    def conditioning(
         self, tasks: int, vector: Tensor | None = None, patches: tuple[Tensor, Tensor] | None = None
-    ) -> Condition:
+    ) -> Conditioning:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
         biases = [cast(GatedLayer, layer).biases(vector) if vector is not None else [] for layer in self.layers]
-        memory = self.attention.memorise(*patches) if self.attention is not None and patches is not None else None
-        prior = self.prototypes.prior_of(tasks, vector) if self.prototypes is not None else None
-        return Condition(tasks, biases, memory, prior)
+        memory = (
+            self.attention.with_null_entry(*patches) if self.attention is not None and patches is not None else None
+        )
+        prior = self.prototypes.logits_before(tasks, vector) if self.prototypes is not None else None
+        return Conditioning(tasks, biases, memory, prior)
 
-    def trunk(self, pixels: Tensor, condition: Condition) -> Tensor:
+    def features(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """Features ``(batch, penultimate, *space)`` of the strict past of every place.
 
         pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
@@ -89,20 +91,20 @@ class PixelCNN(nn.Module):
         read: Tensor | None = None
         total: Tensor | None = None
         for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
-            if i == self.middle and self.attention is not None and condition.memory is not None:
+            if i == self.attention_layer and self.attention is not None and condition.memory is not None:
                 read = self.attention(condition.memory, stacks[-1])
             stacks, total = layer(stacks, biases, read, total)
         assert total is not None
-        if self.prototypes is not None and condition.prior is not None:
-            total = total + self.prototypes(pixels, condition.prior)
+        if self.prototypes is not None and condition.prototype_logits is not None:
+            total = total + self.prototypes(pixels, condition.prototype_logits)
         return cast(Tensor, self.penult(F.relu(total)))
 
-    def forward(self, pixels: Tensor, condition: Condition) -> Tensor:
+    def forward(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
-        logits: Tensor = self.head(self.trunk(pixels, condition), pixels)
+        logits: Tensor = self.head(self.features(pixels, condition), pixels)
         return logits
 
-    def attention_weights(self, pixels: Tensor, condition: Condition) -> Tensor:
+    def attention_weights(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """Where each place looks, ``(samples, tasks, J, *space)``: patches of all supports in order, the null last.
 
         Raises ValueError for a network without attention.
@@ -110,6 +112,6 @@ class PixelCNN(nn.Module):
         if self.attention is None or condition.memory is None:
             raise ValueError("This network has no attention; attention maps need a model such as AttentionPixelCNN.")
         stacks = [self.input(pixels)] * self.dims
-        for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.middle]:
+        for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.attention_layer]:
             stacks, _ = layer(stacks, biases)
         return self.attention.weights(condition.memory, stacks[-1])

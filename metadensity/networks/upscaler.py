@@ -11,25 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.likelihoods import build_likelihood
-from metadensity.networks.conditioning import Condition
+from metadensity.networks.conditioning import Conditioning
 from metadensity.nn.attention import SupportAttention
 from metadensity.nn.causal import add_per_task
 from metadensity.nn.convolution import CONV, pointwise
 from metadensity.nn.functional.gate import gate
-from metadensity.nn.inputs import positions, scale
+from metadensity.nn.inputs import positions, to_unit_range
 
 
-def offsets(dims: int) -> list[tuple[int, ...]]:
+def block_offsets(dims: int) -> list[tuple[int, ...]]:
     """The places of a block of two a side, in the order in which they are known: the image of half the size first."""
     return list(itertools.product((0, 1), repeat=dims))
 
 
-def at(offset: Sequence[int], stride: int = 2) -> Any:
+def strided_index(offset: Sequence[int], stride: int = 2) -> Any:
     """The index of every ``stride``-th place from ``offset`` on, in all space dimensions."""
     return (..., *(slice(first, None, stride) for first in offset))
 
 
-class Layer(nn.Module):
+class UpscalerLayer(nn.Module):
     """A gated residual layer that sees both sides, with a skip output; the conditions are those of ``GatedLayer``."""
 
     def __init__(self, planes: int, skip: int, dims: int, kernel_size: int, context: int, read: int) -> None:
@@ -84,31 +84,33 @@ class Upscaler(nn.Module):
         self.dims, self.levels, self.channels = len(space), levels, channels
         self.blocks = [-(-size // 2) for size in space]
         self.padding = [pad for size in reversed(space) for pad in (0, size % 2)]
-        self.offsets = offsets(self.dims)
+        self.offsets = block_offsets(self.dims)
         # Groups to be filled in: in a dimension of one place there is no second one.
         self.groups = [
             number
             for number, offset in enumerate(self.offsets)
             if number and all(first < size for first, size in zip(offset, space, strict=True))
         ]
-        self.middle, self.reach = layers // 2, kernel_size // 2 * (layers + 1)  # in blocks, without attention
+        self.attention_layer, self.reach = layers // 2, kernel_size // 2 * (layers + 1)  # in blocks, without attention
         self.register_buffer("positions", positions(tuple(self.blocks)), persistent=False)
         inputs = len(self.offsets) * (channels + 1) + self.dims
         self.first = CONV[self.dims](inputs, planes, kernel_size, padding=kernel_size // 2)
         self.layers = nn.ModuleList(
-            Layer(planes, penultimate, self.dims, kernel_size, context, planes if i >= self.middle else 0)
+            UpscalerLayer(
+                planes, penultimate, self.dims, kernel_size, context, planes if i >= self.attention_layer else 0
+            )
             for i in range(layers)
         )
         self.attention = SupportAttention(planes, planes, planes, self.dims, attention)
         self.penult = pointwise(penultimate, penultimate, self.dims)
         self.head = build_likelihood(likelihood, penultimate, channels, levels, self.dims, components=components)
 
-    def condition(self, tasks: int, vector: Tensor, patches: tuple[Tensor, Tensor]) -> Condition:
+    def conditioning(self, tasks: int, vector: Tensor, patches: tuple[Tensor, Tensor]) -> Conditioning:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
-        biases = [cast(Layer, layer).context(vector)[(...,) + (None,) * self.dims] for layer in self.layers]
-        return Condition(tasks, [[bias] for bias in biases], self.attention.memorise(*patches))
+        biases = [cast(UpscalerLayer, layer).context(vector)[(...,) + (None,) * self.dims] for layer in self.layers]
+        return Conditioning(tasks, [[bias] for bias in biases], self.attention.with_null_entry(*patches))
 
-    def features(self, pixels: Tensor, group: int, condition: Condition) -> Tensor:
+    def features(self, pixels: Tensor, group: int, condition: Conditioning) -> Tensor:
         """What is known of group number ``group`` of ``groups``: ``(batch, penultimate, *space of the group)``.
 
         pixels: ``(samples * tasks, C, *space)`` integers; only those of groups before it are read.
@@ -117,18 +119,18 @@ class Upscaler(nn.Module):
         assert condition.memory is not None
         read, total = None, None
         for i, (layer, (bias,)) in enumerate(zip(self.layers, condition.biases, strict=True)):
-            if i == self.middle:
+            if i == self.attention_layer:
                 read = self.attention(condition.memory, x)
             x, skip = layer(x, bias, read)
             total = skip if total is None else total + skip
         assert total is not None
         return cast(Tensor, self.penult(F.relu(total)))[self._inside(pixels, group)]
 
-    def attention_weights(self, pixels: Tensor, group: int, condition: Condition) -> Tensor:
+    def attention_weights(self, pixels: Tensor, group: int, condition: Conditioning) -> Tensor:
         """Where each place of a group looks, ``(samples, tasks, J, *space of the group)``; see ``PixelCNN``'s."""
         assert condition.memory is not None
         x = self.first(self._known(pixels, group))
-        for layer, (bias,) in list(zip(self.layers, condition.biases, strict=True))[: self.middle]:
+        for layer, (bias,) in list(zip(self.layers, condition.biases, strict=True))[: self.attention_layer]:
             x, _ = layer(x, bias, None)
         return self.attention.weights(condition.memory, x)[self._inside(pixels, group)]
 
@@ -139,11 +141,11 @@ class Upscaler(nn.Module):
 
     def _known(self, pixels: Tensor, group: int) -> Tensor:
         """The input of the network: pixels and whether they are known, a place of the block after the other."""
-        scaled = scale(pixels, self.levels, self.positions.dtype)
+        scaled = to_unit_range(pixels, self.levels, self.positions.dtype)
         inside = self.positions.new_ones(1, 1, *pixels.shape[2:])
         x, there = (F.pad(part, self.padding) for part in (scaled, inside))  # odd sizes: the last block is cut off
         parts: list[Tensor] = []
         for number, offset in enumerate(self.offsets):
-            known = there[at(offset)] * float(number < group)
-            parts += [x[at(offset)] * known, known.expand(len(x), *known.shape[1:])]
+            known = there[strided_index(offset)] * float(number < group)
+            parts += [x[strided_index(offset)] * known, known.expand(len(x), *known.shape[1:])]
         return torch.cat([*parts, self.positions.expand(len(x), *self.positions.shape)], 1)

@@ -41,7 +41,7 @@ class SupportAttention(nn.Module):
         self.null_value = nn.Parameter(torch.zeros(values))
         self.score = nn.Parameter(torch.randn(keys) / keys**0.5) if kind == "additive" else None
 
-    def memorise(self, keys: Tensor, values: Tensor) -> Memory:
+    def with_null_entry(self, keys: Tensor, values: Tensor) -> Memory:
         """Append the null entry."""
         tasks = len(keys)
         null_key, null_value = (null.expand(tasks, 1, -1) for null in (self.null_key, self.null_value))

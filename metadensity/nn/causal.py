@@ -40,7 +40,7 @@ class CausalConv(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise ValueError(f"kernel_size={kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
-        self.dims, self.stack, self.strict = dims, stack, strict
+        self.dims, self.stack, self.excludes_current = dims, stack, strict
         self.reach = kernel_size // 2
         self.taps = self.reach if strict else self.reach + 1
         kernel = [1] * stack + [self.taps] + [kernel_size] * (dims - stack - 1)
@@ -52,7 +52,7 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the whole space at once."""
-        return causal_convolution(x, self.weight, self.bias, self.stack, self.strict)
+        return causal_convolution(x, self.weight, self.bias, self.stack, self.excludes_current)
 
     def convolve(self, padded: Tensor) -> Tensor:
         """Convolve inputs that were padded before, or a window cut out of them."""
@@ -112,4 +112,4 @@ class GatedLayer(nn.Module):
         self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None, total: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output plus ``total``."""
-        return gated_layer(stacks, self.weights(), biases, read, total, self.conv(0).strict, self.residual)
+        return gated_layer(stacks, self.weights(), biases, read, total, self.conv(0).excludes_current, self.residual)

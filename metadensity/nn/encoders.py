@@ -13,7 +13,7 @@ from metadensity.nn.convolution import CONV
 from metadensity.nn.inputs import PixelInput
 
 
-class VectorEncoder(nn.Module):
+class SupportVectorEncoder(nn.Module):
     """f(s): a convolutional encoder that turns a support set into one vector a task.
 
     Supports ``(S, tasks, C, *space)`` are halved by stride-2 convolutions to at most 4 places a
@@ -41,7 +41,7 @@ class VectorEncoder(nn.Module):
         return (self.project(x).unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
 
 
-class PatchEncoder(nn.Module):
+class SupportPatchEncoder(nn.Module):
     """Keys and values of the support patches for attention (Reed et al. 2018, section 3.2).
 
     A two-layer CNN with 4-wide kernels, so that one unit sees 10 places a dimension, as in the paper. Supports

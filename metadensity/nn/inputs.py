@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def scale(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+def to_unit_range(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     """Integer pixels in [0, levels) as floats in [-1, 1]."""
     return pixels.to(dtype) * (2 / (levels - 1)) - 1
 
@@ -29,7 +29,7 @@ class PixelInput(nn.Module):
 
     def forward(self, pixels: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
         """Encode ``(batch, C, *space)`` integers, or only the places at ``index``, slices of all dimensions."""
-        x = scale(pixels[index], self.levels, self.positions.dtype)
+        x = to_unit_range(pixels[index], self.levels, self.positions.dtype)
         where = self.positions[index[1:]]
         return torch.cat([x, where.expand(len(x), *where.shape)], dim=1)
 

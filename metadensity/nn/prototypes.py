@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from metadensity.nn.functional.prototype_attention import recall
-from metadensity.nn.inputs import scale
+from metadensity.nn.functional.prototype_attention import prototype_attention
+from metadensity.nn.inputs import to_unit_range
 
 
 class Prototypes(nn.Module):
@@ -53,7 +53,7 @@ class Prototypes(nn.Module):
         self.contrast = 4 / math.prod(event_shape) ** 0.5  # scores of unrelated images differ by 4 nats or so
         self.images = nn.Parameter(self.contrast * torch.randn(count, *event_shape))
         self.bias = nn.Parameter(torch.zeros(count))
-        self.classes = _Classes(count, context, hidden) if context else None
+        self.classes = _PrototypeEmbedding(count, context, hidden) if context else None
         self.to_features = nn.Linear(event_shape[0], features, bias=False)
         self.register_buffer("filled", torch.tensor(False))  # whether the images have been those of a data set
 
@@ -63,32 +63,32 @@ class Prototypes(nn.Module):
         return len(self.images)
 
     @torch.no_grad()
-    def fill(self, images: Tensor) -> None:
+    def initialise_from(self, images: Tensor) -> None:
         """Begin with ``images`` ``(count, C, *space)``, integers in [0, levels). ValueError for another shape."""
         if images.shape != self.images.shape:
             raise ValueError(
                 f"images has shape {tuple(images.shape)}; these prototypes take {tuple(self.images.shape)}."
             )
-        self.images.copy_(self.contrast * scale(images, self.levels, self.images.dtype))
+        self.images.copy_(self.contrast * to_unit_range(images, self.levels, self.images.dtype))
         self.filled.fill_(True)
 
-    def prior_of(self, tasks: int, vector: Tensor | None) -> Tensor:
+    def logits_before(self, tasks: int, vector: Tensor | None) -> Tensor:
         """The scores before any pixel, ``(tasks, count)``, from task vectors ``(tasks, context)``."""
         if self.classes is None or vector is None:
             return self.bias.expand(tasks, -1)
         return self.classes.scores(vector) + self.bias
 
-    def describe(self, support: Tensor) -> Tensor:
+    def encode_support(self, support: Tensor) -> Tensor:
         """What the supports ``(S, tasks, C, *space)`` add to f(s): ``(tasks, context)``, zero for none."""
         assert self.classes is not None
-        pixels = scale(support.flatten(2), self.levels, self.images.dtype)
+        pixels = to_unit_range(support.flatten(2), self.levels, self.images.dtype)
         with torch.autocast(pixels.device.type, enabled=False):  # as in ``recall``
             weights = (pixels @ self.images.flatten(1).T + self.bias).softmax(-1)
         return self.classes(weights).sum(0) / (len(support) + 1)
 
     def scores(self, here: Tensor, place: tuple[int, ...]) -> Tensor:
         """What the pixels ``(batch, C)`` of a place add to the scores of all later places: ``(batch, count)``."""
-        return scale(here, self.levels, self.images.dtype) @ self._at(place).T
+        return to_unit_range(here, self.levels, self.images.dtype) @ self._at(place).T
 
     def read(self, scores: Tensor, place: tuple[int, ...]) -> Tensor:
         """What a place with ``scores`` ``(batch, count)`` gets: ``(batch, features)``."""
@@ -100,9 +100,9 @@ class Prototypes(nn.Module):
         pixels: ``(samples * tasks, C, *space)``, tasks fastest. prior: the scores before any, ``(tasks, count)``.
         """
         places_first = pixels.flatten(2).permute(2, 0, 1)  # (places, batch, C)
-        x, images = scale(places_first, self.levels, self.images.dtype), self.images.flatten(2).permute(2, 0, 1)
+        x, images = to_unit_range(places_first, self.levels, self.images.dtype), self.images.flatten(2).permute(2, 0, 1)
         each = prior.repeat(x.shape[1] // len(prior), 1)
-        read = recall(x.unsqueeze(0), images.unsqueeze(0), each.unsqueeze(0))[0] / self.contrast
+        read = prototype_attention(x.unsqueeze(0), images.unsqueeze(0), each.unsqueeze(0))[0] / self.contrast
         return cast(Tensor, self.to_features(read)).permute(1, 2, 0).unflatten(-1, pixels.shape[2:])
 
     def _at(self, place: tuple[int, ...]) -> Tensor:
@@ -111,7 +111,7 @@ class Prototypes(nn.Module):
         return self.images[index]
 
 
-class _Classes(nn.Module):
+class _PrototypeEmbedding(nn.Module):
     """Which prototypes belong together: a key for each, for task vectors, and a value, for what a support fits."""
 
     def __init__(self, count: int, context: int, hidden: int) -> None:

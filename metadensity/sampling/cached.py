@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.likelihoods.levels import mean_logits
-from metadensity.networks.conditioning import Condition
+from metadensity.likelihoods.levels import mixture_logits
+from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.causal import CausalConv, GatedLayer
 from metadensity.nn.functional.gate import gate
 from metadensity.nn.functional.gated_layer import add_per_task
-from metadensity.nn.inputs import scale
+from metadensity.nn.inputs import to_unit_range
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel
 from metadensity.sampling.naive import draw_levels
@@ -27,7 +27,7 @@ from metadensity.sampling.naive import draw_levels
 
 def sample_cached(
     network: PixelCNN,
-    condition: Condition,
+    condition: Conditioning,
     uniforms: Tensor,
     known: Tensor | None = None,
     temperature: float = 1.0,
@@ -41,7 +41,7 @@ def sample_cached(
 
 
 def sample_ensemble(
-    members: Sequence[tuple[PixelCNN, Condition]],
+    members: Sequence[tuple[PixelCNN, Conditioning]],
     uniforms: Tensor,
     known: Tensor | None = None,
     temperature: float = 1.0,
@@ -84,7 +84,9 @@ def _draw_line(
         here, features = pixels[..., t], [sampler.step(prefix, t) for sampler in samplers]
         for channel in range(channels):
             heads = zip(samplers, features, strict=True)
-            logits = mean_logits([sampler.network.head.logits_at(seen, here, channel) for sampler, seen in heads], -1)
+            logits = mixture_logits(
+                [sampler.network.head.logits_at(seen, here, channel) for sampler, seen in heads], -1
+            )
             given = None if known is None else known[:, channel, t]
             here[:, channel] = draw_levels(logits, uniforms[:, channel, t], given, temperature)
         for sampler in samplers:
@@ -104,11 +106,11 @@ class _CachedSampler:
     layers are one product at the end. Or a native kernel draws a whole line.
     """
 
-    def __init__(self, network: PixelCNN, condition: Condition, batch: int, compiled: bool) -> None:
+    def __init__(self, network: PixelCNN, condition: Conditioning, batch: int, compiled: bool) -> None:
         self.network, self.condition, self.batch = network, condition, batch
         self.layers: list[GatedLayer] = list(network.layers)  # type: ignore[arg-type]
         self.channels, *self.space = network.event_shape
-        self.dims, self.planes, self.middle = network.dims, network.planes, network.middle
+        self.dims, self.planes, self.attention_layer = network.dims, network.planes, network.attention_layer
         self.buffers = [[self._buffer(layer.conv(k)) for k in range(self.dims - 1)] for layer in self.layers]
         self.before: list[list[Tensor | None]] = [[None] * self.dims for _ in self.layers]
         self.base: list[Tensor] = []
@@ -117,7 +119,11 @@ class _CachedSampler:
         width = self.space[-1] + last.reach
         self.lines = [last.skips.new_zeros(batch, width * features) for features in last.features]
         self.prototypes = network.prototypes
-        prior = last.skips.new_zeros(condition.tasks, 0) if condition.prior is None else condition.prior
+        prior = (
+            last.skips.new_zeros(condition.tasks, 0)
+            if condition.prototype_logits is None
+            else condition.prototype_logits
+        )
         self.scores = prior.repeat(batch // condition.tasks, 1)  # of the prototypes, for the next place
         self.kernel = native_kernel(network, condition, last, batch) if compiled else None
 
@@ -140,7 +146,7 @@ class _CachedSampler:
         where = encode.positions[cast(Any, (slice(None), *prefix, t))]
         start = (t + self.last.reach) * width
         encoded = self.lines[0][:, start : start + width]
-        encoded[:, : self.channels] = scale(here, encode.levels, where.dtype)
+        encoded[:, : self.channels] = to_unit_range(here, encode.levels, where.dtype)
         encoded[:, self.channels :] = where
         if self.prototypes is not None:
             self.scores = self.scores + self.prototypes.scores(here, (*prefix, t))
@@ -194,7 +200,7 @@ class _CachedSampler:
             if state is not None:
                 start = (t + self.last.reach) * features
                 line[:, start : start + features] = state
-            if i == self.middle and network.attention is not None and self.condition.memory is not None:
+            if i == self.attention_layer and network.attention is not None and self.condition.memory is not None:
                 assert state is not None
                 assert self.last.reads is not None
                 hidden = state[(...,) + (None,) * self.dims]

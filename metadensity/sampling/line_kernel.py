@@ -6,12 +6,12 @@ import torch
 
 from metadensity.native import line_sampler
 from metadensity.native.line_sampler import LineKernel, padded, padded_halves
-from metadensity.networks.conditioning import Condition
+from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.last_stack import LastStack
 
 
-def native_kernel(network: PixelCNN, condition: Condition, last: LastStack, batch: int) -> LineKernel | None:
+def native_kernel(network: PixelCNN, condition: Conditioning, last: LastStack, batch: int) -> LineKernel | None:
     """The kernel that draws lines of ``batch`` images, or None where there is none or it cannot.
 
     It takes float32 and float64 networks without prototypes on the CPU, outside autocast, whose likelihood gives its
@@ -37,7 +37,7 @@ def native_kernel(network: PixelCNN, condition: Condition, last: LastStack, batc
     }
     sizes = {"batch": batch, "layers": len(network.layers), "planes": planes, "places": places, "reach": last.reach}
     sizes |= {"channels": channels, "levels": network.levels, "features": width, "dims": network.dims}
-    sizes |= {"middle": network.middle, "attention": 0, "tasks": condition.tasks, "entries": 1}
+    sizes |= {"middle": network.attention_layer, "attention": 0, "tasks": condition.tasks, "entries": 1}
     if network.attention is not None and memory is not None:
         assert last.reads is not None
         attention = network.attention

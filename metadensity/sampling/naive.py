@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from metadensity.likelihoods.levels import invert_cdf
-from metadensity.networks.conditioning import Condition
+from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 
 
 def sample_naive(
-    network: PixelCNN, condition: Condition, uniforms: Tensor, known: Tensor | None = None, temperature: float = 1.0
+    network: PixelCNN, condition: Conditioning, uniforms: Tensor, known: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
     """Sample with one full pass a pixel and channel: the oracle. See ``sample_by_logits``."""
     return sample_by_logits(lambda pixels: network(pixels, condition), uniforms, known, temperature)

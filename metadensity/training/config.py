@@ -77,7 +77,7 @@ class TrainingConfig:
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}; the decay of the weight average must lie in [0, 1).")
 
-    def rate(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """Learning rate of the update after ``step`` finished ones: a pure function, so a resumed run agrees."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup

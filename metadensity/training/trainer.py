@@ -65,7 +65,7 @@ class MetaTrainer:
         self.model.initialise(train, config.tasks, config.queries)
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
         self.optimizer = build_optimizer(self.model, config, self.device)
-        self._share = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
+        self._ema_weight = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
         self._graphed = self._fresh_graphs()
         self.step = 0
         self.best = math.inf
@@ -95,7 +95,7 @@ class MetaTrainer:
                 values = {
                     "train/nats_per_dim": sum(self.losses) / len(self.losses),
                     "train/gradient_norm": norm,
-                    "train/learning_rate": config.rate(self.step - 1),
+                    "train/learning_rate": config.learning_rate_at(self.step - 1),
                     "train/images_per_second": images / seconds,
                     "train/cpu_seconds": time.process_time() - worked,  # of all threads, since the last line
                 }
@@ -210,7 +210,7 @@ class MetaTrainer:
         config = self.config
         episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
         for group in self.optimizer.param_groups:
-            set_learning_rate(group, config.rate(self.step))
+            set_learning_rate(group, config.learning_rate_at(self.step))
         if self._graphed is None:
             value, gradient = self._gradients(episode.to(self.device)).tolist()
             self._require_finite(value, gradient, observer)
@@ -225,7 +225,7 @@ class MetaTrainer:
             self.model.check_support(episode.support)  # a recorded step looks at no pixel
             require_levels("query", episode.query, self.model.levels)
             count = int(self.average.n_averaged)
-            self._share.fill_(newest_share(config.average, count) if count else 1.0)
+            self._ema_weight.fill_(newest_share(config.average, count) if count else 1.0)
             value, gradient = self._graphed(episode).tolist()
             self._require_finite(value, gradient, observer)  # the weights are lost by now; what was kept is not
             self.average.n_averaged += 1
@@ -243,17 +243,17 @@ class MetaTrainer:
         return torch.stack([loss.detach(), norm])
 
     def _fresh_graphs(self) -> GraphedUpdate | None:
-        return GraphedUpdate(self._recorded, self.device) if self.config.graphs else None
+        return GraphedUpdate(self._graph_step, self.device) if self.config.graphs else None
 
-    def _recorded(self, episode: Episode) -> Tensor:
+    def _graph_step(self, episode: Episode) -> Tensor:
         """A whole update for a graph: ``_share`` and the learning rate are tensors that are set before each replay."""
         result = self._gradients(episode)
         self.optimizer.step()
         if self.config.average:
             nets = self.averaged_model, self.model
             averaged, current = ([parameter.detach() for parameter in net.parameters()] for net in nets)
-            torch._foreach_mul_(averaged, 1 - self._share)
-            torch._foreach_add_(averaged, list(torch._foreach_mul(current, self._share)))
+            torch._foreach_mul_(averaged, 1 - self._ema_weight)
+            torch._foreach_add_(averaged, list(torch._foreach_mul(current, self._ema_weight)))
         return result
 
     def _require_finite(self, loss: float, norm: float, observer: Observer | None) -> None:

@@ -33,7 +33,7 @@ class TemplateDensity(FactorisedDensity):
         pixels = value.flatten(-len(self.event_shape))
         return (noise_log_prob(pixels, self.components, self.flip) + self.log_weights).logsumexp(-1)
 
-    def _pixel_log_prob(self, value: Tensor) -> Tensor:
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
         """The conditionals of the mixture: differences of its running totals in raster order, channels fastest."""
         dims = len(self.event_shape) - 1
         pixels = _raster(value, dims).to(self.components).reshape(-1, self.event_shape.numel())

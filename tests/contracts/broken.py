@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metadensity import Density
 from metadensity.densities.independent import IndependentDensity
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.likelihoods import Categorical
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
 from metadensity.nn.causal import CausalConv
@@ -49,7 +49,7 @@ class ChannelsSeeThemselves(ConditionalPixelCNN):
 class BlindSpot(ConditionalPixelCNN):
     """The last stack hears nothing from the one before it: only the current line of the past is seen."""
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
+    def condition(self, support: Tensor) -> PixelCNNDensity:
         with torch.no_grad():
             for layer in self.network.layers:
                 for link in layer.links:
@@ -69,14 +69,14 @@ class TooLikely(IndependentPixels):
 class TooHot(ConditionalPixelCNN):
     """Samples at a temperature of 1.25."""
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
-        class Hot(AutoregressiveDensity):
+    def condition(self, support: Tensor) -> PixelCNNDensity:
+        class Hot(PixelCNNDensity):
             def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
                 network = copy.deepcopy(self.network)
                 with torch.no_grad():
                     network.head.logits.weight /= 1.25
                     network.head.logits.bias /= 1.25
-                return AutoregressiveDensity(network, self.condition).sample(sample_shape, generator)
+                return PixelCNNDensity(network, self.condition).sample(sample_shape, generator)
 
         density = super().condition(support)
         return Hot(density.network, density.condition)
@@ -87,9 +87,9 @@ class DependentPixels(IndependentPixels):
 
     def condition(self, support: Tensor) -> IndependentDensity:
         class Smeared(IndependentDensity):
-            def _pixel_log_prob(self, value: Tensor) -> Tensor:
+            def _conditional_log_probs(self, value: Tensor) -> Tensor:
                 before = torch.cat([torch.zeros_like(value[..., :1]), value[..., :-1]], -1)
-                return super()._pixel_log_prob(value) + 0.1 * before
+                return super()._conditional_log_probs(value) + 0.1 * before
 
         return Smeared(self.logits.expand(support.shape[1], *self.logits.shape))
 
@@ -111,9 +111,9 @@ class WithVector(ConditionalPixelCNN):
     def spoil(self, vector: Tensor, support: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
+    def condition(self, support: Tensor) -> PixelCNNDensity:
         vector = self.spoil(self.encoder(support), support)
-        return AutoregressiveDensity(self.network, self.network.condition(support.shape[1], vector))
+        return PixelCNNDensity(self.network, self.network.conditioning(support.shape[1], vector))
 
 
 class OrderMatters(WithVector):
@@ -165,13 +165,13 @@ class Detached(WithVector):
 class QueriesLeak(ConditionalPixelCNN):
     """Features are centred over the queries that happen to be scored together."""
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
-        class Centred(AutoregressiveDensity):
+    def condition(self, support: Tensor) -> PixelCNNDensity:
+        class Centred(PixelCNNDensity):
             def _logits(self, pixels: Tensor) -> Tensor:
                 logits = super()._logits(pixels)
                 return logits - 1e-3 * logits.mean(0) * torch.arange(self.levels)[(...,) + (None,) * (logits.ndim - 2)]
 
-            def _pixel_log_prob(self, value: Tensor) -> Tensor:
+            def _conditional_log_probs(self, value: Tensor) -> Tensor:
                 pixels = value.reshape(-1, *self.event_shape)
                 return self._logits(pixels).log_softmax(1).gather(1, pixels.unsqueeze(1)).view(value.shape)
 
@@ -193,10 +193,12 @@ class WrongShape(IndependentPixels):
 class StaleCache(AttentionPixelCNN):
     """The cached sampler attends to nothing but the null entry."""
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
-        class Stale(AutoregressiveDensity):
-            def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
-                return (fresh if naive else stale)._sample_from(uniforms, naive, known, temperature)
+    def condition(self, support: Tensor) -> PixelCNNDensity:
+        class Stale(PixelCNNDensity):
+            def _sample_from_uniforms(
+                self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float
+            ) -> Tensor:
+                return (fresh if naive else stale)._sample_from_uniforms(uniforms, naive, known, temperature)
 
         fresh, stale = super().condition(support), super().condition(support[:0])
         return Stale(fresh.network, fresh.condition)
@@ -205,10 +207,12 @@ class StaleCache(AttentionPixelCNN):
 class ForgetsWhatIsKnown(ConditionalPixelCNN):
     """The cached sampler redraws pixels that are given."""
 
-    def condition(self, support: Tensor) -> AutoregressiveDensity:
-        class Forgets(AutoregressiveDensity):
-            def _sample_from(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
-                return super()._sample_from(uniforms, naive, known if naive else None, temperature)
+    def condition(self, support: Tensor) -> PixelCNNDensity:
+        class Forgets(PixelCNNDensity):
+            def _sample_from_uniforms(
+                self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float
+            ) -> Tensor:
+                return super()._sample_from_uniforms(uniforms, naive, known if naive else None, temperature)
 
         density = super().condition(support)
         return Forgets(density.network, density.condition)

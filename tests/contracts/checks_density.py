@@ -101,11 +101,11 @@ def is_causal(subject: Subject) -> None:
         images = image.repeat(1 + len(sites), *[1] * image.ndim).flatten(1)
         images[1:].scatter_(1, sites[:, None], (image.flatten()[sites, None] + 1) % subject.levels)
         assert isinstance(density, FactorisedDensity)
-        terms = raster(density.pixel_log_prob(images.view(-1, 1, *image.shape)).detach(), dims)[:, 0]
+        terms = raster(density.conditional_log_probs(images.view(-1, 1, *image.shape)).detach(), dims)[:, 0]
         changed.append((terms[1:] - terms[:1]).abs())  # (u, t)
     influence = torch.stack(changed).amax(0)
     plain = subject.model(subject.images(2, 1, seed=2))  # an adapted density keeps the order of its model
-    steps = plain.steps if isinstance(plain, MultiscaleDensity) else None
+    steps = plain.generation_order if isinstance(plain, MultiscaleDensity) else None
     before = past(subject.event_shape, steps=steps)
     tolerance = agreement(terms.dtype)
     leak = influence.masked_fill(before, 0).fill_diagonal_(0)

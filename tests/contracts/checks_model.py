@@ -84,7 +84,7 @@ def batches_have_shapes(subject: Subject) -> None:
     assert log_prob.shape == (2, 3, 2)
     assert (log_prob < 0).all(), "a discrete probability is above one"
     if isinstance(density, FactorisedDensity):
-        terms = density.pixel_log_prob(value).detach()
+        terms = density.conditional_log_probs(value).detach()
         assert terms.shape == value.shape
         assert close(terms.flatten(3).sum(-1), log_prob), "the terms do not add up to log p"
     assert close(log_prob[0, 0], density.log_prob(value[0, 0]).detach())
@@ -115,7 +115,7 @@ def samplers_agree(subject: Subject) -> None:
         assert isinstance(density, RasterDensity)
         generator = torch.Generator().manual_seed(24)
         uniforms = torch.rand(samples, tasks, *subject.event_shape, generator=generator)
-        slow, fast = density.sample_from(uniforms, naive=True), density.sample_from(uniforms)
+        slow, fast = density.sample_from_uniforms(uniforms, naive=True), density.sample_from_uniforms(uniforms)
         differ = (slow != fast).sum()
         assert differ == 0, f"{differ} of {slow.numel()} pixels differ ({shots} shots, {samples} x {tasks} images)"
         assert len(slow.unique()) > 1, "the samples are constant, which tests nothing"
@@ -129,12 +129,12 @@ def completions_agree(subject: Subject) -> None:
     uniforms = torch.rand(8, 2, *subject.event_shape, generator=generator)
     given = torch.rand(uniforms.shape, generator=generator) < 0.3
     known = torch.where(given, subject.images(8, 2, seed=31), -1)
-    slow = density.sample_from(uniforms, naive=True, known=known, temperature=0.4)
-    fast = density.sample_from(uniforms, known=known, temperature=0.4)
+    slow = density.sample_from_uniforms(uniforms, naive=True, known=known, temperature=0.4)
+    fast = density.sample_from_uniforms(uniforms, known=known, temperature=0.4)
     for drawn in (slow, fast):
         assert torch.equal(drawn[given], known[given]), "a pixel that is known comes out as another"
     assert torch.equal(slow, fast), f"{(slow != fast).sum()} of {slow.numel()} pixels differ"
-    assert not torch.equal(fast, density.sample_from(uniforms, known=known)), "the temperature does nothing"
+    assert not torch.equal(fast, density.sample_from_uniforms(uniforms, known=known)), "the temperature does nothing"
 
 
 def bfloat16_is_close(subject: Subject) -> None:

@@ -42,7 +42,7 @@ def test_pixels_that_are_no_integers(recipe: Recipe, pixels: Any, given: str) ->
     ):
         subject.model(pixels)
     density = subject(subject.images(0, 3, seed=0))
-    for score in (density.log_prob, density.pixel_log_prob):
+    for score in (density.log_prob, density.conditional_log_probs):
         with pytest.raises(TypeError, match=says("value holds", given, "integers in [0, levels)", "Binarise")):
             score(pixels)
 
@@ -88,7 +88,7 @@ def test_uniforms_of_a_wrong_shape(recipe: Recipe) -> None:
     assert isinstance(density, RasterDensity)
     for naive in (False, True):
         with pytest.raises(ValueError, match=says("uniforms have shape (2, 1, 3, 3)", "(3, 1, 3, 3)")):
-            density.sample_from(torch.rand(2, 1, 3, 3), naive=naive)
+            density.sample_from_uniforms(torch.rand(2, 1, 3, 3), naive=naive)
 
 
 @each_model

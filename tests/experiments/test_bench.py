@@ -102,7 +102,7 @@ def test_the_plain_pixelcnn_is_our_network() -> None:
     torch.testing.assert_close(peer(pixels), ours, rtol=1e-4, atol=1e-4)
     uniforms = torch.rand(4, 1, 7, 6, generator=torch.Generator().manual_seed(1))
     density = model(torch.zeros(0, 1, 1, 7, 6, dtype=torch.uint8))
-    assert torch.equal(peer.sample(uniforms), density.sample_from(uniforms.unsqueeze(1)).squeeze(1))
+    assert torch.equal(peer.sample(uniforms), density.sample_from_uniforms(uniforms.unsqueeze(1)).squeeze(1))
 
 
 def test_weights_under_a_mask_do_not_count() -> None:
@@ -128,15 +128,15 @@ def test_the_plain_pixelcnn_takes_no_other_network() -> None:
 
 def test_a_sampler_that_draws_other_pixels_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     density = sampling.unconditional(4, sampling.TINY)
-    sample_from = density.sample_from
+    sample_from_uniforms = density.sample_from_uniforms
 
     def wrong(uniforms: Tensor, naive: bool = False) -> Tensor:
-        drawn = sample_from(uniforms, naive)
+        drawn = sample_from_uniforms(uniforms, naive)
         if not naive:
             drawn[..., 2, 1] = 1 - drawn[..., 2, 1]
         return drawn
 
-    monkeypatch.setattr(density, "sample_from", wrong)
+    monkeypatch.setattr(density, "sample_from_uniforms", wrong)
     with pytest.raises(AssertionError, match="1 of 16 pixels differ"):
         sampling.against_naive(density, 1, None, "wrong", plain=False, torch_alone=False)
 

@@ -42,9 +42,9 @@ def test_the_differences_are_those_of_the_scores(evaluated: list[str], script: A
     assert [row["shots"] for row in run.result["rows"]] == [0, 1, 2]
     for row in run.result["rows"]:
         one, other = (found[row["shots"]] for found in scores)
-        mean, (low, high) = clustered_mean(other.nats - one.nats, one.clusters)
+        mean, (low, high) = clustered_mean(other.nats - one.nats, one.class_ids)
         assert (row["mean"], row["interval_low"], row["interval_high"]) == (mean, low, high)
-        assert (row["images"], row["classes"], row["groups"]) == (48, 12, len(set(one.groups)))
+        assert (row["images"], row["classes"], row["groups"]) == (48, 12, len(set(one.group_ids)))
         assert row["group_interval_low"] < mean < row["group_interval_high"]
     report = json.loads((Path(evaluated[0]) / "evaluation.json").read_text())
     means = {(row["model"], row["shots"], row["group"]): row["nats_per_image"] for row in report["groups"]}
@@ -180,7 +180,7 @@ def test_scores_come_back_as_they_were(evaluated: list[str]) -> None:
     for row in report["rows"]:
         found = scores[row["model"]][row["shots"]]
         assert found.nats.mean() == row["nats_per_image"]
-        assert np.array_equal(np.sort(found.queries), np.unique(found.queries)), "a query was scored twice"
+        assert np.array_equal(np.sort(found.query_ids), np.unique(found.query_ids)), "a query was scored twice"
 
 
 def test_a_bound_beside_an_exact_number_is_said_wherever_it_stands(

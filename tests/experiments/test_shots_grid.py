@@ -67,7 +67,7 @@ def test_differences_are_paired_and_to_the_specialist(grid: Any) -> None:
             assert found == [None, None, None]
         else:
             one, other = scores[specialist][row["shots"]], scores[row["model"]][row["shots"]]
-            mean, (low, high) = clustered_mean(other.nats - one.nats, one.clusters)
+            mean, (low, high) = clustered_mean(other.nats - one.nats, one.class_ids)
             assert found == [mean, low, high]
             assert mean != 0, "the models of this test do differ"
 

@@ -44,7 +44,7 @@ def test_likelihoods_and_samples(name: str, shots: int) -> None:
     assert drawn.shape == (3, 4, 1, 8, 8)
     if isinstance(density, metadensity.densities.pixelcnn.RasterDensity):
         uniforms = torch.rand(3, 4, 1, 8, 8, device="cuda")
-        assert torch.equal(density.sample_from(uniforms), density.sample_from(uniforms, naive=True))
+        assert torch.equal(density.sample_from_uniforms(uniforms), density.sample_from_uniforms(uniforms, naive=True))
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "rmsprop"}, {"precision": "bfloat16"}, {"withheld": 0.5}])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metadensity.native import additive_attention as native_additive
 from metadensity.native.calls import bfloat16_wanted
-from metadensity.nn.functional.blockwise import as_more_tasks, differentiable, through_softmax
+from metadensity.nn.functional.blockwise import recomputed_function, softmax_backward, vmap_as_tasks
 
 HELD = 1 << 24  # scores, 64 MiB of float32
 BLOCK = 1 << 18  # numbers in flight: 1 MiB of float32, which stays in a core's cache
@@ -68,7 +68,7 @@ class _AdditiveScores(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-        return as_more_tasks(_AdditiveScores.apply, info, in_dims, inputs)
+        return vmap_as_tasks(_AdditiveScores.apply, info, in_dims, inputs)
 
 
 def additive_attention(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, sc
     if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
         block = torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1))  # (tasks, T, J, P)
         weights = (block @ score[:, None, :, None]).squeeze(3).softmax(-1)  # (tasks, T, J)
-        slope = through_softmax(weights, gradient @ values.mT).unsqueeze(3)
+        slope = softmax_backward(weights, gradient @ values.mT).unsqueeze(3)
         inner = slope * (1 - block.square()) * score[:, None, None]
         return inner.sum(2), inner.sum(1), weights.mT @ gradient, (slope * block).sum((1, 2))
     if native_additive.possible(query, keys, values, score):
@@ -129,7 +129,7 @@ def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, sc
         block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])  # (rows, J, P)
         weights = (block @ score[task]).softmax(-1)  # (rows, J)
         for_values[task].addmm_(weights.T, gradient[task, rows])
-        slope = through_softmax(weights, gradient[task, rows] @ values[task].T)
+        slope = softmax_backward(weights, gradient[task, rows] @ values[task].T)
         for_score[task] += slope.flatten() @ block.flatten(0, 1)
         inner = torch.addcmul(slope.unsqueeze(2), block.square_(), slope.unsqueeze(2), value=-1)  # times 1 - tanh^2
         for_query[task, rows] = inner.sum(1)
@@ -144,4 +144,4 @@ def _blocks(query: Tensor, keys: Tensor) -> Iterator[tuple[int, slice]]:
             yield task, slice(start, start + step)
 
 
-_additive_read = differentiable(_read, _gradients)
+_additive_read = recomputed_function(_read, _gradients)

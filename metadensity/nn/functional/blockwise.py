@@ -19,7 +19,7 @@ def blocks(count: int, scores: int, device: torch.device) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def differentiable(
+def recomputed_function(
     forward: Callable[..., Tensor], gradients: Callable[..., tuple[Tensor, ...]]
 ) -> Callable[..., Tensor]:
     """``forward(*inputs)`` with the gradient ``gradients(gradient, *inputs)``: nothing but the inputs is held for it.
@@ -44,7 +44,7 @@ def differentiable(
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
-            return as_more_tasks(Function.apply, info, in_dims, inputs)
+            return vmap_as_tasks(Function.apply, info, in_dims, inputs)
 
     def call(*inputs: Tensor) -> Tensor:
         with torch.autocast(inputs[0].device.type, enabled=False):
@@ -54,7 +54,7 @@ def differentiable(
     return call
 
 
-def as_more_tasks(
+def vmap_as_tasks(
     function: Callable[..., Any], info: Any, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, int]:
     """The vmap rule of a function whose tensors begin with ``tasks``: a batch of calls is one call with more tasks."""
@@ -66,6 +66,6 @@ def as_more_tasks(
     return result.unflatten(0, (info.batch_size, -1)), 0
 
 
-def through_softmax(weights: Tensor, gradient: Tensor) -> Tensor:
+def softmax_backward(weights: Tensor, gradient: Tensor) -> Tensor:
     """The gradient in the scores, from that in their softmax over the last dimension."""
     return weights * (gradient - (gradient * weights).sum(-1, keepdim=True))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from metadensity.nn.functional.blockwise import blocks, differentiable, through_softmax
+from metadensity.nn.functional.blockwise import blocks, recomputed_function, softmax_backward
 
 
 def dot_read_plain(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -36,14 +36,14 @@ def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor) ->
     scale = query.shape[-1] ** -0.5
     if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
         weights = (query * scale @ keys.mT).softmax(-1)
-        slope = through_softmax(weights, gradient @ values.mT) * scale
+        slope = softmax_backward(weights, gradient @ values.mT) * scale
         return slope @ keys, slope.mT @ query, weights.mT @ gradient
     for_query, for_keys, for_values = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(values)
     for rows in _blocks(query, keys):
         scaled = query[:, rows] * scale
         weights = (scaled @ keys.mT).softmax(-1)
         for_values.baddbmm_(weights.mT, gradient[:, rows])
-        slope = through_softmax(weights, gradient[:, rows] @ values.mT)
+        slope = softmax_backward(weights, gradient[:, rows] @ values.mT)
         for_keys.baddbmm_(slope.mT, scaled)
         for_query[:, rows] = slope @ keys
     return for_query.mul_(scale), for_keys, for_values
@@ -53,4 +53,4 @@ def _blocks(query: Tensor, keys: Tensor) -> Iterator[slice]:
     return blocks(query.shape[1], keys[..., 0].numel(), query.device)
 
 
-_dot_read = differentiable(_read, _gradients)
+_dot_read = recomputed_function(_read, _gradients)

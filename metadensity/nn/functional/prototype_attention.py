@@ -11,17 +11,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from metadensity.nn.functional.blockwise import blocks, differentiable
+from metadensity.nn.functional.blockwise import blocks, recomputed_function
 
 
-def recall_plain(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
+def prototype_attention_plain(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
     """The oracle of ``recall``: all pasts, masked, against all images."""
     past = pixels.new_ones(pixels.shape[1], pixels.shape[1]).tril(-1)
     scores = torch.einsum("nu,gubc,gupc->gnbp", past, pixels, images) + prior.unsqueeze(1)
     return scores.softmax(-1) @ images
 
 
-def recall(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
+def prototype_attention(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
     """``sum_p softmax_p(prior_bp + sum_{u<n} <pixels_ub, images_up>) images_np`` for place n of image b.
 
     pixels: ``(groups, N, B, C)``, floats. images: ``(groups, N, P, C)``. prior: ``(groups, B, P)``. The result has the
@@ -51,14 +51,14 @@ def _weights(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
 
 def _gradients(gradient: Tensor, pixels: Tensor, images: Tensor, prior: Tensor) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():  # create_graph=True, or inside torch.func: this gradient will be differentiated
-        found: tuple[Tensor, ...] = torch.func.vjp(recall_plain, pixels, images, prior)[1](gradient)
+        found: tuple[Tensor, ...] = torch.func.vjp(prototype_attention_plain, pixels, images, prior)[1](gradient)
         return found
     for_pixels, for_images, for_prior = torch.zeros_like(pixels), torch.zeros_like(images), torch.empty_like(prior)
     for rows in _blocks(pixels, images):
         given, here = (part[:, :, rows].contiguous() for part in (pixels, gradient))
         weights = _weights(given, images, prior[:, rows])
         for_images += weights.mT @ here
-        # through_softmax in one pass, by which all of this is a sixth faster
+        # softmax_backward in one pass, by which all of this is a sixth faster
         slope = torch._softmax_backward_data(here @ images.mT, weights, -1, weights.dtype)
         each = slope.unbind(1)
         for n in reversed(range(1, len(each))):  # in the scores of a place are those of all before it
@@ -73,4 +73,4 @@ def _blocks(pixels: Tensor, images: Tensor) -> Iterator[slice]:
     return blocks(pixels.shape[2], images[..., 0].numel(), pixels.device)
 
 
-_recall = differentiable(_read, _gradients)
+_recall = recomputed_function(_read, _gradients)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metadensity import FewShotModel
 from metadensity.adaptation import (
-    AdaptedAutoregressiveDensity,
+    AdaptedPixelCNNDensity,
     InnerLoop,
     adapt,
     adapted_density,
@@ -90,7 +90,7 @@ def by_plain_autograd(model: FewShotModel, support: Tensor, query: Tensor, steps
         own = [tensor - size * gradient for tensor, gradient in zip(own, gradients, strict=True)]
         for (module, key), tensor in zip(places, own, strict=True):
             module._parameters[key] = tensor  # type: ignore[assignment]
-    loss = -model.condition(support)._pixel_log_prob(query).sum()
+    loss = -model.condition(support)._conditional_log_probs(query).sum()
     for (module, key), parameter in zip(places, start, strict=True):
         module._parameters[key] = parameter
     gradients = torch.autograd.grad(loss, start, allow_unused=True, materialize_grads=True)
@@ -260,13 +260,13 @@ def test_an_adapted_density_is_conditioned_once(name: str, way: dict[str, Any], 
     with torch.no_grad():
         density = adapted_density(model, own, support, InnerLoop(**way))
         assert counter.calls == calls
-        assert isinstance(density, AdaptedAutoregressiveDensity)
+        assert isinstance(density, AdaptedPixelCNNDensity)
         for _ in range(3):
             density.log_prob(query)
             density.sample((2,), generator=torch.Generator().manual_seed(0))
-        density.sample_from(torch.rand(1, 3, *EVENT), naive=True)
+        density.sample_from_uniforms(torch.rand(1, 3, *EVENT), naive=True)
         density.logits(query)
-        if density.attends:
+        if density.has_attention:
             density.attention_weights(query)
     assert counter.calls == calls
     torch.testing.assert_close(density.log_prob(query), model(support).log_prob(query), rtol=0, atol=1e-12)
@@ -279,7 +279,7 @@ def test_an_adapted_density_says_where_it_looks(way: str) -> None:
     own = {key: tensor.detach().expand(2, *tensor.shape) for key, tensor in model.named_parameters()}
     plain: Any = model(support)
     same: Any = adapted_density(model, own, support, InnerLoop(way=way))
-    assert same.attends
+    assert same.has_attention
     torch.testing.assert_close(same.attention_weights(query), plain.attention_weights(query), rtol=0, atol=1e-12)
     moved: Any = adapt(model, support, InnerLoop(way=way, step_size=2.0))
     weights = moved.attention_weights(query)

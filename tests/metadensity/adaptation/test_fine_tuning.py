@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metadensity import FewShotModel, evaluate
-from metadensity.adaptation import AdaptedAutoregressiveDensity, support_nll
+from metadensity.adaptation import AdaptedPixelCNNDensity, support_nll
 from metadensity.adaptation.fine_tuning import CONDITIONING, FineTuned, FineTuning, best_steps, fine_tune
 from metadensity.models import MODELS
 from tests.metadensity.toys import Patterns
@@ -102,7 +102,7 @@ def test_the_conditioning_alone(name: str) -> None:
     model, episode = build(name), Patterns().episode(0, tasks=2, shots=4, queries=2)
     settings = FineTuning(steps=3, tunes=CONDITIONING, early_stopping=False)
     density = fine_tune(model, episode.support, settings)
-    assert isinstance(density, AdaptedAutoregressiveDensity)
+    assert isinstance(density, AdaptedPixelCNNDensity)
     names = {name for name, _ in model.named_parameters()}
     untouched = names - set(density.parameters)
     assert {name.split(".")[0] for name in density.parameters} >= {"encoder", "network"}
@@ -125,9 +125,9 @@ def test_tasks_do_not_see_one_another() -> None:
 def test_samplers_agree() -> None:
     model, episode = build(), Patterns().episode(0, tasks=2, shots=4, queries=1)
     density = fine_tune(model, episode.support, FineTuning(steps=3, learning_rate=5e-2))
-    assert isinstance(density, AdaptedAutoregressiveDensity)
+    assert isinstance(density, AdaptedPixelCNNDensity)
     uniforms = torch.rand(5, 2, *EVENT, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(density.sample_from(uniforms), density.sample_from(uniforms, naive=True))
+    assert torch.equal(density.sample_from_uniforms(uniforms), density.sample_from_uniforms(uniforms, naive=True))
 
 
 def test_settings_that_are_none() -> None:

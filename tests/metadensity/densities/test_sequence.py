@@ -12,7 +12,7 @@ from torch import Tensor
 from metadensity import Density, FewShotModel
 from metadensity.adaptation import InnerLoop, adapt
 from metadensity.densities.sequence import SequenceDensity
-from metadensity.density import OrderedDensity
+from metadensity.density import SequentialDensity
 from metadensity.models import MODELS
 from tests.contracts import checks_density
 from tests.contracts.subjects import Case, Recipe, Subject, randomise
@@ -30,7 +30,7 @@ class Strings(FewShotModel):
 
     def condition(self, support: Tensor) -> Density:
         density = self.base.condition(support)
-        assert isinstance(density, OrderedDensity)
+        assert isinstance(density, SequentialDensity)
         return SequenceDensity(density, self.end)
 
     def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> Density:
@@ -77,11 +77,11 @@ def test_the_probabilities_of_all_strings_sum_to_one(name: str, adapted: bool) -
 
 def test_what_follows_the_end_costs_exactly_nothing() -> None:
     base = network("conditional")(drawn(2, 3, 1, PLACES))
-    assert isinstance(base, OrderedDensity)
+    assert isinstance(base, SequentialDensity)
     density = SequenceDensity(base, END)
     value = torch.tensor([[0, END, END, END], [1, 0, 1, 1], [END] * 4]).view(1, 3, 1, PLACES)
     assert density.lengths(value).tolist() == [[2, 4, 1]]
-    terms, plain = density.pixel_log_prob(value), base.pixel_log_prob(value)
+    terms, plain = density.conditional_log_probs(value), base.conditional_log_probs(value)
     real = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool().view(1, 3, 1, PLACES)
     assert torch.equal(terms[real], plain[real])
     assert (terms[~real] == 0).all()
@@ -103,10 +103,12 @@ def test_drawn_strings_follow_it_and_are_ended() -> None:
 
 def test_known_pixels_are_kept() -> None:
     base = network("unconditional")(drawn(0, 1, 1, PLACES))
-    assert isinstance(base, OrderedDensity)
+    assert isinstance(base, SequentialDensity)
     known = torch.tensor([0, END, -1, -1]).view(1, 1, 1, PLACES)
     uniforms = torch.rand(20, 1, 1, PLACES, generator=torch.Generator().manual_seed(0))
-    assert (SequenceDensity(base, END).sample_from(uniforms, known=known) == torch.tensor([0, END, END, END])).all()
+    assert (
+        SequenceDensity(base, END).sample_from_uniforms(uniforms, known=known) == torch.tensor([0, END, END, END])
+    ).all()
 
 
 @pytest.mark.parametrize("recipe", [*NETWORKS, "independent", "support_mixture"])
@@ -134,7 +136,7 @@ def test_the_probability_of_a_beginning_is_that_of_all_that_begin_so(recipe: str
 
 def test_beginnings_of_what_has_none() -> None:
     image = MODELS["unconditional"]((1, 2, 2), 2, layers=2, planes=4, penultimate=4)(drawn(0, 1, 1, 2, 2, levels=2))
-    with pytest.raises(ValueError, match="AutoregressiveDensity does not give the probability of the beginning"):
+    with pytest.raises(ValueError, match="PixelCNNDensity does not give the probability of the beginning"):
         image.prefix_log_prob(drawn(1, 1, 1, 2, 2, levels=2), torch.ones(1, 1).long())
     scales = MODELS["multiscale"]((1, 8), 2, base=2, layers=2, planes=4, penultimate=4, upscaler_layers=2)
     support = drawn(2, 1, 1, 8, levels=2)

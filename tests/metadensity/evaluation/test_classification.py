@@ -13,12 +13,12 @@ from metadensity import Density, FewShotModel
 from metadensity.densities.independent import IndependentDensity
 from metadensity.evaluation.classification import (
     class_log_probs,
-    class_log_probs_slowly,
+    class_log_probs_reference,
     classification,
-    nearest_scores,
+    nearest_neighbour_scores,
     posterior,
     reliability,
-    shared_credit,
+    tie_aware_accuracy,
 )
 from metadensity.evaluation.intervals import bounded_mean
 from metadensity.evaluation.nway import NWayEpisodes
@@ -105,7 +105,7 @@ def test_zero_shots_know_nothing() -> None:
     found = classification(class_log_probs(SupportMixture(SHAPE, 2), episodes), episodes.label.numpy())
     assert found.accuracy == pytest.approx(0.2, abs=1e-12)
     with pytest.raises(ValueError, match=r"shots=0: without supports there is no nearest neighbour"):
-        nearest_scores(episodes, 2)
+        nearest_neighbour_scores(episodes, 2)
 
 
 def network() -> FewShotModel:
@@ -127,7 +127,7 @@ def test_fast_equals_slow(images_per_batch: int, shots: int) -> None:
     state = torch.get_rng_state()
     fast = class_log_probs(model, episodes, images_per_batch)
     assert fast.shape == (3, 5, 4)
-    np.testing.assert_allclose(fast, class_log_probs_slowly(model, episodes), rtol=1e-5)
+    np.testing.assert_allclose(fast, class_log_probs_reference(model, episodes), rtol=1e-5)
     assert model.training
     assert torch.equal(state, torch.get_rng_state())
     assert shots == 0 or len(np.unique(fast.round(3))) == fast.size, "the classes are told apart"
@@ -154,7 +154,7 @@ def test_nearest_neighbour_equals_the_loop() -> None:
     for levels in (2, 9):
         support = torch.randint(levels, (3, 4, 2, *SHAPE), generator=generator).to(torch.uint8)
         query = torch.randint(levels, (3, 5, *SHAPE), generator=generator).to(torch.uint8)
-        scores = nearest_scores(NWayEpisodes(support, query, torch.zeros(3, 5, dtype=torch.int64)), levels)
+        scores = nearest_neighbour_scores(NWayEpisodes(support, query, torch.zeros(3, 5, dtype=torch.int64)), levels)
         for e, q, w in np.ndindex(3, 5, 4):
             squares = min(float((query[e, q].double() - image.double()).square().mean()) for image in support[e, w])
             assert -scores[e, q, w] == pytest.approx(squares if levels == 2 else math.sqrt(squares) / (levels - 1))
@@ -166,7 +166,7 @@ def test_posteriors_and_ties() -> None:
     assert posterior(np.full((1, 4), -np.inf)).tolist() == [[-math.log(4)] * 4]
     np.testing.assert_allclose(np.exp(posterior(np.array([[-np.inf, -2000.0]]))), [[0, 1]])
     tied = np.array([[1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
-    assert shared_credit(tied, np.array([0, 1, 2])).tolist() == [0.5, 0.0, 1 / 3]
+    assert tie_aware_accuracy(tied, np.array([0, 1, 2])).tolist() == [0.5, 0.0, 1 / 3]
 
 
 def test_reliability_by_hand() -> None:

@@ -68,7 +68,7 @@ def test_different_images_that_look_the_same_are_scored_and_counted() -> None:
 def test_they_can_be_left_out_or_refused() -> None:
     result = evaluate(MODEL, [twins()], duplicates="drop")
     assert (result.row(2).images, result.row(2).identical) == (11, 1)
-    assert 2 * 4 + 4 + 2 not in result.scores[2].queries  # the id of query 1 of task 2
+    assert 2 * 4 + 4 + 2 not in result.scores[2].query_ids  # the id of query 1 of task 2
     with pytest.raises(SupportLeakError, match=r"duplicates='raise' allows none.*'drop' to leave them out"):
         evaluate(MODEL, [twins()], duplicates="raise")
     with pytest.raises(ValueError, match=r"duplicates='no'; choose one of 'trust_ids', 'raise', 'drop', 'allow'"):

@@ -100,15 +100,15 @@ def test_rows_say_what_the_scores_are() -> None:
         scores = result.scores[row.shots]
         assert row is result.row(row.shots)
         assert row.images == len(scores.nats) == 24 * 3
-        assert row.classes == len(set(scores.clusters)) <= 12
+        assert row.classes == len(set(scores.class_ids)) <= 12
         assert row.nats_per_image == pytest.approx(scores.nats.mean())
         assert row.nats_per_dim == pytest.approx(scores.nats.mean() / 16)
         assert row.bits_per_dim == pytest.approx(scores.nats.mean() / 16 / math.log(2))
-        assert row.interval == pytest.approx(interval_by_loop(scores.nats, scores.clusters))
-        assert list(scores.groups) == list(scores.clusters // 3)
-        assert sorted(scores.queries) == list(range(24 * 3))
-        assert row.groups == len(set(scores.groups)) == 4
-        assert row.group_interval == pytest.approx(interval_by_loop(scores.nats, scores.groups))
+        assert row.interval == pytest.approx(interval_by_loop(scores.nats, scores.class_ids))
+        assert list(scores.group_ids) == list(scores.class_ids // 3)
+        assert sorted(scores.query_ids) == list(range(24 * 3))
+        assert row.groups == len(set(scores.group_ids)) == 4
+        assert row.group_interval == pytest.approx(interval_by_loop(scores.nats, scores.group_ids))
     with pytest.raises(KeyError, match=r"shots=2 was not evaluated; there are \[0, 1, 4\]"):
         result.row(2)
 
@@ -134,8 +134,8 @@ def test_batch_size_does_not_matter() -> None:
             assert a.nats_per_image == pytest.approx(b.nats_per_image, abs=1e-6)
             assert a.interval == pytest.approx(b.interval, abs=1e-6)
         for shots, scores in results[0].scores.items():
-            assert np.array_equal(scores.queries, other.scores[shots].queries), "the order depends on the batches"
-            assert np.array_equal(scores.clusters, other.scores[shots].clusters)
+            assert np.array_equal(scores.query_ids, other.scores[shots].query_ids), "the order depends on the batches"
+            assert np.array_equal(scores.class_ids, other.scores[shots].class_ids)
             np.testing.assert_allclose(scores.nats, other.scores[shots].nats, rtol=0, atol=1e-5)
 
 
@@ -146,7 +146,7 @@ def test_tasks_of_unknown_class_are_their_own_clusters() -> None:
     one, other = (evaluate(small_network(), anonymous(tasks), duplicates="allow") for tasks in (8, 1))
     for row in one.rows:
         assert (row.classes, row.groups, row.group_interval) == (24, 0, None)
-    assert set(one.scores[0].queries) == {-1}
+    assert set(one.scores[0].query_ids) == {-1}
     assert one.by_group() == []
     assert one.rows[1].interval == pytest.approx(other.rows[1].interval, abs=1e-6)
 
@@ -157,10 +157,10 @@ def test_groups_have_rows_of_their_own() -> None:
     assert [(row.group, row.shots) for row in rows] == [(g, s) for g in range(4) for s in (0, 1, 4)]
     for row in rows:
         scores = result.scores[row.shots]
-        inside = scores.groups == row.group
+        inside = scores.group_ids == row.group
         assert row.nats_per_image == pytest.approx(scores.nats[inside].mean())
-        assert (row.images, row.classes) == (inside.sum(), len(set(scores.clusters[inside])))
-        by_loop = interval_by_loop(scores.nats[inside], scores.clusters[inside]) if row.classes > 1 else None
+        assert (row.images, row.classes) == (inside.sum(), len(set(scores.class_ids[inside])))
+        by_loop = interval_by_loop(scores.nats[inside], scores.class_ids[inside]) if row.classes > 1 else None
         assert row.interval == (pytest.approx(by_loop) if by_loop else (-math.inf, math.inf))
     assert {row.classes for row in rows} == {1, 3}
     assert sum(row.images for row in rows if row.shots == 4) == result.row(4).images

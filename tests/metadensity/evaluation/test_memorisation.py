@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from metadensity.evaluation.memorisation import Closeness, closeness, closer_probability, nearest
+from metadensity.evaluation.memorisation import CopyTest, closeness, nearest, roc_auc
 from metadensity.models import IndependentPixels, SupportMixture
 
 SHAPE = (1, 6, 6)
@@ -23,7 +23,7 @@ def drawings(seed: int, number: int, noise: float = 0.15, levels: int = 2) -> to
     return torch.where(redrawn, other, templates).to(torch.uint8)
 
 
-def compare(samples: torch.Tensor, heldout: torch.Tensor, support: torch.Tensor, levels: int = 2) -> Closeness:
+def compare(samples: torch.Tensor, heldout: torch.Tensor, support: torch.Tensor, levels: int = 2) -> CopyTest:
     distances = (nearest(images, support, levels)[0] for images in (samples, heldout))
     return closeness(*distances, np.arange(support.shape[1]), permutations=400)
 
@@ -38,7 +38,7 @@ def mixture(noise_logit: float, prior_logit: float, levels: int = 2) -> SupportM
 def test_the_probability_is_mann_whitneys() -> None:
     random = np.random.default_rng(0)
     samples, heldout = random.integers(6, size=(7, 5)) / 6, random.integers(6, size=(9, 5)) / 6
-    found = closer_probability(samples, heldout)
+    found = roc_auc(samples, heldout)
     for t in range(5):
         by_hand = np.mean([(s < h) + 0.5 * (s == h) for s in samples[:, t] for h in heldout[:, t]])
         assert found[t] == pytest.approx(by_hand)

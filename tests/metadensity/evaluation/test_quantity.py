@@ -78,7 +78,7 @@ def test_bounds_are_marked_and_exact_numbers_say_so() -> None:
     assert marked("b", rough.scores) == "b, bound with 4 samples"
     assert marked("a", truth.scores) == "a"
     assert likelihood_rows(truth, {"b": rough})[0][-1] == "b, bound with 4 samples"
-    assert rough.scores[2].of(np.arange(18) < 4).quantity == "bound with 4 samples"
+    assert rough.scores[2].select(np.arange(18) < 4).quantity == "bound with 4 samples"
 
 
 def test_the_use_of_the_support_is_found_with_a_bound() -> None:
@@ -134,7 +134,7 @@ def test_sequences_are_scored_by_their_real_places() -> None:
     (row,), (episode,) = results[0].rows, sequences()
     density = model(episode.support)
     each = [
-        -density.pixel_log_prob(episode.query)[q, t, 0, : int(episode.query_lengths[q, t])].sum().item()  # type: ignore[index]
+        -density.conditional_log_probs(episode.query)[q, t, 0, : int(episode.query_lengths[q, t])].sum().item()  # type: ignore[index]
         for t in range(4)
         for q in range(3)
     ]

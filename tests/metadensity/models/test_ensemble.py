@@ -38,11 +38,11 @@ def members(count: int = 3) -> list[AttentionPixelCNN]:
 def test_each_pixel_is_from_the_mean_of_the_members(shots: int) -> None:
     nets, support, images = members(), *(random_images(n, 2, *EVENT, levels=2, seed=n) for n in (shots, 4))
     density = EnsemblePixelCNN.of(nets)(support)
-    terms = torch.stack([net(support).pixel_log_prob(images) for net in nets])
-    torch.testing.assert_close(density.pixel_log_prob(images), terms.exp().mean(0).log())
+    terms = torch.stack([net(support).conditional_log_probs(images) for net in nets])
+    torch.testing.assert_close(density.conditional_log_probs(images), terms.exp().mean(0).log())
     logits = density.logits(images)
     torch.testing.assert_close(
-        logits.log_softmax(2).gather(2, images.unsqueeze(2)).squeeze(2), density.pixel_log_prob(images)
+        logits.log_softmax(2).gather(2, images.unsqueeze(2)).squeeze(2), density.conditional_log_probs(images)
     )
     whole = terms.flatten(3).sum(-1).logsumexp(0) - math.log(len(nets))  # the mixture of images is something else
     assert (density.log_prob(images) - whole).abs().min() > 1e-3
@@ -52,8 +52,8 @@ def test_one_member_is_the_net_itself() -> None:
     (net,), support = members(1), random_images(2, 2, *EVENT, levels=2, seed=0)
     one, same = net(support), EnsemblePixelCNN.of([net])(support)
     chances = torch.rand(3, 2, *EVENT, generator=torch.Generator().manual_seed(0))
-    images = one.sample_from(chances)
-    assert torch.equal(same.sample_from(chances), images)
+    images = one.sample_from_uniforms(chances)
+    assert torch.equal(same.sample_from_uniforms(chances), images)
     torch.testing.assert_close(same.log_prob(images), one.log_prob(images))
 
 
@@ -79,13 +79,13 @@ def test_adapted_it_is_a_density_still() -> None:
     assert (found - ensemble(support).log_prob(images)).abs().max() > 1e-2
     chances = torch.rand(5, 2, *event, generator=torch.Generator().manual_seed(0))
     assert isinstance(density, RasterDensity)
-    assert torch.equal(density.sample_from(chances), density.sample_from(chances, naive=True))
+    assert torch.equal(density.sample_from_uniforms(chances), density.sample_from_uniforms(chances, naive=True))
 
 
 def test_attention_is_the_mean_of_the_members() -> None:
     nets, support, images = members(), *(random_images(n, 2, *EVENT, levels=2, seed=n) for n in (2, 3))
     density = EnsemblePixelCNN.of(nets)(support)
-    assert density.attends
+    assert density.has_attention
     weights = density.attention_weights(images)
     torch.testing.assert_close(weights.sum(2), torch.ones_like(weights.sum(2)))
     torch.testing.assert_close(weights, sum(net(support).attention_weights(images) for net in nets) / len(nets))
@@ -101,11 +101,11 @@ def test_members_of_any_kind(kind: type[FewShotModel], tmp_path: Path) -> None:
     ensemble = EnsemblePixelCNN.of(nets)
     name = next(name for name, listed in MODELS.items() if listed is kind)
     assert ensemble.config == {**nets[0].config, "members": 2, "member": name}
-    terms = torch.stack([net(support).pixel_log_prob(images) for net in nets])
-    torch.testing.assert_close(ensemble(support).pixel_log_prob(images), terms.exp().mean(0).log())
+    terms = torch.stack([net(support).conditional_log_probs(images) for net in nets])
+    torch.testing.assert_close(ensemble(support).conditional_log_probs(images), terms.exp().mean(0).log())
     chances = torch.rand(5, 2, *EVENT, generator=torch.Generator().manual_seed(0))
     density = ensemble(support)
-    assert torch.equal(density.sample_from(chances), density.sample_from(chances, naive=True))  # type: ignore[attr-defined, call-arg]
+    assert torch.equal(density.sample_from_uniforms(chances), density.sample_from_uniforms(chances, naive=True))  # type: ignore[attr-defined, call-arg]
     metadensity.save(ensemble, tmp_path / "ensemble")
     loaded = metadensity.load(tmp_path / "ensemble")
     assert loaded.config == ensemble.config

@@ -15,8 +15,8 @@ import metadensity
 from metadensity.densities.multiscale import MultiscaleDensity
 from metadensity.likelihoods.levels import invert_cdf
 from metadensity.models.multiscale import MultiscalePixelCNN
-from metadensity.networks.conditioning import Condition
-from metadensity.networks.upscaler import Upscaler, at, offsets
+from metadensity.networks.conditioning import Conditioning
+from metadensity.networks.upscaler import Upscaler, block_offsets, strided_index
 from tests.contracts.checks_density import all_images, is_causal, sums_to_one
 from tests.contracts.subjects import Subject, random_images, randomise
 
@@ -75,21 +75,21 @@ def test_the_order_of_4x4() -> None:
     """Base pixel by pixel, then right of it, below it, and across from it: four steps and three."""
     density = density_of(made((1, 4, 4)))
     expected = [[0, 4, 1, 4], [5, 6, 5, 6], [2, 4, 3, 4], [5, 6, 5, 6]]
-    assert density.steps.tolist() == expected
+    assert density.generation_order.tolist() == expected
 
 
 @each_shape
 def test_every_place_is_generated_once_after_its_half(event_shape: tuple[int, ...], levels: int) -> None:
     density = density_of(made(event_shape, levels))
-    steps = density.steps
-    base = steps[at([0] * steps.ndim, 2 ** len(density.upscalers))]
+    steps = density.generation_order
+    base = steps[strided_index([0] * steps.ndim, 2 ** len(density.upscalers))]
     assert base.flatten().tolist() == list(range(base.numel()))
     assert set(steps.unique().tolist()) == set(range(int(steps.max()) + 1))
     for scale in range(len(density.upscalers)):
-        image = steps[at([0] * steps.ndim, 2**scale)]
-        half = image[at([0] * steps.ndim)]
+        image = steps[strided_index([0] * steps.ndim, 2**scale)]
+        half = image[strided_index([0] * steps.ndim)]
         rest = torch.ones_like(image, dtype=torch.bool)
-        rest[at([0] * steps.ndim)] = False
+        rest[strided_index([0] * steps.ndim)] = False
         assert half.max() < image[rest].min()
 
 
@@ -98,16 +98,16 @@ def test_every_place_is_generated_once_after_its_half(event_shape: tuple[int, ..
 def test_terms_depend_on_earlier_steps_alone(event_shape: tuple[int, ...], levels: int, likelihood: str) -> None:
     """Changing a place leaves the terms of its step and earlier ones at other places as they were."""
     density = density_of(made(event_shape, levels, likelihood=likelihood))
-    steps = density.steps
+    steps = density.generation_order
     image = random_images(1, *event_shape, levels=levels, seed=2)
-    before = density.pixel_log_prob(image)
+    before = density.conditional_log_probs(image)
     moved = 0
     for place in itertools.product(*map(range, event_shape[1:])):
         for channel in range(event_shape[0]):
             other = image.clone()
             index: Any = (0, channel, *place)
             other[index] = (other[index] + 1) % levels
-            change = (density.pixel_log_prob(other) - before)[0].abs()
+            change = (density.conditional_log_probs(other) - before)[0].abs()
             later = (steps > steps[place]).expand(event_shape)
             here = torch.zeros(event_shape, dtype=torch.bool)
             here[(slice(channel, None), *place)] = True
@@ -122,7 +122,7 @@ def test_draws_are_those_of_the_slow_sampler(event_shape: tuple[int, ...], level
     """A pixel at a time in the order of the steps, from the density's own terms: the same uniforms, the same pixels."""
     density = density_of(made(event_shape, levels, likelihood=likelihood), tasks=2)
     uniforms = torch.rand(3, 2, *event_shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    fast = density.sample_from(uniforms)
+    fast = density.sample_from_uniforms(uniforms)
     assert torch.equal(fast, slow(density, uniforms))
     assert len(fast.unique()) == levels
 
@@ -131,13 +131,13 @@ def test_draws_are_those_of_the_slow_sampler(event_shape: tuple[int, ...], level
 def slow(density: MultiscaleDensity, uniforms: Tensor) -> Tensor:
     pixels = torch.zeros(uniforms.shape, dtype=torch.long)
     places = itertools.product(*map(range, density.event_shape[1:]))
-    for place in sorted(places, key=lambda place: int(density.steps[place])):
+    for place in sorted(places, key=lambda place: int(density.generation_order[place])):
         for channel in range(density.event_shape[0]):
             index: Any = (..., channel, *place)
             table: list[Tensor] = []
             for level in range(density.levels):
                 pixels[index] = level
-                table.append(density.pixel_log_prob(pixels)[index])
+                table.append(density.conditional_log_probs(pixels)[index])
             pixels[index] = invert_cdf(torch.stack(table, -1), uniforms[index])
     return pixels
 
@@ -149,7 +149,7 @@ def test_passes_grow_with_the_logarithm(side: int, scales: int, monkeypatch: pyt
     calls: list[int] = []
     features = Upscaler.features
 
-    def counted(self: Upscaler, pixels: Tensor, group: int, condition: Condition) -> Tensor:
+    def counted(self: Upscaler, pixels: Tensor, group: int, condition: Conditioning) -> Tensor:
         calls.append(group)
         return features(self, pixels, group, condition)
 
@@ -166,9 +166,9 @@ def test_unknown_pixels_are_not_read() -> None:
     image = random_images(1, 1, 4, 4, levels=2, seed=5)
     for group in network.groups:
         reference = network.features(image, group, condition)
-        for number, offset in enumerate(offsets(2)):
+        for number, offset in enumerate(block_offsets(2)):
             other = image.clone()
-            other[at(offset)] = 1 - other[at(offset)]
+            other[strided_index(offset)] = 1 - other[strided_index(offset)]
             moved = (network.features(other, group, condition) - reference).abs().max()
             assert (moved > 1e-6) if number < group else (moved == 0)
 
@@ -189,8 +189,8 @@ def test_supports_act_in_base_and_upscalers(part: str) -> None:
     model = made((1, 8, 8))
     value = random_images(4, 1, 1, 8, 8, levels=2, seed=6)
     one, other = density_of(model, shots=2), density_of(model, shots=0)
-    change = (one.pixel_log_prob(value) - other.pixel_log_prob(value)).abs().amax((0, 1, 2))
-    of_base = one.steps < 4
+    change = (one.conditional_log_probs(value) - other.conditional_log_probs(value)).abs().amax((0, 1, 2))
+    of_base = one.generation_order < 4
     assert change[of_base if part == "base" else ~of_base].min() > 1e-6
 
 
@@ -202,10 +202,11 @@ def test_each_place_looks_once_and_as_its_own_network_does(event_shape: tuple[in
     patches = 2 * math.prod(-(-size // 4) for size in event_shape[1:]) + 1
     assert weights.shape == (2, 3, patches, *event_shape[1:])
     torch.testing.assert_close(weights.sum(2), torch.ones_like(weights.sum(2)))
-    base = at([0] * (len(event_shape) - 1), 2 ** len(density.upscalers))
+    base = strided_index([0] * (len(event_shape) - 1), 2 ** len(density.upscalers))
     assert torch.equal(weights[base], density.base.attention_weights(value[base]))
     other = value.clone()
-    other[density.steps.expand_as(value) >= density.steps.max()] = 0  # the last group moves no place's attention
+    last = density.generation_order == density.generation_order.max()
+    other[last.expand_as(value)] = 0  # the last group moves no place's attention
     assert torch.equal(density.attention_weights(other), weights)
 
 
@@ -251,4 +252,4 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
 
 def test_uniforms_of_a_wrong_shape() -> None:
     with pytest.raises(ValueError, match=r"uniforms have shape \(2, 1, 4, 4\); they must end in \(3, 1, 4, 4\)"):
-        density_of(made((1, 4, 4)), tasks=3).sample_from(torch.rand(2, 1, 4, 4))
+        density_of(made((1, 4, 4)), tasks=3).sample_from_uniforms(torch.rand(2, 1, 4, 4))

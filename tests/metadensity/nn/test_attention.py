@@ -12,7 +12,7 @@ from metadensity.evaluation.cost import parameter_count
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, UnconditionalPixelCNN
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.attention import Memory, SupportAttention
-from metadensity.nn.encoders import PatchEncoder, VectorEncoder
+from metadensity.nn.encoders import SupportPatchEncoder, SupportVectorEncoder
 from metadensity.nn.functional import additive_attention
 
 KINDS = pytest.mark.parametrize("kind", ["additive", "dot"])
@@ -29,7 +29,7 @@ def attention(kind: str, entries: int = 5, tasks: int = 3) -> tuple[SupportAtten
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    memory = layer.memorise(normal(tasks, entries, 4), normal(tasks, entries, 3))
+    memory = layer.with_null_entry(normal(tasks, entries, 4), normal(tasks, entries, 3))
     return layer, memory, normal(2 * tasks, 6, 4, 2)
 
 
@@ -130,12 +130,12 @@ def test_attention_maps_of_a_model(kind: str) -> None:
 def test_attention_maps_need_attention() -> None:
     network = PixelCNN((1, 3, 3), 2, layers=2, planes=2, penultimate=2, kernel_size=3)
     with pytest.raises(ValueError, match=r"no attention; attention maps need a model such as AttentionPixelCNN"):
-        network.attention_weights(torch.zeros(1, 1, 3, 3, dtype=torch.long), network.condition(1))
+        network.attention_weights(torch.zeros(1, 1, 3, 3, dtype=torch.long), network.conditioning(1))
 
 
 def test_task_vector_is_the_mean_with_the_null() -> None:
     torch.manual_seed(0)
-    encoder = VectorEncoder((1, 9, 6), 2, planes=3, features=5)
+    encoder = SupportVectorEncoder((1, 9, 6), 2, planes=3, features=5)
     torch.nn.init.normal_(encoder.null)
     support = torch.randint(2, (3, 2, 1, 9, 6))
     for task in range(2):
@@ -147,7 +147,7 @@ def test_task_vector_is_the_mean_with_the_null() -> None:
 
 @pytest.mark.parametrize("space", [(26,), (26, 26), (28, 28), (9, 5), (1, 1), (8, 7, 5), (64, 64)], ids=str)
 def test_patches_of_every_size(space: tuple[int, ...]) -> None:
-    encoder = PatchEncoder((1, *space), 2, planes=3, keys=4, values=5)
+    encoder = SupportPatchEncoder((1, *space), 2, planes=3, keys=4, values=5)
     keys, values = encoder(torch.zeros(2, 3, 1, *space, dtype=torch.uint8))
     count = math.prod(-(-size // 4) for size in space)
     assert math.prod(encoder.grid) == count
@@ -161,7 +161,7 @@ def test_patches_of_every_size(space: tuple[int, ...]) -> None:
 def test_a_patch_sees_ten_places() -> None:
     """As recalled from the paper: one unit sees about 10x10 pixels of its support."""
     torch.manual_seed(0)
-    encoder = PatchEncoder((1, 26, 26), 2, planes=8, keys=4, values=4)
+    encoder = SupportPatchEncoder((1, 26, 26), 2, planes=8, keys=4, values=4)
     extents = torch.zeros(2, dtype=torch.long)
     blank = torch.zeros(1, 1, 1, 26, 26, dtype=torch.long)
     for axis in range(2):
@@ -179,7 +179,9 @@ def test_a_patch_sees_ten_places() -> None:
 def test_denser_patches_are_those_in_between(space: tuple[int, ...], stride: int) -> None:
     """With the same weights, patches 2 or 1 places apart hold those 4 places apart."""
     torch.manual_seed(0)
-    published, denser = (PatchEncoder((1, *space), 2, planes=3, keys=4, values=5, stride=each) for each in (4, stride))
+    published, denser = (
+        SupportPatchEncoder((1, *space), 2, planes=3, keys=4, values=5, stride=each) for each in (4, stride)
+    )
     denser.load_state_dict(published.state_dict())
     support = torch.randint(2, (2, 3, 1, *space), dtype=torch.uint8)
     every = (slice(None, None, 4 // stride),) * len(space)
@@ -213,7 +215,7 @@ def test_a_first_kernel_that_sees_all_of_the_past() -> None:
     for kernel in (None, 15):
         torch.manual_seed(0)
         network = PixelCNN((1, 8, 8), 2, layers=2, planes=4, penultimate=4, kernel_size=3, first_kernel=kernel)
-        last = network(first, network.condition(1))[..., -1, -1]
+        last = network(first, network.conditioning(1))[..., -1, -1]
         depends[kernel] = not torch.equal(last[0], last[1])
     assert depends == {None: False, 15: True}
 

@@ -95,7 +95,7 @@ def test_memory_grows_with_the_patches_and_not_with_queries_times_patches(
     layer = SupportAttention(8, 8, 8, 2, kind)
     peaks = []
     for entries in (1000, 3000):
-        memory = layer.memorise(torch.randn(2, entries, 8), torch.randn(2, entries, 8))
+        memory = layer.with_null_entry(torch.randn(2, entries, 8), torch.randn(2, entries, 8))
         hidden = torch.randn(2, 8, 26, 26, requires_grad=True)
         with PeakMemory() as peak:
             layer(memory, hidden).sum().backward()

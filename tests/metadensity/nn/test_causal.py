@@ -13,7 +13,7 @@ from torch import Tensor
 from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
 from metadensity.nn.convolution import CONVOLVE
 from metadensity.nn.functional.gate import gate
-from metadensity.nn.inputs import PixelInput, positions, scale
+from metadensity.nn.inputs import PixelInput, positions, to_unit_range
 
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 5, 4)}
 CONVS = [
@@ -32,7 +32,7 @@ def masked(conv: CausalConv, x: Tensor) -> Tensor:
     for place in itertools.product(range(size), repeat=conv.dims):
         offset = [index - conv.reach for index in place]
         before, here = offset[: conv.stack], offset[conv.stack]
-        if any(before) or here > 0 or (here == 0 and conv.strict):
+        if any(before) or here > 0 or (here == 0 and conv.excludes_current):
             continue
         cropped = [0] * conv.stack + [place[conv.stack]] + list(place[conv.stack + 1 :])
         full[(slice(None), slice(None), *place)] = conv.weight[(slice(None), slice(None), *cropped)]
@@ -137,7 +137,7 @@ def test_a_dimension_of_one_place_is_in_the_middle() -> None:
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
 def test_pixels_are_scaled_to_the_same_range(levels: int) -> None:
     pixels = torch.arange(levels, dtype=torch.uint8 if levels <= 256 else torch.int64)
-    scaled = scale(pixels, levels, torch.float64)
+    scaled = to_unit_range(pixels, levels, torch.float64)
     torch.testing.assert_close(scaled, torch.linspace(-1, 1, levels, dtype=torch.float64))
 
 
@@ -146,7 +146,7 @@ def test_input_marks_places_and_takes_slices() -> None:
     pixels = torch.randint(5, (6, 2, 3, 4), generator=torch.Generator().manual_seed(0))
     whole = encode(pixels)
     assert whole.shape == (6, 4, 3, 4)
-    torch.testing.assert_close(whole[:, :2], scale(pixels, 5, torch.float32))
+    torch.testing.assert_close(whole[:, :2], to_unit_range(pixels, 5, torch.float32))
     torch.testing.assert_close(whole[:, 2:], positions((3, 4)).expand(6, 2, 3, 4))
     part = (slice(None), slice(None), slice(1, 2), slice(2, 4))
     assert torch.equal(encode(pixels, part), whole[part])

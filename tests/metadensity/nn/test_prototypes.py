@@ -55,7 +55,7 @@ def test_half_the_log_odds_of_pixels_give_the_posterior_of_a_mixture() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_place_at_a_time_reads_the_same(shape: tuple[int, ...]) -> None:
     memory, images = prototypes(shape, levels=3), drawn(6, *shape, levels=3)
-    prior = memory.prior_of(2, torch.randn(2, 3, dtype=torch.float64))
+    prior = memory.logits_before(2, torch.randn(2, 3, dtype=torch.float64))
     at_once, scores = memory(images, prior), prior.repeat(3, 1)
     assert at_once.shape == (6, 6, *shape[1:])
     for place in itertools.product(*map(range, shape[1:])):
@@ -67,17 +67,17 @@ def test_a_place_at_a_time_reads_the_same(shape: tuple[int, ...]) -> None:
 def test_supports_are_told_apart_in_any_order_and_none_adds_nothing() -> None:
     memory, support = prototypes(), drawn(3, 2, 1, 4, 4)
     with torch.no_grad():
-        found = memory.describe(support)
+        found = memory.encode_support(support)
         assert found.shape == (2, 3)
-        torch.testing.assert_close(memory.describe(support.flip(0)), found)
-        assert not torch.allclose(memory.describe(support.flip(1)), found)
-        assert not memory.describe(support[:0]).any()
+        torch.testing.assert_close(memory.encode_support(support.flip(0)), found)
+        assert not torch.allclose(memory.encode_support(support.flip(1)), found)
+        assert not memory.encode_support(support[:0]).any()
 
 
 def test_without_a_task_vector_the_prior_is_one_for_all() -> None:
     memory = prototypes(context=0)
     assert memory.classes is None
-    assert memory.prior_of(2, None).shape == (2, 5)
+    assert memory.logits_before(2, None).shape == (2, 5)
 
 
 def filled(model: torch.nn.Module) -> list[Prototypes]:
@@ -115,5 +115,5 @@ def test_all_members_of_an_ensemble_are_filled() -> None:
 def test_they_are_filled_with_as_many_images_of_their_shape() -> None:
     memory = prototypes()
     with pytest.raises(ValueError, match=r"images has shape \(1, 1, 4, 4\); these prototypes take \(5, 1, 4, 4\)"):
-        memory.fill(drawn(1, 1, 4, 4))
+        memory.initialise_from(drawn(1, 1, 4, 4))
     assert not memory.filled

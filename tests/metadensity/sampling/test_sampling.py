@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import AutoregressiveDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN
 from metadensity.native import line_sampler
 from metadensity.native.build import build
 from metadensity.nn.causal import CausalConv
-from metadensity.nn.encoders import PatchEncoder
+from metadensity.nn.encoders import SupportPatchEncoder
 from metadensity.sampling.cached import _CachedSampler, _run, sample_cached
 from metadensity.sampling.naive import sample_naive
 from tests.contracts.subjects import randomise
@@ -72,12 +72,12 @@ def test_all_samplers_draw_the_same_pixels(
 def test_threads_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     given = density((1, 6, 7), 2, tasks=3)
     chances = uniforms(21, (1, 6, 7)).view(7, 3, 1, 6, 7)
-    alone = given.sample_from(chances)
+    alone = given.sample_from_uniforms(chances)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     sampler = _CachedSampler(given.network, given.condition, 21, compiled=True)
     assert sampler.kernel is not None
     assert sampler.kernel._ranges == [(0, 7), (7, 14), (14, 21)]
-    assert torch.equal(alone, given.sample_from(chances))
+    assert torch.equal(alone, given.sample_from_uniforms(chances))
 
 
 def test_a_kernel_that_is_wrong_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_without_the_kernel_pixels_are_the_same(
 ) -> None:
     given = density((1, 6, 7), 2)
     chances = uniforms(4, (1, 6, 7)).unsqueeze(1)
-    before = given.sample_from(chances)
+    before = given.sample_from_uniforms(chances)
     line_sampler.KERNEL.forget()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(*setting)
@@ -136,7 +136,7 @@ def test_without_the_kernel_pixels_are_the_same(
         assert line_sampler.library() is None
     assert caplog.text.count("in torch alone") == (0 if setting[0] == "METADENSITY_NATIVE" else 1)
     assert not list(tmp_path.rglob("*.*")), "a failed build leaves nothing behind"
-    assert torch.equal(before, given.sample_from(chances))
+    assert torch.equal(before, given.sample_from_uniforms(chances))
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
@@ -160,7 +160,7 @@ def test_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CausalConv, "convolve", counted)
     given = density((1, 3, 4, 5), 2)
     calls.clear()
-    given.sample_from(uniforms(2, (1, 3, 4, 5)).unsqueeze(1))
+    given.sample_from_uniforms(uniforms(2, (1, 3, 4, 5)).unsqueeze(1))
     assert calls == {0: 4 * 3, 1: 4 * 3 * 4}  # four layers; three planes, twelve rows
 
 
@@ -170,10 +170,10 @@ def test_a_support_is_encoded_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -
     model = kind((1, 8, 8), 2, layers=2, planes=4, penultimate=4)
     calls: Counter[str] = Counter()
     for module in model.modules():
-        if isinstance(module, PatchEncoder) or module is model.encoder:
+        if isinstance(module, SupportPatchEncoder) or module is model.encoder:
             module.register_forward_hook(lambda module, *_: calls.update([type(module).__name__]))
     with torch.no_grad():
-        given: AutoregressiveDensity = model(torch.zeros(3, 1, 1, 8, 8, dtype=torch.uint8))
+        given: PixelCNNDensity = model(torch.zeros(3, 1, 1, 8, 8, dtype=torch.uint8))
         for _ in range(10):
             assert given.log_prob(torch.ones(100, 1, 1, 8, 8, dtype=torch.uint8)).shape == (100, 1)
         given.sample((2,))
@@ -185,14 +185,14 @@ def test_wrong_arguments_are_named() -> None:
     given = density((1, 2, 3), 2)
     chances = uniforms(2, (1, 2, 3)).unsqueeze(1)
     with pytest.raises(ValueError, match="must end in"):
-        given.sample_from(chances[..., :2])
+        given.sample_from_uniforms(chances[..., :2])
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"temperature=.*positive"):
-            given.sample_from(chances, temperature=temperature)
+            given.sample_from_uniforms(chances, temperature=temperature)
     with pytest.raises(ValueError, match="broadcast"):
-        given.sample_from(chances, known=torch.zeros(3, 3, dtype=torch.long))
+        given.sample_from_uniforms(chances, known=torch.zeros(3, 3, dtype=torch.long))
     with pytest.raises(ValueError, match="from 0 to 2; give levels 0 to 1, and -1"):
-        given.sample_from(chances, known=torch.tensor([0, 2, 1]))
+        given.sample_from_uniforms(chances, known=torch.tensor([0, 2, 1]))
     with pytest.raises(TypeError, match="known holds"):
-        given.sample_from(chances, known=torch.zeros(2, 3))
-    assert given.sample_from(chances[:0]).shape == (0, 1, 1, 2, 3)
+        given.sample_from_uniforms(chances, known=torch.zeros(2, 3))
+    assert given.sample_from_uniforms(chances[:0]).shape == (0, 1, 1, 2, 3)

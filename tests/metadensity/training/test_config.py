@@ -13,8 +13,10 @@ from metadensity.training import TrainingConfig
 
 def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
     config = TrainingConfig(steps=100, warmup=10, learning_rate=0.5)
-    assert [config.rate(step) for step in range(10)] == pytest.approx([0.05 * (step + 1) for step in range(10)])
-    assert config.rate(10) == pytest.approx(0.5)
+    assert [config.learning_rate_at(step) for step in range(10)] == pytest.approx(
+        [0.05 * (step + 1) for step in range(10)]
+    )
+    assert config.learning_rate_at(10) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +29,13 @@ def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
 )
 def test_decay(decay: str, values: dict[int, float]) -> None:
     config = TrainingConfig(steps=50, warmup=10, learning_rate=0.4, decay=decay)
-    assert {step: config.rate(step) for step in values} == pytest.approx(values)
-    assert all(config.rate(step) > 0 for step in range(50))
+    assert {step: config.learning_rate_at(step) for step in values} == pytest.approx(values)
+    assert all(config.learning_rate_at(step) > 0 for step in range(50))
 
 
 def test_no_warm_up_and_nothing_but_warm_up() -> None:
-    assert TrainingConfig(steps=10, warmup=0, learning_rate=0.4).rate(0) == 0.4
-    assert TrainingConfig(steps=10, warmup=20, learning_rate=0.4).rate(9) == pytest.approx(0.2)
+    assert TrainingConfig(steps=10, warmup=0, learning_rate=0.4).learning_rate_at(0) == 0.4
+    assert TrainingConfig(steps=10, warmup=20, learning_rate=0.4).learning_rate_at(9) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_faster_ways_give_nearly_the_same_loss(settings: dict[str, Any]) -> None
 def test_what_graphs_record_is_the_plain_update(settings: dict[str, Any]) -> None:
     """Here without a graph, in the same order; tests/metadensity/test_cuda.py records it where there is a GPU."""
     plain, recorded = (trainer(steps=12, validate_every=6, average=0.9, **settings) for _ in range(2))
-    recorded._graphed = recorded._recorded  # type: ignore[assignment]
+    recorded._graphed = recorded._graph_step  # type: ignore[assignment]
     seen = [Recorder(), Recorder()]
     for run, recorder in zip((plain, recorded), seen, strict=True):
         run.run(recorder)
@@ -262,7 +262,7 @@ def test_what_graphs_record_is_the_plain_update(settings: dict[str, Any]) -> Non
 @pytest.mark.parametrize("name", ["support", "query"])
 def test_pixels_are_checked_before_a_recorded_update(name: str) -> None:
     run, good = trainer(), Patterns()
-    run._graphed = run._recorded  # type: ignore[assignment]
+    run._graphed = run._graph_step  # type: ignore[assignment]
 
     class Bad:
         event_shape, levels = good.event_shape, good.levels

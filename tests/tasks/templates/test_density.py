@@ -87,7 +87,7 @@ def test_pixel_terms_are_the_conditionals(options: dict[str, Any]) -> None:
         for length in range(flat.shape[1] + 1)
     ]
     expected = torch.stack(prefix).diff(dim=0).mT.view(value.shape)
-    torch.testing.assert_close(density.pixel_log_prob(value), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(density.conditional_log_probs(value), expected, rtol=0, atol=1e-12)
 
 
 def test_torchs_mixture_agrees() -> None:
@@ -97,7 +97,7 @@ def test_torchs_mixture_agrees() -> None:
     density = task.optimum(episode)
     ink = density.components * (1 - 2 * task.flip) + task.flip
     pixels = episode.query.double().flatten(2)  # one channel: in raster order
-    prefixes = density.pixel_log_prob(episode.query).flatten(2).cumsum(-1)
+    prefixes = density.conditional_log_probs(episode.query).flatten(2).cumsum(-1)
     for number in range(2):
         weights = Categorical(logits=density.log_weights[number])
         for length in range(1, ink.shape[1] + 1):
@@ -111,7 +111,7 @@ def test_pixel_terms_sum_to_log_prob_over_many_chunks() -> None:
     task = make(flip=0.3)
     episode = task.episode(0, tasks=50, shots=2, queries=5)  # 250 images: three chunks
     density = task.optimum(episode)
-    by_pixel = density.pixel_log_prob(episode.query)
+    by_pixel = density.conditional_log_probs(episode.query)
     assert by_pixel.shape == episode.query.shape
     torch.testing.assert_close(by_pixel.flatten(2).sum(-1), density.log_prob(episode.query), rtol=1e-12, atol=1e-10)
 
@@ -122,7 +122,7 @@ def test_channels_are_generated_fastest() -> None:
     density = TemplateDensity(components, torch.tensor([[0.3, 0.7]], dtype=torch.float64).log(), 0.1)
     value = torch.tensor([[[0, 1], [1, 0]]])
     first = 0.3 * 0.9 * 0.9 + 0.7 * 0.1 * 0.1  # the first place: channels 0 and 1 are 0 and 1
-    assert density.pixel_log_prob(value)[0, :, 0].sum().item() == pytest.approx(math.log(first))
+    assert density.conditional_log_probs(value)[0, :, 0].sum().item() == pytest.approx(math.log(first))
 
 
 def test_the_order_of_the_support_does_not_matter_and_tasks_do_not_see_one_another() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metadensity.nn.functional import blockwise
 from metadensity.nn.functional.dot_attention import dot_read, dot_read_plain
-from metadensity.nn.functional.prototype_attention import recall, recall_plain
+from metadensity.nn.functional.prototype_attention import prototype_attention, prototype_attention_plain
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -33,7 +33,7 @@ class Form:
 
 FORMS = {
     "dot": Form(dot_read, dot_read_plain, ((2, 5, 3), (2, 4, 3), (2, 4, 2)), varied=0),
-    "recall": Form(recall, recall_plain, ((2, 3, 5, 2), (2, 3, 4, 2), (2, 5, 4)), varied=1),
+    "recall": Form(prototype_attention, prototype_attention_plain, ((2, 3, 5, 2), (2, 3, 4, 2), (2, 5, 4)), varied=1),
 }
 
 

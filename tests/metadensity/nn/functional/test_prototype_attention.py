@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from metadensity.nn.functional.prototype_attention import recall, recall_plain
+from metadensity.nn.functional.prototype_attention import prototype_attention, prototype_attention_plain
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -16,7 +16,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def test_the_plain_form_by_hand() -> None:
     pixels, images, prior = drawn(1, 4, 3, 2, seed=0), drawn(1, 4, 5, 2, seed=1), drawn(1, 3, 5, seed=2)
-    found = recall_plain(pixels, images, prior)[0]
+    found = prototype_attention_plain(pixels, images, prior)[0]
     for image, place in itertools.product(range(3), range(4)):
         fits = (pixels[0, :place, image].unsqueeze(1) * images[0, :place]).sum((0, 2))
         weights = (prior[0, image] + fits).softmax(0)
@@ -28,6 +28,6 @@ def test_scores_are_of_the_precision_of_the_pixels_under_autocast() -> None:
     inputs = [drawn(1, 400, 3, 1, seed=seed).float() for seed in (0, 1)]
     prior = torch.zeros(1, 3, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        found = recall(*inputs, prior)
+        found = prototype_attention(*inputs, prior)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, recall_plain(*inputs, prior))
+    torch.testing.assert_close(found, prototype_attention_plain(*inputs, prior))
