@@ -10,8 +10,9 @@ import torch
 
 from experiments.figures.inner_loop import inner_curve
 from experiments.figures.shot_curves import save_figure
+from metadensity import Episode
 from metadensity.adaptation import InnerLoop, inner_metrics, inner_steps, support_nll
-from metadensity.models import MAMLPixelCNN
+from metadensity.models import MAMLPixelCNN, UnconditionalPixelCNN
 from tests.metadensity.toys import Patterns
 
 
@@ -76,3 +77,11 @@ def test_an_episode_with_nothing_to_see() -> None:
     episode = Patterns().episode(0, tasks=2, shots=2, queries=2)
     with pytest.raises(ValueError, match="2 tasks of 0 shots and 2 queries; the inner loop is shown on at least one"):
         inner_steps(maml(), episode.with_shots(0))
+
+
+def test_sequences_of_different_lengths_are_refused() -> None:
+    """The inner loop would take padding for content."""
+    model = UnconditionalPixelCNN((1, 8), 2, layers=2, planes=4, penultimate=4)
+    pixels = torch.zeros(2, 1, 1, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="The episode has lengths; the inner loop reads images of one size"):
+        inner_steps(model, Episode(pixels, pixels, query_lengths=torch.ones(2, 1).long()))
