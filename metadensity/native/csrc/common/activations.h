@@ -61,11 +61,15 @@ inline void activate(int64_t count, const float* z, float* active, float* gated)
     }
 }
 
-// The products alone.
-inline void gates(int64_t count, const float* active, float* result) {
-    for (int64_t i = 0; i < count; i++)
-        *(Half*)(result + i * HALF) = *(const Half*)(active + i * WIDTH) * *(const Half*)(active + i * WIDTH + HALF);
+// The products alone, of one vector.
+inline void store_gates(float* at, V active) {
+    float both[WIDTH];
+    store(both, active);
+    *(Half*)at = *(const Half*)both * *(const Half*)(both + HALF);
 }
+
+inline V load_number(const float* at) { return load(at); }
+inline void store_number(float* at, V value) { store(at, value); }
 
 // The gradients of (a, b) from that of the gates and what ``activate`` gave: tanh' = 1 - tanh^2, sigmoid' =
 // sigmoid - sigmoid^2. Reads, and leaves, half a vector more than those of the gradient.

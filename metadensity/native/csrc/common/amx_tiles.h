@@ -103,7 +103,7 @@ inline Short shortened(float value) {  // to the nearest, ties to even
     if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;  // stays not a number
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
-inline void store_short(Short* at, V value) {
+inline void store_number(Short* at, V value) {
     const __m256bh found = _mm512_cvtneps_pbh((__m512)value);
     std::memcpy(at, &found, sizeof found);
 }
@@ -113,14 +113,14 @@ inline void store_gates(Short* at, V active) {
     const __m128bh found = _mm256_cvtneps_pbh(_mm256_mul_ps(low, high));
     std::memcpy(at, &found, sizeof found);
 }
-inline V load_short(const Short* at) {
+inline V load_number(const Short* at) {
     __m256i found;
     std::memcpy(&found, at, sizeof found);
     return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(found), 16);
 }
 inline void shorten(int64_t n, const float* from, Short* to) {
     int64_t c = 0;
-    for (; c + WIDTH <= n; c += WIDTH) store_short(to + c, load(from + c));
+    for (; c + WIDTH <= n; c += WIDTH) store_number(to + c, load(from + c));
     for (; c < n; c++) to[c] = shortened(from[c]);
 }
 

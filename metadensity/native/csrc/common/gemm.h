@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "common/prefetch.h"
+#include "common/scratch.h"
 
 // A. BY_ROWS: A[m][k] is a[m * step + k]. BY_COLUMNS: A[m][k] is a[k * step + m], a product with A transposed, as
 // gradients of weights are. Of ``parts`` parts, each of ``depth`` columns, ``jump`` apart, that meet the rows of B one
@@ -26,6 +27,11 @@ struct Start {
     int64_t step;
 };
 constexpr int64_t WIDEST = REGISTERS == 32 ? 4 : 2;  // vectors of a block
+#ifdef __SANITIZE_ADDRESS__
+constexpr int MOST_ROWS = 2;  // these functions are what a sanitizer takes its time to compile
+#else
+constexpr int MOST_ROWS = 8;
+#endif
 alignas(64) constexpr float ZEROS[WIDEST * WIDTH] = {};
 
 // f(0), ..., f(COUNT - 1) as if written out: compilers keep arrays in registers only if all indices are constants.
@@ -79,7 +85,7 @@ inline Block block_of(int64_t rows, std::integer_sequence<int, LESS...>) {
 template <int VECTORS, Order ORDER>
 inline void strip(int64_t rows, const Factor& f, const float* b, int64_t b_step, float* c, int64_t c_step, Start start,
                   Prefetcher& prefetcher) {
-    constexpr int MOST = std::min<int>(8, (REGISTERS == 32 ? 24 : 12) / VECTORS);
+    constexpr int MOST = std::min<int>(MOST_ROWS, (REGISTERS == 32 ? 24 : 12) / VECTORS);
     const int64_t blocks = (rows + MOST - 1) / MOST;  // as equal as can be
     for (int64_t i = 0, row = 0; i < blocks; i++) {
         const int64_t now = rows / blocks + (i < rows % blocks);

@@ -1,4 +1,4 @@
-// The gradients of a range of images.
+// The gradients of a range of images: what is the same whatever multiplies the matrices.
 
 #pragma once
 
@@ -36,148 +36,93 @@ inline void call_next_back(const Layer& l, int64_t place, int64_t next, Prefetch
     if (l.grad_read) prefetcher.prefetch_for_write(l.grad_read + next * l.reads, W * l.reads);
 }
 
-// thread: whose ``sums`` get the gradients of the weights.
-static void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
-    const Plan p(l);
-    const int64_t H = l.height, W = l.width, P = l.planes, C = l.inputs, vectors = p.z / WIDTH;
+// The gradient of the pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
+// ``exact`` a copy, if given.
+template <class Number>
+void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes, int64_t step, const Number* active,
+                   Number* gated, Number* to, float* sums, float* exact) {
+    for (int64_t c = 0; c < z; c += WIDTH) {
+        V sum = load(sums + c);
+        for (int64_t j = 0; j < width; j++) {
+            const V own = load_number(active + j * z + c);
+            const V found = gate_slopes(slopes + j * step + c / 2, own);
+            sum += found;
+            store_number(to + j * z + c, found);
+            store_gates(gated + j * gates + c / 2, own);
+            if (exact) store(exact + j * z + c, found);
+        }
+        store(sums + c, sum);
+    }
+}
+
+// thread: whose ``sums`` get the gradients of the weights. Products: Float32Backward or Bf16Backward. It multiplies, and
+// keeps of a chunk of rows what the gradients of the weights are made of.
+template <class Products>
+void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
+    Products own = in_scratch<Products>(l, thread);
+    const auto& p = own.p;
+    const int64_t H = l.height, W = l.width, P = l.planes;
     const bool bias_at_places = l.places > 1;
-    // Of the rows of a chunk and, of the combined inputs and of the products for the gradient of v, the one above it.
-    const int64_t row_in = p.tiles * C, apart_in = (CHUNK + 1) * row_in + WIDTH;
-    const int64_t row_z = p.tiles * p.z, apart_z = CHUNK * row_z;
-    const int64_t row_back = p.tiles * p.taps_wide, product = (CHUNK + 1) * row_back;
-    const int64_t size_v = (TILE * p.tiles + 2) * p.z;
-    Scratch scratch((TILE * p.tiles + 2) * C + CHUNK * p.pitch * (C + p.z) + size_v +
-                    PRODUCTS * (apart_in + 2 * apart_z + product) + CHUNK * W * (p.outputs + p.gates) +
-                    W * (p.gates_wide + p.z + p.inputs_wide + p.reads_wide + 2 * p.gates) + p.pitch * p.taps_wide +
-                    2 * p.z + 1024);
-    float *row_v = scratch.take((TILE * p.tiles + 2) * C, true), *rows_h = scratch.take(CHUNK * p.pitch * C, true);
-    float *inputs = scratch.take(PRODUCTS * apart_in), *slopes = scratch.take(PRODUCTS * apart_z);
-    float *backs = scratch.take(PRODUCTS * apart_z), *products = scratch.take(PRODUCTS * product);
-    float *dv = scratch.take(size_v, true), *dh = scratch.take(CHUNK * p.pitch * p.z, true);  // of the pre-activations
-    float *outs = scratch.take(CHUNK * W * p.outputs, true), *gated = scratch.take(CHUNK * W * p.gates);
-    float *wide = scratch.take(W * p.gates_wide), *active = scratch.take(W * p.z);
-    float *back = scratch.take(W * p.inputs_wide), *reads = scratch.take(W * p.reads_wide);
-    float *taps = scratch.take(p.pitch * p.taps_wide, true), *totals = scratch.take(2 * p.z);
-    float *slope = scratch.take(W * p.gates, true), *unused = scratch.take(W * p.gates);
-    float *sums = l.sums + thread * p.sums, *own_v = dv + p.z;
-    const float* w = l.packed;
     const Chunks chunks(H);
-    Prefetcher prefetcher;
-    std::memset(sums, 0, p.sums * sizeof(float));
+    std::memset(own.sums, 0, p.sums * sizeof(float));
 
-    // The gradient of row i of v from the products of the row below and of its own.
-    auto give_v = [&](int64_t image, int64_t i, const float* below, const float* own) {
-        const int64_t place = (image * H + i) * W * C;
-        if (below || own)
-            combine_products(W, C, below ? below : own, below ? own : nullptr, p.taps_wide, product, nullptr, back,
-                             p.inputs_wide);
-        else
-            std::memset(back, 0, W * p.inputs_wide * sizeof(float));
-        rows_out(W, C, back, p.inputs_wide, l.residual && l.grad_new_v ? l.grad_new_v + place : nullptr, l.grad_v + place);
+    auto for_places = [&](int stack, int64_t place, const float* exact) {
+        for (int64_t j = 0; j < W; j++)
+            for (int64_t c = 0; c < 2 * P; c++)
+                l.grad_bias(stack)[(place + j) * 2 * P + c] = exact[j * p.z + packed_index(c, P)];
     };
-
     for (int64_t image = first; image < last; image++) {
-        std::memset(totals, 0, 2 * p.z * sizeof(float));
-        std::memset(inputs, 0, PRODUCTS * apart_in * sizeof(float));
+        std::memset(own.totals, 0, 2 * p.z * sizeof(float));
+        own.begin_image();
         for (int64_t chunk = 0, top = 0, rows; chunk < chunks.count; chunk++, top += rows) {
             rows = chunks.rows(chunk);
-            for (int64_t k = 0; k < PRODUCTS && chunk; k++) {  // the last row is now the one above
-                const int64_t before = chunks.rows(chunk - 1);
-                copy(row_in, inputs + k * apart_in + before * row_in, nullptr, inputs + k * apart_in);
-                copy(row_back, products + k * product + before * row_back, nullptr, products + k * product);
-            }
+            if (chunk) own.keep_last_row(chunks.rows(chunk - 1));
             for (int64_t r = 0; r < rows; r++) {
-                const int64_t i = top + r, place = (image * H + i) * W, next = place + W;
-                const float* zv = l.saved + image * p.saved + i * p.pitch * p.z;
-                const float* qh = l.saved + image * p.saved + (H * p.pitch + i * W) * p.z;
-                float *out = outs + r * W * p.outputs, *own_h = dh + r * p.pitch * p.z;
-                prefetcher.finish();
-                if (i + 1 < H) {
-                    prefetcher.prefetch(zv + p.pitch * p.z, p.pitch * p.z), prefetcher.prefetch(qh + W * p.z, W * p.z);
-                    call_next_back(l, place, next, prefetcher);
-                }
-                copy(W * C, l.v + place * C, nullptr, row_v + C);
-                copy(W * C, l.h + place * C, nullptr, rows_h + r * p.pitch * C + C);
-                combine_inputs(p.tiles, C, row_v, inputs + (r + 1) * row_in, apart_in);
+                const int64_t i = top + r, place = (image * H + i) * W;
+                own.prefetcher.finish();
+                own.begin_row(image, i, r, place);
+                if (i + 1 < H) call_next_back(l, place, place + W, own.prefetcher);
+                own.inputs_of(r, place);
 
                 // Through the outputs and the gate of h.
+                float* out = own.out_of(r);
                 if (l.grad_new_h) rows_in(W, P, l.grad_new_h + place * P, out, p.outputs);
                 if (l.grad_skips) rows_in(W, l.skip, l.grad_skips + place * l.skip, out + P, p.outputs);
-                multiply<BY_ROWS>(W, p.gates_wide, {out, p.outputs, P + l.skip}, w + p.out_back, p.gates_wide, wide,
-                                  p.gates_wide, {nullptr, 0}, prefetcher);
-                gates(W * vectors, qh, gated + r * W * p.gates);
-                for (int64_t j = 0; j < W; j++)
-                    for (int64_t c = 0; c < vectors; c++)
-                        store(own_h + j * p.z + c * WIDTH,
-                              gate_slopes(wide + j * p.gates_wide + c * HALF, load(qh + j * p.z + c * WIDTH)));
+                own.through_outputs(r);
+                through_gates(W, p.z, p.gates, own.wide, own.wide_step, own.active_h, own.gated_of(r), own.dh_of(r),
+                              own.totals + p.z, bias_at_places ? own.exact : nullptr);
+                if (bias_at_places) for_places(1, place, own.exact);
 
                 // Through the gate of v, and the link.
-                Start start = {nullptr, 0};
+                float* dv = own.dv_of();
                 if (l.grad_new_v) {
-                    rows_in(W, P, l.grad_new_v + place * P, slope, p.gates);
-                    activate(W * vectors, zv, active, unused);
-                    for (int64_t j = 0; j < W * vectors; j++)
-                        store(own_v + j * WIDTH, gate_slopes(slope + j * HALF, load(active + j * WIDTH)));
-                    start = {own_v, p.z};
-                }
-                multiply<BY_ROWS>(W, p.z, {own_h, p.z, p.z}, w + p.link_back, p.z, own_v, p.z, start, prefetcher);
-                add_rows(W, p.z, own_v, totals);
-                add_rows(W, p.z, own_h, totals + p.z);
-                for (int stack = 0; stack < 2 && bias_at_places; stack++)
+                    rows_in(W, P, l.grad_new_v + place * P, own.slope, p.gates);
                     for (int64_t j = 0; j < W; j++)
-                        for (int64_t c = 0; c < 2 * P; c++)
-                            l.grad_bias(stack)[(place + j) * 2 * P + c] =
-                                (stack ? own_h : own_v)[j * p.z + packed_index(c, P)];
-
-                combine_slopes(p.tiles, p.z, own_v, slopes + r * row_z, apart_z);
-                if (l.grad_v) {
-                    combine_inputs(p.tiles, p.z, dv, backs + r * row_z, apart_z);
-                    multiply<BY_ROWS>(W, p.taps_wide, {own_h, p.z, p.z}, w + p.horizontal_back, p.taps_wide, taps,
-                                      p.taps_wide, {nullptr, 0}, prefetcher);
-                    add_taps(W, C, taps, p.taps_wide, l.taps > 1,
-                             l.residual && l.grad_new_h ? l.grad_new_h + place * C : nullptr, l.grad_h + place * C);
+                        for (int64_t c = 0; c < p.z; c += WIDTH)
+                            store(dv + j * p.z + c, gate_slopes(own.slope + j * p.gates + c / 2,
+                                                                activated(load_number(own.z_v + j * p.z + c))));
                 }
-                if (l.grad_read) {
-                    multiply<BY_ROWS>(W, p.reads_wide, {own_h, p.z, p.z}, w + p.read_back, p.reads_wide, reads,
-                                      p.reads_wide, {nullptr, 0}, prefetcher);
-                    rows_out(W, l.reads, reads, p.reads_wide, nullptr, l.grad_read + place * l.reads);
-                }
-                if (l.reads)
-                    multiply<BY_COLUMNS>(l.reads, p.z, {l.read + place * l.reads, l.reads, W}, own_h, p.z,
-                                         sums + p.read, p.z, {sums + p.read, p.z}, prefetcher);
+                own.through_link(r, dv);
+                add_rows(W, p.z, dv, own.totals);
+                if (bias_at_places) for_places(0, place, dv);
+                own.finish_row(image, i, r, place);
             }
-
-            // Gradients of the weights. Between rows lie zeros, over which a product may pass.
-            const float* linked = l.saved + image * p.saved + top * p.pitch * p.z;
-            const int64_t depth = rows * p.pitch - 1;
-            for (int64_t k = 0; k < PRODUCTS; k++)
-                for (int64_t a = 0; a < l.taps; a++) {
-                    float* own = sums + p.vertical + (k * l.taps + a) * C * p.z;
-                    multiply<BY_COLUMNS>(C, p.z, {inputs + k * apart_in + a * row_in, C, rows * p.tiles},
-                                         slopes + k * apart_z, p.z, own, p.z, {own, p.z}, prefetcher);
-                }
-            multiply<BY_COLUMNS>(l.taps * C, p.z, {rows_h, C, depth}, dh, p.z, sums + p.horizontal, p.z,
-                                 {sums + p.horizontal, p.z}, prefetcher);
-            multiply<BY_COLUMNS>(p.z, p.z, {linked, p.z, depth}, dh, p.z, sums + p.link, p.z, {sums + p.link, p.z},
-                                 prefetcher);
-            multiply<BY_COLUMNS>(p.gates, p.outputs, {gated, p.gates, rows * W}, outs, p.outputs, sums + p.out,
-                                 p.outputs, {sums + p.out, p.outputs}, prefetcher);
-            add_rows(rows * W, p.outputs, outs, sums + p.out_bias);
-
-            if (!l.grad_v) continue;
-            for (int64_t k = 0; k < PRODUCTS; k++)
-                multiply<BY_ROWS>(rows * p.tiles, p.taps_wide, {backs + k * apart_z, p.z, p.z},
-                                  w + p.vertical_back + k * p.z * p.taps_wide, p.taps_wide,
-                                  products + k * product + row_back, p.taps_wide, {nullptr, 0}, prefetcher);
-            for (int64_t r = 0; r < rows; r++) {  // each row of slopes is for the row above and, with two taps, its own
-                const float* here = products + (r + 1) * row_back;
-                const bool both = l.taps > 1;
-                if (top + r) give_v(image, top + r - 1, here, both ? here - row_back + C : nullptr);
-                if (top + r == H - 1) give_v(image, H - 1, nullptr, both ? here + C : nullptr);
-            }
+            own.weights_of(image, top, rows);
         }
         for (int stack = 0; stack < 2 && !bias_at_places; stack++)
             for (int64_t c = 0; c < 2 * P; c++)
-                l.grad_bias(stack)[image * 2 * P + c] = totals[stack * p.z + packed_index(c, P)];
+                l.grad_bias(stack)[image * 2 * P + c] = own.totals[stack * p.z + packed_index(c, P)];
     }
+}
+
+// The gradient of row i of v, ``back`` or zero if that is null, and what goes past the layer.
+inline void give_v(const Layer& l, int64_t image, int64_t i, const float* back, int64_t step) {
+    const int64_t size = l.width * l.inputs, place = (image * l.height + i) * size;
+    const float* past = l.residual && l.grad_new_v ? l.grad_new_v + place : nullptr;
+    if (back)
+        rows_out(l.width, l.inputs, back, step, past, l.grad_v + place);
+    else if (past)
+        std::memcpy(l.grad_v + place, past, size * sizeof(float));
+    else
+        std::memset(l.grad_v + place, 0, size * sizeof(float));
 }

@@ -8,8 +8,8 @@
 
 #include "gated_layer/bf16_backward.h"
 #include "gated_layer/bf16_forward.h"
-#include "gated_layer/backward.h"
-#include "gated_layer/forward.h"
+#include "gated_layer/float32_backward.h"
+#include "gated_layer/float32_forward.h"
 
 LAYOUT(gated_layer, Layer, LAYER_FIELDS)
 
@@ -61,16 +61,22 @@ void layer_pack(const Layer* l) {
 
 void layer_forward(const Layer* l, int64_t, int64_t first, int64_t last) {
 #ifdef HAS_AMX
-    if (l->amx) return amx_forward(*l, first, last);
+    if (l->amx) {
+        const Tiles tiles(AmxPlan(*l).rows);
+        return forward<Bf16Forward>(*l, first, last);
+    }
 #endif
-    forward(*l, first, last);
+    forward<Float32Forward>(*l, first, last);
 }
 
 void layer_backward(const Layer* l, int64_t thread, int64_t first, int64_t last) {
 #ifdef HAS_AMX
-    if (l->amx) return amx_backward(*l, thread, first, last);
+    if (l->amx) {
+        const Tiles tiles(AmxPlan(*l).rows);
+        return backward<Bf16Backward>(*l, thread, first, last);
+    }
 #endif
-    backward(*l, thread, first, last);
+    backward<Float32Backward>(*l, thread, first, last);
 }
 
 // After all threads: the gradients of the weights.
