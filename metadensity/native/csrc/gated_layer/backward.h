@@ -36,7 +36,8 @@ inline void call_next_back(const Layer& l, int64_t place, int64_t next, Prefetch
     if (l.grad_read) prefetcher.prefetch_for_write(l.grad_read + next * l.reads, W * l.reads);
 }
 
-// The gradient of the pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
+// These take sizes and pointers by value: compilers cannot know that what is stored is none of those. The gradient of the
+// pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
 // ``exact`` a copy, if given.
 template <class Number>
 void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes, int64_t step, const Number* active,
@@ -53,6 +54,13 @@ void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes,
         }
         store(sums + c, sum);
     }
+}
+
+// The same from pre-activations.
+template <class Number>
+void through_gate(int64_t size, const float* slopes, const Number* z, float* to) {
+    for (int64_t c = 0; c < size; c += WIDTH)
+        store(to + c, gate_slopes(slopes + c / 2, activated(load_number(z + c))));
 }
 
 // thread: whose ``sums`` get the gradients of the weights. Products: Float32Backward or Bf16Backward. It multiplies, and
@@ -97,13 +105,9 @@ void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
                 float* dv = own.dv_of();
                 if (l.grad_new_v) {
                     rows_in(W, P, l.grad_new_v + place * P, own.slope, p.gates);
-                    for (int64_t j = 0; j < W; j++)
-                        for (int64_t c = 0; c < p.z; c += WIDTH)
-                            store(dv + j * p.z + c, gate_slopes(own.slope + j * p.gates + c / 2,
-                                                                activated(load_number(own.z_v + j * p.z + c))));
+                    through_gate(W * p.z, own.slope, own.z_v, dv);
                 }
                 own.through_link(r, dv);
-                add_rows(W, p.z, dv, own.totals);
                 if (bias_at_places) for_places(0, place, dv);
                 own.finish_row(image, i, r, place);
             }
