@@ -38,8 +38,8 @@ inline void call_next_back(const Layer& l, int64_t place, int64_t next, Prefetch
 
 // These take sizes and pointers by value: compilers cannot know that what is stored is none of those. The gradient of the
 // pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
-// ``exact`` a copy, if given.
-template <class Number>
+// ``exact``, if EXACT, a copy.
+template <bool EXACT, class Number>
 void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes, int64_t step, const Number* active,
                    Number* gated, Number* to, float* sums, float* exact) {
     for (int64_t c = 0; c < z; c += WIDTH) {
@@ -50,7 +50,7 @@ void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes,
             sum += found;
             store_number(to + j * z + c, found);
             store_gates(gated + j * gates + c / 2, own);
-            if (exact) store(exact + j * z + c, found);
+            if (EXACT) store(exact + j * z + c, found);
         }
         store(sums + c, sum);
     }
@@ -67,6 +67,7 @@ void through_gate(int64_t size, const float* slopes, const Number* z, float* to)
 // keeps of a chunk of rows what the gradients of the weights are made of.
 template <class Products>
 void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
+    typedef typename Products::Number Number;
     Products own = in_scratch<Products>(l, thread);
     const auto& p = own.p;
     const int64_t H = l.height, W = l.width, P = l.planes;
@@ -97,8 +98,9 @@ void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
                 if (l.grad_new_h) rows_in(W, P, l.grad_new_h + place * P, out, p.outputs);
                 if (l.grad_skips) rows_in(W, l.skip, l.grad_skips + place * l.skip, out + P, p.outputs);
                 own.through_outputs(r);
-                through_gates(W, p.z, p.gates, own.wide, own.wide_step, own.active_h, own.gated_of(r), own.dh_of(r),
-                              own.totals + p.z, bias_at_places ? own.exact : nullptr);
+                auto* through = bias_at_places ? through_gates<true, Number> : through_gates<false, Number>;
+                through(W, p.z, p.gates, own.wide, own.wide_step, own.active_h, own.gated_of(r), own.dh_of(r),
+                        own.totals + p.z, own.exact);
                 if (bias_at_places) for_places(1, place, own.exact);
 
                 // Through the gate of v, and the link.

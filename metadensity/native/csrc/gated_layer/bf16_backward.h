@@ -21,6 +21,7 @@ inline void shorten_and_add(int64_t rows, int64_t width, const float* from, Shor
 }
 
 struct Bf16Backward {
+    typedef Short Number;
     const Layer& l;
     const AmxPlan p;
     const int64_t wide_step, length;

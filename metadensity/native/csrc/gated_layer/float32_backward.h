@@ -6,6 +6,7 @@
 #include "gated_layer/backward.h"
 
 struct Float32Backward {
+    typedef float Number;
     const Layer& l;
     const Plan p;
     // Of the rows of a chunk and, of the combined inputs and of the products for the gradient of v, the one above it.
