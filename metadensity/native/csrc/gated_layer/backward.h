@@ -36,9 +36,10 @@ inline void call_next_back(const Layer& l, int64_t place, int64_t next, Prefetch
     if (l.grad_read) prefetcher.prefetch_for_write(l.grad_read + next * l.reads, W * l.reads);
 }
 
-// The gradient of the pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
-// ``exact`` a copy, if given.
-template <class Number>
+// These take sizes and pointers by value: compilers cannot know that what is stored is none of those. The gradient of the
+// pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
+// ``exact``, if EXACT, a copy.
+template <bool EXACT, class Number>
 void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes, int64_t step, const Number* active,
                    Number* gated, Number* to, float* sums, float* exact) {
     for (int64_t c = 0; c < z; c += WIDTH) {
@@ -49,16 +50,24 @@ void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes,
             sum += found;
             store_number(to + j * z + c, found);
             store_gates(gated + j * gates + c / 2, own);
-            if (exact) store(exact + j * z + c, found);
+            if (EXACT) store(exact + j * z + c, found);
         }
         store(sums + c, sum);
     }
+}
+
+// The same from pre-activations.
+template <class Number>
+void through_gate(int64_t size, const float* slopes, const Number* z, float* to) {
+    for (int64_t c = 0; c < size; c += WIDTH)
+        store(to + c, gate_slopes(slopes + c / 2, activated(load_number(z + c))));
 }
 
 // thread: whose ``sums`` get the gradients of the weights. Products: Float32Backward or Bf16Backward. It multiplies, and
 // keeps of a chunk of rows what the gradients of the weights are made of.
 template <class Products>
 void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
+    typedef typename Products::Number Number;
     Products own = in_scratch<Products>(l, thread);
     const auto& p = own.p;
     const int64_t H = l.height, W = l.width, P = l.planes;
@@ -89,21 +98,18 @@ void backward(const Layer& l, int64_t thread, int64_t first, int64_t last) {
                 if (l.grad_new_h) rows_in(W, P, l.grad_new_h + place * P, out, p.outputs);
                 if (l.grad_skips) rows_in(W, l.skip, l.grad_skips + place * l.skip, out + P, p.outputs);
                 own.through_outputs(r);
-                through_gates(W, p.z, p.gates, own.wide, own.wide_step, own.active_h, own.gated_of(r), own.dh_of(r),
-                              own.totals + p.z, bias_at_places ? own.exact : nullptr);
+                auto* through = bias_at_places ? through_gates<true, Number> : through_gates<false, Number>;
+                through(W, p.z, p.gates, own.wide, own.wide_step, own.active_h, own.gated_of(r), own.dh_of(r),
+                        own.totals + p.z, own.exact);
                 if (bias_at_places) for_places(1, place, own.exact);
 
                 // Through the gate of v, and the link.
                 float* dv = own.dv_of();
                 if (l.grad_new_v) {
                     rows_in(W, P, l.grad_new_v + place * P, own.slope, p.gates);
-                    for (int64_t j = 0; j < W; j++)
-                        for (int64_t c = 0; c < p.z; c += WIDTH)
-                            store(dv + j * p.z + c, gate_slopes(own.slope + j * p.gates + c / 2,
-                                                                activated(load_number(own.z_v + j * p.z + c))));
+                    through_gate(W * p.z, own.slope, own.z_v, dv);
                 }
                 own.through_link(r, dv);
-                add_rows(W, p.z, dv, own.totals);
                 if (bias_at_places) for_places(0, place, dv);
                 own.finish_row(image, i, r, place);
             }

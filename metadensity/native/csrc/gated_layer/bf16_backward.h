@@ -7,7 +7,21 @@
 
 #ifdef HAS_AMX
 
+// (rows, width) shortened; ``sums`` get the sum of the rows.
+inline void shorten_and_add(int64_t rows, int64_t width, const float* from, Short* to, float* sums) {
+    for (int64_t c = 0; c < width; c += WIDTH) {
+        V sum = load(sums + c);
+        for (int64_t r = 0; r < rows; r++) {
+            const V own = load(from + r * width + c);
+            sum += own;
+            store_number(to + r * width + c, own);
+        }
+        store(sums + c, sum);
+    }
+}
+
 struct Bf16Backward {
+    typedef Short Number;
     const Layer& l;
     const AmxPlan p;
     const int64_t wide_step, length;
@@ -75,7 +89,7 @@ struct Bf16Backward {
 
     void through_link(int64_t, float* to) {
         product(p.z, {part(l, p.link_back, dh, p.z)}, to, l.grad_new_v);
-        shorten(l.width * p.z, to, dv + p.z);
+        shorten_and_add(l.width, p.z, to, dv + p.z, totals);
     }
 
     void finish_row(int64_t image, int64_t i, int64_t r, int64_t place) {

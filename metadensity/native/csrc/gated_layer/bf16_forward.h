@@ -7,6 +7,16 @@
 
 #ifdef HAS_AMX
 
+// (rows, width) += bias, rows of it ``step`` apart; shortened as well, if asked for.
+inline void add_to_rows(int64_t rows, int64_t width, float* to, const float* bias, int64_t step, Short* shorter) {
+    for (int64_t j = 0; j < rows; j++)
+        for (int64_t c = 0; c < width; c += WIDTH) {
+            const V sum = load(to + j * width + c) + load(bias + j * step + c);
+            store(to + j * width + c, sum);
+            if (shorter) store_number(shorter + j * width + c, sum);
+        }
+}
+
 struct Bf16Forward {
     const Layer& l;
     const AmxPlan p;
@@ -53,9 +63,7 @@ struct Bf16Forward {
     void outputs() {
         shorten(l.width * p.gates, gated, gate);
         product(out, {part(l, p.out, gate, p.gates)}, 1, p.outputs / WIDTH, p.outputs);
-        for (int64_t j = 0; j < l.width; j++)
-            for (int64_t c = 0; c < p.outputs; c += WIDTH)
-                store(out + j * p.outputs + c, load(out + j * p.outputs + c) + load(out_bias + c));
+        add_to_rows(l.width, p.outputs, out, out_bias, 0, nullptr);
     }
 
     void save(int64_t image, int64_t i) {
@@ -77,12 +85,7 @@ struct Bf16Forward {
     }
     // total [and ``shorter``] += bias; its activations and gates.
     void gates(float* total, const float* bias, Short* shorter) {
-        for (int64_t j = 0; j < l.width; j++)
-            for (int64_t c = 0; c < p.z; c += WIDTH) {
-                const V sum = load(total + j * p.z + c) + load(bias + j * bias_step + c);
-                store(total + j * p.z + c, sum);
-                if (shorter) store_number(shorter + j * p.z + c, sum);
-            }
+        add_to_rows(l.width, p.z, total, bias, bias_step, shorter);
         activate(l.width * p.columns, total, active, gated);
     }
 };

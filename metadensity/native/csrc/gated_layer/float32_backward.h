@@ -6,6 +6,7 @@
 #include "gated_layer/backward.h"
 
 struct Float32Backward {
+    typedef float Number;
     const Layer& l;
     const Plan p;
     // Of the rows of a chunk and, of the combined inputs and of the products for the gradient of v, the one above it.
@@ -67,6 +68,7 @@ struct Float32Backward {
     void through_link(int64_t r, float* to) {
         multiply<BY_ROWS>(l.width, p.z, {dh_of(r), p.z, p.z}, l.packed + p.link_back, p.z, to, p.z,
                           {l.grad_new_v ? to : nullptr, p.z}, prefetcher);
+        add_rows(l.width, p.z, to, totals);
     }
 
     void finish_row(int64_t, int64_t, int64_t r, int64_t place) {
