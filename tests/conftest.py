@@ -27,6 +27,14 @@ hypothesis.settings.load_profile("deterministic")
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
+LONGEST = ("test_every_command_runs", "test_the_first_program", "test_rematerialisation_bounds", "under_sanitizers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a minute and more begin: of two processes neither is left waiting for one of them at the end."""
+    items.sort(key=lambda item: not item.name.startswith(LONGEST) and not item.name.endswith(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder named by METADENSITY_DATA, which holds the published data sets; skips where it is not set."""

@@ -98,7 +98,7 @@ def test_the_plain_pixelcnn_is_our_network() -> None:
     assert peer.effective_parameters == parameter_count(model)
     assert sum(p.numel() for p in peer.parameters()) > parameter_count(model)
     pixels = torch.randint(3, (4, 1, 7, 6), generator=torch.Generator().manual_seed(0))
-    ours = model.network(pixels, model.network.condition(4))
+    ours = model.network(pixels, model.network.conditioning(4))
     torch.testing.assert_close(peer(pixels), ours, rtol=1e-4, atol=1e-4)
     uniforms = torch.rand(4, 1, 7, 6, generator=torch.Generator().manual_seed(1))
     density = model(torch.zeros(0, 1, 1, 7, 6, dtype=torch.uint8))

@@ -58,7 +58,7 @@ def test_evaluate_scores_on_it_and_by_default_builds_the_same(written: Any, trai
 
 def test_the_defaults_of_both_scripts_agree() -> None:
     """Otherwise a set that was written and the one that evaluate builds would differ without anyone's asking."""
-    one, other = episodes._defaults(), evaluate._defaults()
+    one, other = (command.experiment._create_run().config for command in (episodes, evaluate))
     shared = {"split", "shots", "queries", "draws", "limit", "seed"}
     assert {key: one[key] for key in shared} == {key: other[key] for key in shared}
 

@@ -68,9 +68,9 @@ def test_other_queries_cannot_be_paired() -> None:
     with pytest.raises(IncomparableError, match=r"One result holds 3 queries, the other 2.*one episode set"):
         paired_difference(one, scores([1, 2], [0, 1]))
     with pytest.raises(IncomparableError, match=r"The query ids differ from query number 1 on \(1 and 9\)"):
-        paired_difference(one, replace(one, queries=np.array([0, 9, 2])))
+        paired_difference(one, replace(one, query_ids=np.array([0, 9, 2])))
     with pytest.raises(IncomparableError, match=r"The class ids differ from query number 2 on \(1 and 0\)"):
-        paired_difference(one, replace(one, clusters=np.array([0, 0, 0])))
+        paired_difference(one, replace(one, class_ids=np.array([0, 0, 0])))
     with pytest.raises(IncomparableError, match=r"1 of 3 queries have no finite difference"):
         paired_difference(one, replace(one, nats=np.array([1, np.inf, 3])))
 
