@@ -164,9 +164,13 @@ class AdaptedDensity(Density):
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
         if not value.numel():
             return torch.zeros(value.shape[: -len(self.event_shape)], device=value.device)
+        return self._of_each(lambda density, value: density._log_prob(value, None), value)
+
+    def _of_each(self, function: Callable[[Any, Tensor], Tensor], value: Tensor) -> Tensor:
+        """What ``function(density, images)`` gives of each task, ``(N, 1, ...)``, as ``(*sample, tasks, ...)``."""
         images = value.reshape(-1, len(self._tasks), *self.event_shape)
-        found = self._tasks.run(lambda density, value: density._log_prob(value, None).squeeze(1), images)
-        return found.reshape(value.shape[: -len(self.event_shape)])
+        found = self._tasks.run(lambda density, value: function(density, value).squeeze(1), images)
+        return found.reshape(*value.shape[: -len(self.event_shape)], *found.shape[2:])
 
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         shape = self._extended(sample_shape)
@@ -183,9 +187,7 @@ class AdaptedFactorisedDensity(AdaptedDensity, FactorisedDensity):
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         if not value.numel():
             return torch.zeros(value.shape, device=value.device)
-        images = value.reshape(-1, len(self._tasks), *self.event_shape)
-        terms = self._tasks.run(lambda density, value: density._conditional_log_probs(value).squeeze(1), images)
-        return terms.reshape(value.shape)
+        return self._of_each(lambda density, value: density._conditional_log_probs(value), value)
 
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
         return FactorisedDensity._log_prob(self, value, generator)
@@ -219,9 +221,7 @@ class AdaptedPixelCNNDensity(AdaptedFactorisedDensity, RasterDensity):
         return isinstance(self._tasks.first, RasterDensity) and self._tasks.first.has_attention
 
     def _attention_weights(self, value: Tensor) -> Tensor:
-        images = value.reshape(-1, len(self._tasks), *self.event_shape)
-        weights = self._tasks.run(lambda density, value: density._attention_weights(value).squeeze(1), images)
-        return weights.reshape(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
+        return self._of_each(lambda density, value: density._attention_weights(value), value)
 
     def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         def draw(density: Any, given: tuple[Tensor, Tensor | None]) -> Tensor:

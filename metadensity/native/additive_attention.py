@@ -44,7 +44,7 @@ def possible(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> bool
 
 
 def read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
-    """What queries read, ``(tasks, T, V)``; the inputs are those of ``additive._read``."""
+    """What queries read, ``(tasks, T, V)``; the inputs are those of ``additive_attention._read``."""
     result = empty_from_pool(*query.shape[:2], values.shape[2])
     _run("forward", query, keys, values, score, read=result)
     return result

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from metadensity.likelihoods import build_likelihood
 from metadensity.networks.conditioning import Conditioning
 from metadensity.nn.attention import SupportAttention
-from metadensity.nn.causal import add_per_task
 from metadensity.nn.convolution import CONV, pointwise
 from metadensity.nn.functional.gate import gate
+from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import positions, to_unit_range
 
 

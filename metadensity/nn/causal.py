@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from metadensity.nn.convolution import CONVOLVE, pointwise
 from metadensity.nn.functional.gated_layer import LayerWeights, causal_convolution, gated_layer
-from metadensity.nn.functional.gated_layer import add_per_task as add_per_task
 
 
 class CausalConv(nn.Module):

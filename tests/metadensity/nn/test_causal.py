@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadensity.nn.causal import CausalConv, GatedLayer, add_per_task
+from metadensity.nn.causal import CausalConv, GatedLayer
 from metadensity.nn.convolution import CONVOLVE
 from metadensity.nn.functional.gate import gate
+from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import PixelInput, positions, to_unit_range
 
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 5, 4)}
