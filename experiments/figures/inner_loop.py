@@ -27,7 +27,7 @@ def inner_curve(steps: Sequence[InnerStep], title: str) -> Figure:
     taken = steps[1:]
     x = [step.step for step in taken]
     right.plot(x, [step.gradient_norm for step in taken], "o-", markersize=3, linewidth=1.2, label="gradient norm")
-    right.plot(x, [step.moved for step in taken], "o-", markersize=3, linewidth=1.2, label="distance moved")
+    right.plot(x, [step.update_norm for step in taken], "o-", markersize=3, linewidth=1.2, label="distance moved")
     right.plot(x, [step.step_size for step in taken], "o:", markersize=3, linewidth=1.2, label="mean step size")
     right.plot(x, [step.overshoot for step in taken], "o--", markersize=3, linewidth=1.2, label="overshoot (share)")
     right.set(xlabel="inner step", ylim=(0, None))

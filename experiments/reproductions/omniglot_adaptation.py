@@ -20,7 +20,7 @@ QUARTER_HOUR = 950.0  # seconds of one core
 _LATE: Mapping[str, Any] = {"inner": "support", "adapts": layer_pattern(6, 12), "step_size": 10.0}
 _TUNINGS = tuple(FineTuning(steps=20, patience=5, learning_rate=rate) for rate in (1e-4, 3e-4))
 _CONDITIONING_TUNINGS = tuple(
-    FineTuning(steps=20, patience=5, learning_rate=rate, tunes=CONDITIONING) for rate in (3e-4, 1e-3)
+    FineTuning(steps=20, patience=5, learning_rate=rate, tuned_names=CONDITIONING) for rate in (3e-4, 1e-3)
 )
 
 

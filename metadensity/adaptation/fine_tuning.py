@@ -25,9 +25,9 @@ class FineTuning:
     """How a model is fine-tuned on each task's support, with Adam on the NLL of each support image given the others.
 
     steps: the most there may be. learning_rate: of Adam.
-    tunes: a regular expression over parameter names ("": all; ``CONDITIONING``: what reads the support).
+    tuned_names: a regular expression over parameter names ("": all; ``CONDITIONING``: what reads the support).
     early_stopping: the number of steps of each task is the one with the best NLL of held-out support images, and then
-        taken on all of its support. Of up to ``few`` supports each is held out in turn (leave-one-out); of more, the
+        taken on all of its support. Of up to ``leave_one_out_up_to`` supports each is held out in turn; of more, the
         last quarter at once. A single support cannot tell when to stop: no step is taken. False: all ``steps``.
     patience: give up after so many steps in which no task got better on what is held out.
     way, chunk: how tasks are computed together, as in ``InnerLoop``.
@@ -35,15 +35,15 @@ class FineTuning:
 
     steps: int = 50
     learning_rate: float = 1e-3
-    tunes: str = ""
+    tuned_names: str = ""
     early_stopping: bool = True
-    few: int = 4
+    leave_one_out_up_to: int = 4
     patience: int = 10
     way: str = "auto"
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "few", "patience"):
+        for name in ("steps", "leave_one_out_up_to", "patience"):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name}={value!r}; it must be a whole number of at least 1.")
@@ -53,7 +53,7 @@ class FineTuning:
 
     def loop(self) -> InnerLoop:
         """How tasks are computed together."""
-        return InnerLoop(adapts=self.tunes, way=self.way, chunk=self.chunk)
+        return InnerLoop(adapts=self.tuned_names, way=self.way, chunk=self.chunk)
 
 
 def fine_tune(model: FewShotModel, support: Tensor, settings: FineTuning | None = None) -> Density:
@@ -63,11 +63,11 @@ def fine_tune(model: FewShotModel, support: Tensor, settings: FineTuning | None 
     The model itself stays as it is, and no gradients lead back to it. Tasks do not see one another: a task's result is
     the same in any batch (Adam works on each number by itself).
 
-    Raises as ``model(support)`` does, and ValueError where ``settings.tunes`` matches no parameter.
+    Raises as ``model(support)`` does, and ValueError where ``settings.tuned_names`` matches no parameter.
     """
     settings = FineTuning() if settings is None else settings
     model.check_support(support)
-    adapting_names(model, settings.tunes)
+    adapting_names(model, settings.tuned_names)
     if not support.numel():
         return model.condition(support)
     budget = best_steps(model, support, settings)
@@ -84,7 +84,7 @@ class FineTuned(FewShotModel):
         super().__init__(model.event_shape, model.levels)
         self.model = model
         self.settings = FineTuning() if settings is None else settings
-        adapting_names(model, self.settings.tunes)
+        adapting_names(model, self.settings.tuned_names)
 
     def condition(self, support: Tensor) -> Density:
         """The density after fine-tuning on the support."""
@@ -98,7 +98,7 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
         return torch.full((tasks,), settings.steps, device=support.device)
     if shots == 1:
         return torch.zeros(tasks, dtype=torch.long, device=support.device)
-    if shots <= settings.few:
+    if shots <= settings.leave_one_out_up_to:
         held = [slice(one, one + 1) for one in range(shots)]
     else:
         held = [slice(shots - max(1, shots // 4), shots)]
@@ -109,7 +109,7 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
     best = torch.full((tasks,), float("inf"), dtype=torch.float64, device=support.device)
     since = 0
 
-    def watch(own: ParameterDict) -> bool:
+    def on_step(own: ParameterDict) -> bool:
         nonlocal best, since
         with torch.no_grad():
             nll = nats_per_dim(adapted_density(model, own, train, settings.loop()), test).mean(0)
@@ -118,7 +118,7 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
         best = torch.minimum(best, curve[-1])
         return since < settings.patience
 
-    _descend(model, train, settings, watch, settings.steps)
+    _descend(model, train, settings, on_step, settings.steps)
     return torch.stack(curve).argmin(0)
 
 
@@ -127,7 +127,7 @@ def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: T
     kept: ParameterDict = {}
     step = -1
 
-    def watch(own: ParameterDict) -> bool:
+    def on_step(own: ParameterDict) -> bool:
         nonlocal step
         step += 1
         for name, tensor in own.items():
@@ -135,20 +135,20 @@ def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: T
             kept[name] = torch.where(now, tensor.detach(), kept[name]) if step else tensor.detach().clone()
         return True
 
-    _descend(model, support, settings, watch, int(budget.max()))
+    _descend(model, support, settings, on_step, int(budget.max()))
     return adapted_density(model, kept, support, settings.loop())
 
 
 def _descend(
-    model: FewShotModel, support: Tensor, settings: FineTuning, watch: Callable[[ParameterDict], bool], steps: int
+    model: FewShotModel, support: Tensor, settings: FineTuning, on_step: Callable[[ParameterDict], bool], steps: int
 ) -> None:
-    """Adam on every task's own copy of the parameters; ``watch`` sees them before each step and after the last.
+    """Adam on every task's own copy of the parameters; ``on_step`` sees them before each step and after the last.
 
-    It ends early where ``watch`` says False.
+    It ends early where ``on_step`` says False.
     """
     loop, bound = settings.loop(), FunctionalPair(model, support_nll)
     shared = {name: tensor.detach() for name, tensor in bound.tensors().items()}
-    names = adapting_names(model, settings.tunes)
+    names = adapting_names(model, settings.tuned_names)
     tasks, vectorised = support.shape[1], loop.vectorised(model, len(support))
     own = {name: shared[f"model.{name}"].expand(tasks, *shared[f"model.{name}"].shape).clone() for name in names}
     gradients = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
@@ -161,7 +161,7 @@ def _descend(
         return bound.call({**shared, **mine}, support.unsqueeze(1))
 
     for _ in range(steps):
-        if not watch(own):
+        if not on_step(own):
             return
         for chunk in loop.chunks(tasks, vectorised):
             part = {name: tensor[chunk].detach().requires_grad_() for name, tensor in own.items()}
@@ -171,4 +171,4 @@ def _descend(
             for name, gradient in zip(own, found, strict=True):
                 gradients[name][chunk] = 0 if gradient is None else gradient
         optimizer.step()
-    watch(own)
+    on_step(own)

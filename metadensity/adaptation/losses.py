@@ -65,10 +65,10 @@ class LearnedLoss(nn.Module):
     seen all of the past within reach.
     """
 
-    def __init__(self, planes: int, dims: int, layer: int) -> None:
+    def __init__(self, planes: int, space_dims: int, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        convs = [CONV[dims](planes, planes, 3, stride=2, padding=1) for _ in range(3)]
+        convs = [CONV[space_dims](planes, planes, 3, stride=2, padding=1) for _ in range(3)]
         self.convs = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
 
     def forward(self, model: FewShotModel, support: Tensor) -> Tensor:
@@ -82,9 +82,9 @@ class LearnedLoss(nn.Module):
 
 def features_of_layer(network: PixelCNN, pixels: Tensor, condition: Conditioning, layer: int) -> Tensor:
     """Activations ``(samples * tasks, planes, *space)`` of the last stack after ``layer`` layers, as in ``trunk``."""
-    stacks, read = [network.input(pixels)] * network.dims, None
+    stacks, attended = [network.input(pixels)] * network.space_dims, None
     for i in range(layer):
         if i == network.attention_layer and network.attention is not None and condition.memory is not None:
-            read = network.attention(condition.memory, stacks[-1])
-        stacks, _ = network.layers[i](stacks, condition.biases[i], read)
+            attended = network.attention(condition.memory, stacks[-1])
+        stacks, _ = network.layers[i](stacks, condition.biases[i], attended)
     return stacks[-1]

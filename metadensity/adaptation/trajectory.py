@@ -22,16 +22,16 @@ class InnerStep:
     """The state of the inner loop after ``step`` steps (0: the start), as means over the tasks; plain floats.
 
     support_nll: of each support image given the others, query_nll: of the queries given the support, in nats/dim.
-    gradient_norm: of the gradient of the inner loss that this step followed, over all parameters that adapt; moved: how
-    far it went, as a Euclidean distance; step_size: the mean of its step sizes. Gradient and distance are 0 at step 0.
-    overshoot: the share of tasks whose support NLL this step raised.
+    gradient_norm: of the gradient of the inner loss that this step followed, over all parameters that adapt;
+    update_norm: how far it went, as a Euclidean distance; step_size: the mean of its step sizes. Gradient and distance
+    are 0 at step 0. overshoot: the share of tasks whose support NLL this step raised.
     """
 
     step: int
     support_nll: float
     query_nll: float
     gradient_norm: float
-    moved: float
+    update_norm: float
     step_size: float
     overshoot: float
 
@@ -69,13 +69,13 @@ def inner_steps(
         support = _support_nll(model, own, episode.support, loop)
         density = adapted_density(model, own, episode.support, loop)
         query = nats_per_dim(density, episode.query).mean()
-        moved = gradient = 0.0
+        update_norm = gradient = 0.0
         size = _mean_size(own, step_sizes, loop)
         if step:
-            moved = _norm(own, path[step - 1])
+            update_norm = _norm(own, path[step - 1])
             gradient = _norm(own, path[step - 1], step_sizes or {}, loop.step_size)
         worse = 0.0 if previous is None else float((support > previous).double().mean())
-        seen.append(InnerStep(step, float(support.mean()), float(query), gradient, moved, size, worse))
+        seen.append(InnerStep(step, float(support.mean()), float(query), gradient, update_norm, size, worse))
         previous = support
     return seen
 

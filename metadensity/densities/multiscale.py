@@ -64,7 +64,7 @@ class MultiscaleDensity(SequentialDensity):
         terms = known.new_zeros(pixels.shape)
         terms[self._base_index] = known
         for stride, upscaler, condition in self._scales():
-            image = pixels[strided_index([0] * upscaler.dims, stride)]
+            image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
                 features = upscaler.features(image, group, condition)
                 target = image[strided_index(upscaler.offsets[group])]
@@ -89,7 +89,7 @@ class MultiscaleDensity(SequentialDensity):
         weights[self._base_index] = small
         pixels = value.reshape(-1, *self.event_shape)
         for stride, upscaler, condition in self._scales():
-            image = pixels[strided_index([0] * upscaler.dims, stride)]
+            image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
                 inside = _within(upscaler, group, stride)
                 found = upscaler.attention_weights(image, group, condition)
@@ -114,7 +114,9 @@ class MultiscaleDensity(SequentialDensity):
         small = self.base.sample_from_uniforms(first, known=of_first, temperature=temperature)
         flat[self._base_index] = small.flatten(0, 1)
         for stride, upscaler, condition in self._scales():
-            image = flat[strided_index([0] * upscaler.dims, stride)]  # a view: what is drawn is written into the image
+            image = flat[
+                strided_index([0] * upscaler.space_dims, stride)
+            ]  # a view: what is drawn is written into the image
             for group in upscaler.groups:
                 whole = _within(upscaler, group, stride)
                 features = upscaler.features(image, group, condition)

@@ -26,14 +26,16 @@ class MixtureDensity(FactorisedDensity):
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         """The conditionals of the mixture: differences of its running totals in raster order, channels fastest."""
-        dims = len(self.event_shape) - 1
+        space_dims = len(self.event_shape) - 1
         noise, by_prior = self.noise_logit.sigmoid(), gather_levels(self.prior[None], value)
         redrawn = noise * by_prior.exp()
         kept = [(redrawn + (1 - noise) * (value == image)).log() for image in self.images]
-        terms = torch.stack([*kept, by_prior]).movedim(-dims - 1, -1)  # (components, *sample, tasks, *space, C)
-        running = terms.flatten(-dims - 1).cumsum(-1) + self.log_weights.view(-1, *[1] * (value.ndim - dims))
+        terms = torch.stack([*kept, by_prior]).movedim(-space_dims - 1, -1)  # (components, *sample, tasks, *space, C)
+        running = terms.flatten(-space_dims - 1).cumsum(-1) + self.log_weights.view(
+            -1, *[1] * (value.ndim - space_dims)
+        )
         total = F.pad(running.logsumexp(0), (1, 0))
-        return total.diff(dim=-1).view(terms.shape[1:]).movedim(-1, -dims - 1)
+        return total.diff(dim=-1).view(terms.shape[1:]).movedim(-1, -space_dims - 1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:

@@ -26,8 +26,8 @@ def pixel_distances(images: Tensor, references: Tensor, levels: int) -> Tensor:
             f"images {tuple(images.shape)} and references {tuple(references.shape)}; both must be "
             "(number, tasks, channels, *space), alike after the first dimension."
         )
-    dims = math.prod(images.shape[2:])
+    event_size = math.prod(images.shape[2:])
     a, b = (pixels.flatten(2).transpose(0, 1).double() for pixels in (images, references))
     squared = a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None] - 2 * a @ b.mT  # (tasks, N, M)
-    share = squared.transpose(0, 1) / dims
+    share = squared.transpose(0, 1) / event_size
     return share if levels == 2 else share.sqrt() / (levels - 1)

@@ -121,16 +121,16 @@ def _joined(parts: list[Scores]) -> Scores:
     return Scores(**arrays)
 
 
-def summarise(shots: int, scores: Scores, dims: float, identical: int = 0) -> LikelihoodRow:
-    """Mean and 95 % intervals of scores in nats/image; ``dims``: pixels times channels, the mean over the queries."""
+def summarise(shots: int, scores: Scores, event_size: float, identical: int = 0) -> LikelihoodRow:
+    """Mean and 95 % intervals of scores in nats/image; ``event_size``: pixels times channels, a mean."""
     mean, interval = clustered_mean(scores.nats, scores.class_ids)
     groups = count_groups(scores.group_ids)
     return LikelihoodRow(
         shots=shots,
         nats_per_image=mean,
         interval=interval,
-        nats_per_dim=mean / dims,
-        bits_per_dim=mean / dims / math.log(2),
+        nats_per_dim=mean / event_size,
+        bits_per_dim=mean / event_size / math.log(2),
         images=len(scores.nats),
         classes=len(np.unique(scores.class_ids)),
         groups=groups,

@@ -18,7 +18,7 @@ class _Attention(Arguments):
     """``Attention`` in the source."""
 
     _sizes = "tasks queries keys features values"
-    _pointers = "query key value score read grad_read grad_query grad_key grad_value grad_score"
+    _pointers = "query key value score attended grad_attended grad_query grad_key grad_value grad_score"
     _fields_ = (
         *((name, ctypes.c_int64) for name in _sizes.split()),
         *((name, ctypes.c_void_p) for name in _pointers.split()),
@@ -43,10 +43,10 @@ def possible(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> bool
         return all(bool(end.abs() <= LARGEST) for tensor in (query, keys) for end in torch.aminmax(tensor))
 
 
-def read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
+def attend(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
     """What queries read, ``(tasks, T, V)``; the inputs are those of ``additive_attention._read``."""
     result = empty_from_pool(*query.shape[:2], values.shape[2])
-    _run("forward", query, keys, values, score, read=result)
+    _run("forward", query, keys, values, score, attended=result)
     return result
 
 
@@ -56,7 +56,7 @@ def gradients(
     """The gradients of the four inputs from that of what was read."""
     found = [torch.empty(tensor.shape) for tensor in (query, keys, values, score)]
     names = ("grad_query", "grad_key", "grad_value", "grad_score")
-    _run("backward", query, keys, values, score, grad_read=gradient, **dict(zip(names, found, strict=True)))
+    _run("backward", query, keys, values, score, grad_attended=gradient, **dict(zip(names, found, strict=True)))
     return found[0], found[1], found[2], found[3]
 
 

@@ -13,9 +13,9 @@ from metadensity.native.build import CSRC, Arguments, Kernel
 from metadensity.native.calls import in_threads, shares
 
 _IMAGES_A_THREAD = 2  # fewer are not worth a thread
-_WEIGHTS = ("vertical", "horizontal", "link", "read_weight", "out", "out_bias")
-_INPUTS = ("bias_v", "bias_h", "v", "h", "read", "total", *_WEIGHTS)
-_IMAGES = ("v", "h", "read", "total")
+_WEIGHTS = ("vertical", "horizontal", "link", "from_attention", "out", "out_bias")
+_INPUTS = ("bias_v", "bias_h", "v", "h", "attended", "skip_sum", *_WEIGHTS)
+_IMAGES = ("v", "h", "attended", "skip_sum")
 GRADIENTS = ("grad_new_v", "grad_new_h", "grad_skips")  # of the outputs
 
 
@@ -24,9 +24,9 @@ class _Layer(Arguments):
 
     _sizes = "batch tasks height width inputs planes skip reads taps residual places threads amx"
     _pointers = (
-        "vertical horizontal link read_weight out out_bias bias_v bias_h v h read total new_v new_h skips saved "
-        "grad_new_v grad_new_h grad_skips grad_v grad_h grad_read grad_bias_v grad_bias_h grad_vertical "
-        "grad_horizontal grad_link grad_read_weight grad_out grad_out_bias packed sums"
+        "vertical horizontal link from_attention out out_bias bias_v bias_h v h attended skip_sum new_v new_h skips "
+        "saved grad_new_v grad_new_h grad_skips grad_v grad_h grad_attended grad_bias_v grad_bias_h grad_vertical "
+        "grad_horizontal grad_link grad_from_attention grad_out grad_out_bias packed sums"
     )
     _fields_ = (
         *((name, ctypes.c_int64) for name in _sizes.split()),
@@ -91,7 +91,7 @@ class _Call:
             "inputs": features,
             "planes": planes,
             "skip": len(self.given["out"]) - planes,
-            "reads": self.given["read"].shape[1] if "read" in self.given else 0,
+            "reads": self.given["attended"].shape[1] if "attended" in self.given else 0,
             "taps": taps,
             "residual": taps > kernel // 2,
             "places": bias.shape[1],
@@ -124,7 +124,7 @@ class _Call:
         found: dict[str, Tensor] = {}
         for name, tensor in self.given.items():
             if name in _IMAGES:
-                if asked[name] and name != "total":
+                if asked[name] and name != "skip_sum":
                     found[name] = _places(tensor, tensor.shape[1])
             elif name.startswith("bias"):
                 found[name] = tensor.new_empty(self.sizes["batch"], *tensor.shape[1:])

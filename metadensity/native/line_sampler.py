@@ -20,7 +20,7 @@ _IMAGES_A_THREAD = 4  # fewer are not worth a thread
 class _Line(Arguments):
     """``Line`` in the source."""
 
-    _sizes = "batch layers planes places reach channels levels features middle attention tasks entries dims"
+    _sizes = "batch layers planes places reach channels levels features middle attention tasks entries space_dims"
     _pointers = (
         "taps starts inputs base_places lines bases kernels residuals residual_biases skips skip_bias penult "
         "penult_bias hidden hidden_bias previous logits logits_bias query query_bias keys values score reads positions "
@@ -95,8 +95,8 @@ class LineKernel:
     ) -> Tensor:
         """The pixels of the next line, ``(batch, C, places)``.
 
-        bases: for each layer what is added to its gates, ``(places or 1, batch, 2 * planes)``. positions: ``(dims,
-        places)``. uniforms, known: ``(batch, C, places)``; known is -1 where a pixel is to be drawn.
+        bases: for each layer what is added to its gates, ``(places or 1, batch, 2 * planes)``. positions:
+        ``(space_dims, places)``. uniforms, known: ``(batch, C, places)``; known is -1 where a pixel is to be drawn.
         """
         line, kept = self._line, len(self._kept)
         held = [padded_halves(base) for base in bases]

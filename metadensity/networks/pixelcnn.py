@@ -44,8 +44,8 @@ class PixelCNN(nn.Module):
         super().__init__()
         config = PixelCNNConfig(**sizes)
         planes, penultimate, kernel_size = config.planes, config.penultimate, config.kernel_size
-        dims = len(event_shape) - 1
-        self.event_shape, self.levels, self.dims = tuple(event_shape), levels, dims
+        space_dims = len(event_shape) - 1
+        self.event_shape, self.levels, self.space_dims = tuple(event_shape), levels, space_dims
         self.planes, self.penultimate = planes, penultimate
         self.attention_layer = config.layers // 2
         self.input = PixelInput(event_shape, levels)
@@ -54,21 +54,21 @@ class PixelCNN(nn.Module):
                 self.input.features if i == 0 else planes,
                 planes,
                 penultimate,
-                dims,
+                space_dims,
                 kernel_size if i or config.first_kernel is None else config.first_kernel,
-                strict=i == 0,
+                excludes_current=i == 0,
                 context=context,
-                read=planes if attention and i >= self.attention_layer else 0,
+                attended=planes if attention and i >= self.attention_layer else 0,
             )
             for i in range(config.layers)
         )
-        self.attention = SupportAttention(planes, planes, planes, dims, attention) if attention else None
+        self.attention = SupportAttention(planes, planes, planes, space_dims, attention) if attention else None
         self.prototypes = (
             Prototypes(event_shape, levels, prototypes, penultimate, context=context) if prototypes else None
         )
-        self.penult = pointwise(penultimate, penultimate, dims)
+        self.penult = pointwise(penultimate, penultimate, space_dims)
         self.head = build_likelihood(
-            config.likelihood, penultimate, event_shape[0], levels, dims, components=config.components
+            config.likelihood, penultimate, event_shape[0], levels, space_dims, components=config.components
         )
 
     def conditioning(
@@ -87,17 +87,17 @@ class PixelCNN(nn.Module):
 
         pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
         """
-        stacks = [self.input(pixels)] * self.dims
-        read: Tensor | None = None
-        total: Tensor | None = None
+        stacks = [self.input(pixels)] * self.space_dims
+        attended: Tensor | None = None
+        skip_sum: Tensor | None = None
         for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
             if i == self.attention_layer and self.attention is not None and condition.memory is not None:
-                read = self.attention(condition.memory, stacks[-1])
-            stacks, total = layer(stacks, biases, read, total)
-        assert total is not None
+                attended = self.attention(condition.memory, stacks[-1])
+            stacks, skip_sum = layer(stacks, biases, attended, skip_sum)
+        assert skip_sum is not None
         if self.prototypes is not None and condition.prototype_logits is not None:
-            total = total + self.prototypes(pixels, condition.prototype_logits)
-        return cast(Tensor, self.penult(F.relu(total)))
+            skip_sum = skip_sum + self.prototypes(pixels, condition.prototype_logits)
+        return cast(Tensor, self.penult(F.relu(skip_sum)))
 
     def forward(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
@@ -111,7 +111,7 @@ class PixelCNN(nn.Module):
         """
         if self.attention is None or condition.memory is None:
             raise ValueError("This network has no attention; attention maps need a model such as AttentionPixelCNN.")
-        stacks = [self.input(pixels)] * self.dims
+        stacks = [self.input(pixels)] * self.space_dims
         for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.attention_layer]:
             stacks, _ = layer(stacks, biases)
         return self.attention.weights(condition.memory, stacks[-1])

@@ -19,9 +19,9 @@ from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import positions, to_unit_range
 
 
-def block_offsets(dims: int) -> list[tuple[int, ...]]:
+def block_offsets(space_dims: int) -> list[tuple[int, ...]]:
     """The places of a block of two a side, in the order in which they are known: the image of half the size first."""
-    return list(itertools.product((0, 1), repeat=dims))
+    return list(itertools.product((0, 1), repeat=space_dims))
 
 
 def strided_index(offset: Sequence[int], stride: int = 2) -> Any:
@@ -32,19 +32,19 @@ def strided_index(offset: Sequence[int], stride: int = 2) -> Any:
 class UpscalerLayer(nn.Module):
     """A gated residual layer that sees both sides, with a skip output; the conditions are those of ``GatedLayer``."""
 
-    def __init__(self, planes: int, skip: int, dims: int, kernel_size: int, context: int, read: int) -> None:
+    def __init__(self, planes: int, skip: int, space_dims: int, kernel_size: int, context: int, attended: int) -> None:
         super().__init__()
-        self.conv = CONV[dims](planes, 2 * planes, kernel_size, padding=kernel_size // 2)
+        self.conv = CONV[space_dims](planes, 2 * planes, kernel_size, padding=kernel_size // 2)
         self.context = nn.Linear(context, 2 * planes, bias=False)
-        self.read = pointwise(read, 2 * planes, dims, bias=False) if read else None
-        self.out = pointwise(planes, planes + skip, dims)
+        self.read = pointwise(attended, 2 * planes, space_dims, bias=False) if attended else None
+        self.out = pointwise(planes, planes + skip, space_dims)
         self.planes, self.skip = planes, skip
 
-    def forward(self, x: Tensor, bias: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, bias: Tensor, attended: Tensor | None) -> tuple[Tensor, Tensor]:
         """``(batch, planes, *space)`` to the next, and the skip output ``(batch, skip, *space)``."""
         z = add_per_task(self.conv(x), bias)
-        if self.read is not None and read is not None:
-            z = z + self.read(read)
+        if self.read is not None and attended is not None:
+            z = z + self.read(attended)
         residual, skip = self.out(gate(z)).split([self.planes, self.skip], dim=1)
         return x + residual, skip
 
@@ -81,10 +81,10 @@ class Upscaler(nn.Module):
     ) -> None:
         super().__init__()
         channels, *space = event_shape
-        self.dims, self.levels, self.channels = len(space), levels, channels
+        self.space_dims, self.levels, self.channels = len(space), levels, channels
         self.blocks = [-(-size // 2) for size in space]
         self.padding = [pad for size in reversed(space) for pad in (0, size % 2)]
-        self.offsets = block_offsets(self.dims)
+        self.offsets = block_offsets(self.space_dims)
         # Groups to be filled in: in a dimension of one place there is no second one.
         self.groups = [
             number
@@ -93,21 +93,23 @@ class Upscaler(nn.Module):
         ]
         self.attention_layer, self.reach = layers // 2, kernel_size // 2 * (layers + 1)  # in blocks, without attention
         self.register_buffer("positions", positions(tuple(self.blocks)), persistent=False)
-        inputs = len(self.offsets) * (channels + 1) + self.dims
-        self.first = CONV[self.dims](inputs, planes, kernel_size, padding=kernel_size // 2)
+        inputs = len(self.offsets) * (channels + 1) + self.space_dims
+        self.first = CONV[self.space_dims](inputs, planes, kernel_size, padding=kernel_size // 2)
         self.layers = nn.ModuleList(
             UpscalerLayer(
-                planes, penultimate, self.dims, kernel_size, context, planes if i >= self.attention_layer else 0
+                planes, penultimate, self.space_dims, kernel_size, context, planes if i >= self.attention_layer else 0
             )
             for i in range(layers)
         )
-        self.attention = SupportAttention(planes, planes, planes, self.dims, attention)
-        self.penult = pointwise(penultimate, penultimate, self.dims)
-        self.head = build_likelihood(likelihood, penultimate, channels, levels, self.dims, components=components)
+        self.attention = SupportAttention(planes, planes, planes, self.space_dims, attention)
+        self.penult = pointwise(penultimate, penultimate, self.space_dims)
+        self.head = build_likelihood(likelihood, penultimate, channels, levels, self.space_dims, components=components)
 
     def conditioning(self, tasks: int, vector: Tensor, patches: tuple[Tensor, Tensor]) -> Conditioning:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
-        biases = [cast(UpscalerLayer, layer).context(vector)[(...,) + (None,) * self.dims] for layer in self.layers]
+        biases = [
+            cast(UpscalerLayer, layer).context(vector)[(...,) + (None,) * self.space_dims] for layer in self.layers
+        ]
         return Conditioning(tasks, [[bias] for bias in biases], self.attention.with_null_entry(*patches))
 
     def features(self, pixels: Tensor, group: int, condition: Conditioning) -> Tensor:
@@ -117,14 +119,14 @@ class Upscaler(nn.Module):
         """
         x = self.first(self._known(pixels, group))
         assert condition.memory is not None
-        read, total = None, None
+        attended, skip_sum = None, None
         for i, (layer, (bias,)) in enumerate(zip(self.layers, condition.biases, strict=True)):
             if i == self.attention_layer:
-                read = self.attention(condition.memory, x)
-            x, skip = layer(x, bias, read)
-            total = skip if total is None else total + skip
-        assert total is not None
-        return cast(Tensor, self.penult(F.relu(total)))[self._inside(pixels, group)]
+                attended = self.attention(condition.memory, x)
+            x, skip = layer(x, bias, attended)
+            skip_sum = skip if skip_sum is None else skip_sum + skip
+        assert skip_sum is not None
+        return cast(Tensor, self.penult(F.relu(skip_sum)))[self._inside(pixels, group)]
 
     def attention_weights(self, pixels: Tensor, group: int, condition: Conditioning) -> Tensor:
         """Where each place of a group looks, ``(samples, tasks, J, *space of the group)``; see ``PixelCNN``'s."""

@@ -32,11 +32,11 @@ class SupportAttention(nn.Module):
         (Reed et al. 2018, equations 5 to 7, as recalled); or "dot", scaled dot products.
     """
 
-    def __init__(self, features: int, keys: int, values: int, dims: int, kind: str = "additive") -> None:
+    def __init__(self, features: int, keys: int, values: int, space_dims: int, kind: str = "additive") -> None:
         super().__init__()
         require_attention(kind)
         self.kind = kind
-        self.query = pointwise(features, keys, dims)
+        self.query = pointwise(features, keys, space_dims)
         self.null_key = nn.Parameter(torch.zeros(keys))
         self.null_value = nn.Parameter(torch.zeros(values))
         self.score = nn.Parameter(torch.randn(keys) / keys**0.5) if kind == "additive" else None
@@ -51,14 +51,14 @@ class SupportAttention(nn.Module):
         """What activations ``(samples * tasks, features, *space)`` read: ``(samples * tasks, values, *space)``."""
         query = self._queries(memory, hidden)
         if self.kind == "dot":
-            read = dot_read(query, memory.keys.to(query.dtype), memory.values.to(query.dtype))
+            attended = dot_read(query, memory.keys.to(query.dtype), memory.values.to(query.dtype))
         else:
             assert self.score is not None
             q, k, v = (tensor.to(self.score.dtype) for tensor in (query, memory.keys, memory.values))
-            read = additive_attention(q, k, v, self.score).to(memory.values.dtype)
+            attended = additive_attention(q, k, v, self.score).to(memory.values.dtype)
         space = hidden.shape[2:]
-        read = read.unflatten(1, (-1, space.numel())).permute(1, 0, 3, 2)  # (samples, tasks, values, places)
-        return read.flatten(0, 1).unflatten(-1, space)
+        attended = attended.unflatten(1, (-1, space.numel())).permute(1, 0, 3, 2)  # (samples, tasks, values, places)
+        return attended.flatten(0, 1).unflatten(-1, space)
 
     def weights(self, memory: Memory, hidden: Tensor) -> Tensor:
         """Attention weights ``(samples, tasks, J, *space)``; they sum to one over J, the null last."""

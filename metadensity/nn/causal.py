@@ -26,23 +26,23 @@ from metadensity.nn.functional.gated_layer import LayerWeights, causal_convoluti
 class CausalConv(nn.Module):
     """The convolution of one stack: ``(batch, in, *space)`` to ``(batch, out, *space)``.
 
-    stack: the dimension whose past is seen, 0 to ``dims - 1``.
+    stack: the dimension whose past is seen, 0 to ``space_dims - 1``.
     kernel_size: the full, odd width K. The kernel spans 1 place in dimensions before ``stack``, K
         in those after it, and in dimension ``stack`` the (K - 1) / 2 places before the current one.
-    strict: leave out the current place (first layer); otherwise it is included, which is causal as
+    excludes_current: leave out the current place (first layer); otherwise it is included, which is causal as
         soon as the inputs themselves are strictly causal.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, dims: int, stack: int, kernel_size: int, strict: bool
+        self, in_features: int, out_features: int, space_dims: int, stack: int, kernel_size: int, excludes_current: bool
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise ValueError(f"kernel_size={kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
-        self.dims, self.stack, self.excludes_current = dims, stack, strict
+        self.space_dims, self.stack, self.excludes_current = space_dims, stack, excludes_current
         self.reach = kernel_size // 2
-        self.taps = self.reach if strict else self.reach + 1
-        kernel = [1] * stack + [self.taps] + [kernel_size] * (dims - stack - 1)
+        self.taps = self.reach if excludes_current else self.reach + 1
+        kernel = [1] * stack + [self.taps] + [kernel_size] * (space_dims - stack - 1)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, *kernel))
         self.bias = nn.Parameter(torch.empty(out_features))
         bound = 1 / math.sqrt(in_features * math.prod(kernel))
@@ -55,7 +55,7 @@ class CausalConv(nn.Module):
 
     def convolve(self, padded: Tensor) -> Tensor:
         """Convolve inputs that were padded before, or a window cut out of them."""
-        return CONVOLVE[self.dims](padded, self.weight, self.bias)
+        return CONVOLVE[self.space_dims](padded, self.weight, self.bias)
 
 
 class GatedLayer(nn.Module):
@@ -66,7 +66,7 @@ class GatedLayer(nn.Module):
     Departure: the stacks before the last have a residual as well (12 layers train faster with it).
 
     context: features of the task vector f(s) that biases every gate; 0 for none.
-    read: features of a per-place context given to the gates of the last stack; 0 for none.
+    attended: features of a per-place context given to the gates of the last stack; 0 for none.
     """
 
     def __init__(
@@ -74,21 +74,26 @@ class GatedLayer(nn.Module):
         in_features: int,
         planes: int,
         skip: int,
-        dims: int,
+        space_dims: int,
         kernel_size: int,
-        strict: bool = False,
+        excludes_current: bool = False,
         context: int = 0,
-        read: int = 0,
+        attended: int = 0,
     ) -> None:
         super().__init__()
-        self.planes, self.skip, self.residual = planes, skip, not strict
+        self.planes, self.skip, self.residual = planes, skip, not excludes_current
         self.convs = nn.ModuleList(
-            CausalConv(in_features, 2 * planes, dims, stack, kernel_size, strict) for stack in range(dims)
+            CausalConv(in_features, 2 * planes, space_dims, stack, kernel_size, excludes_current)
+            for stack in range(space_dims)
         )
-        self.links = nn.ModuleList(pointwise(2 * planes, 2 * planes, dims, bias=False) for _ in range(dims - 1))
-        self.contexts = nn.ModuleList(nn.Linear(context, 2 * planes, bias=False) for _ in range(dims if context else 0))
-        self.read = pointwise(read, 2 * planes, dims, bias=False) if read else None
-        self.out = pointwise(planes, planes + skip, dims)
+        self.links = nn.ModuleList(
+            pointwise(2 * planes, 2 * planes, space_dims, bias=False) for _ in range(space_dims - 1)
+        )
+        self.contexts = nn.ModuleList(
+            nn.Linear(context, 2 * planes, bias=False) for _ in range(space_dims if context else 0)
+        )
+        self.read = pointwise(attended, 2 * planes, space_dims, bias=False) if attended else None
+        self.out = pointwise(planes, planes + skip, space_dims)
 
     def conv(self, stack: int) -> CausalConv:
         """The convolution of one stack."""
@@ -96,19 +101,23 @@ class GatedLayer(nn.Module):
 
     def biases(self, vector: Tensor) -> list[Tensor]:
         """What the task vector ``(tasks, context)`` adds to the gates: ``(tasks, 2 * planes, 1, ...)`` a stack."""
-        dims = len(self.convs)
-        return [context(vector)[(...,) + (None,) * dims] for context in self.contexts]
+        space_dims = len(self.convs)
+        return [context(vector)[(...,) + (None,) * space_dims] for context in self.contexts]
 
     def weights(self) -> LayerWeights:
         """Its tensors as ``gated_layer`` takes them."""
         convs = [self.conv(k) for k in range(len(self.convs))]
         links = [cast(Tensor, link.weight) for link in self.links]
-        read = None if self.read is None else self.read.weight
+        from_attention = None if self.read is None else self.read.weight
         weights = [conv.weight for conv in convs]
-        return LayerWeights(weights, [conv.bias for conv in convs], links, self.out.weight, self.out.bias, read)
+        return LayerWeights(
+            weights, [conv.bias for conv in convs], links, self.out.weight, self.out.bias, from_attention
+        )
 
     def forward(
-        self, stacks: list[Tensor], biases: list[Tensor], read: Tensor | None = None, total: Tensor | None = None
+        self, stacks: list[Tensor], biases: list[Tensor], attended: Tensor | None = None, skip_sum: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """Map the stacks, each ``(batch, features, *space)``, to the next ones and the skip output plus ``total``."""
-        return gated_layer(stacks, self.weights(), biases, read, total, self.conv(0).excludes_current, self.residual)
+        """Map stacks ``(batch, features, *space)`` to the next ones, and to ``skip_sum`` plus the skip output."""
+        return gated_layer(
+            stacks, self.weights(), biases, attended, skip_sum, self.conv(0).excludes_current, self.residual
+        )

@@ -11,6 +11,6 @@ CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-def pointwise(in_features: int, out_features: int, dims: int, bias: bool = True) -> Any:
-    """A convolution with a kernel of one place in ``dims`` dimensions."""
-    return CONV[dims](in_features, out_features, kernel_size=1, bias=bias)
+def pointwise(in_features: int, out_features: int, space_dims: int, bias: bool = True) -> Any:
+    """A convolution with a kernel of one place in ``space_dims`` dimensions."""
+    return CONV[space_dims](in_features, out_features, kernel_size=1, bias=bias)

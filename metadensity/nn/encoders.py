@@ -22,11 +22,11 @@ class SupportVectorEncoder(nn.Module):
 
     def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int) -> None:
         super().__init__()
-        space, dims = list(event_shape[1:]), len(event_shape) - 1
+        space, space_dims = list(event_shape[1:]), len(event_shape) - 1
         self.input = PixelInput(event_shape, levels)
-        layers: list[nn.Module] = [CONV[dims](self.input.features, planes, 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [CONV[space_dims](self.input.features, planes, 3, padding=1), nn.ReLU()]
         while max(space) > 4:
-            layers += [CONV[dims](planes, planes, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [CONV[space_dims](planes, planes, 3, stride=2, padding=1), nn.ReLU()]
             space = [(size + 1) // 2 for size in space]
         self.convs = nn.Sequential(*layers)
         self.project = nn.Linear(planes * math.prod(space), features)
@@ -57,13 +57,16 @@ class SupportPatchEncoder(nn.Module):
     ) -> None:
         super().__init__()
         require_stride(stride)
-        dims = len(event_shape) - 1
+        space_dims = len(event_shape) - 1
         first, second, dilation = {4: (2, 2, 1), 2: (2, 1, 1), 1: (1, 1, 2)}[stride]
         self.input = PixelInput(event_shape, levels)
-        self.first = CONV[dims](self.input.features, planes, 4, stride=first)
-        self.second = CONV[dims](planes, keys + values, 4, stride=second, dilation=dilation)
+        self.first = CONV[space_dims](self.input.features, planes, 4, stride=first)
+        self.second = CONV[space_dims](planes, keys + values, 4, stride=second, dilation=dilation)
         self.keys, self.values = keys, values
-        self._pads = [1, 2] * dims, [dilation, 2 * dilation] * dims  # ceil(n / stride) places out of n, down to one
+        self._pads = (
+            [1, 2] * space_dims,
+            [dilation, 2 * dilation] * space_dims,
+        )  # ceil(n / stride) places out of n, down to one
         self.grid = tuple(-(-size // stride) for size in event_shape[1:])
 
     def forward(self, support: Tensor) -> tuple[Tensor, Tensor]:

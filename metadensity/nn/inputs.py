@@ -14,7 +14,7 @@ def to_unit_range(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
 
 
 class PixelInput(nn.Module):
-    """Images as features: pixels scaled to [-1, 1] with position channels, ``(batch, C + dims, *space)``.
+    """Images as features: pixels scaled to [-1, 1] with position channels, ``(batch, C + space_dims, *space)``.
 
     The position channels mark the border as well, where zero padding could pass for a pixel.
     """
@@ -35,6 +35,6 @@ class PixelInput(nn.Module):
 
 
 def positions(space: tuple[int, ...]) -> Tensor:
-    """Coordinates in [-1, 1], one channel a dimension: ``(dims, *space)``. A dimension of one place is at 0."""
+    """Coordinates in [-1, 1], one channel a dimension: ``(space_dims, *space)``. A dimension of one place is at 0."""
     axes = [torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1) for size in space]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))

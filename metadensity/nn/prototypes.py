@@ -90,7 +90,7 @@ class Prototypes(nn.Module):
         """What the pixels ``(batch, C)`` of a place add to the scores of all later places: ``(batch, count)``."""
         return to_unit_range(here, self.levels, self.images.dtype) @ self._at(place).T
 
-    def read(self, scores: Tensor, place: tuple[int, ...]) -> Tensor:
+    def features_at(self, scores: Tensor, place: tuple[int, ...]) -> Tensor:
         """What a place with ``scores`` ``(batch, count)`` gets: ``(batch, features)``."""
         return cast(Tensor, self.to_features(scores.softmax(-1) @ self._at(place) / self.contrast))
 
@@ -102,8 +102,8 @@ class Prototypes(nn.Module):
         places_first = pixels.flatten(2).permute(2, 0, 1)  # (places, batch, C)
         x, images = to_unit_range(places_first, self.levels, self.images.dtype), self.images.flatten(2).permute(2, 0, 1)
         each = prior.repeat(x.shape[1] // len(prior), 1)
-        read = prototype_attention(x.unsqueeze(0), images.unsqueeze(0), each.unsqueeze(0))[0] / self.contrast
-        return cast(Tensor, self.to_features(read)).permute(1, 2, 0).unflatten(-1, pixels.shape[2:])
+        attended = prototype_attention(x.unsqueeze(0), images.unsqueeze(0), each.unsqueeze(0))[0] / self.contrast
+        return cast(Tensor, self.to_features(attended)).permute(1, 2, 0).unflatten(-1, pixels.shape[2:])
 
     def _at(self, place: tuple[int, ...]) -> Tensor:
         """The prototypes' pixels ``(count, C)`` at a place."""

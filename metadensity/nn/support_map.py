@@ -27,8 +27,8 @@ class SupportMap(nn.Module):
 
     def __init__(self, event_shape: Sequence[int], levels: int, features: int, depth: int = 2) -> None:
         super().__init__()
-        dims, space = len(event_shape) - 1, list(event_shape[1:])
-        conv = CONV[dims]
+        space_dims, space = len(event_shape) - 1, list(event_shape[1:])
+        conv = CONV[space_dims]
         self.input = PixelInput(event_shape, levels)
         self.first = conv(self.input.features, features, 3, padding=1)
         width, self.down, self.up = features, nn.ModuleList(), nn.ModuleList()

@@ -110,9 +110,9 @@ class _CachedSampler:
         self.network, self.condition, self.batch = network, condition, batch
         self.layers: list[GatedLayer] = list(network.layers)  # type: ignore[arg-type]
         self.channels, *self.space = network.event_shape
-        self.dims, self.planes, self.attention_layer = network.dims, network.planes, network.attention_layer
-        self.buffers = [[self._buffer(layer.conv(k)) for k in range(self.dims - 1)] for layer in self.layers]
-        self.before: list[list[Tensor | None]] = [[None] * self.dims for _ in self.layers]
+        self.space_dims, self.planes, self.attention_layer = network.space_dims, network.planes, network.attention_layer
+        self.buffers = [[self._buffer(layer.conv(k)) for k in range(self.space_dims - 1)] for layer in self.layers]
+        self.before: list[list[Tensor | None]] = [[None] * self.space_dims for _ in self.layers]
         self.base: list[Tensor] = []
         self.last = last = LastStack.of(network)
         self.gates = last.skips.new_empty(batch, len(self.layers) * self.planes)
@@ -135,7 +135,7 @@ class _CachedSampler:
 
     def begin_line(self, prefix: tuple[int, ...]) -> None:
         """Compute all that the line at ``prefix`` needs of the pixels before it."""
-        for k in range(self.dims - 1):
+        for k in range(self.space_dims - 1):
             if not any(prefix[k + 1 :]):  # a new slice of stack k begins here
                 self._advance(k, prefix[: k + 1])
         self._add_up(prefix)
@@ -153,7 +153,7 @@ class _CachedSampler:
 
     def end_line(self, pixels: Tensor, prefix: tuple[int, ...]) -> None:
         """Put the finished line where the other stacks will look."""
-        for k in range(self.dims - 1):
+        for k in range(self.space_dims - 1):
             self._feed(k, pixels, prefix)
 
     def _advance(self, k: int, prefix: tuple[int, ...]) -> None:
@@ -165,7 +165,7 @@ class _CachedSampler:
         for i, layer in enumerate(self.layers):
             conv, buffer = layer.conv(k), self.buffers[i][k]
             if state is not None:
-                inner = [slice(conv.reach, -conv.reach)] * (self.dims - k - 1)
+                inner = [slice(conv.reach, -conv.reach)] * (self.space_dims - k - 1)
                 target = buffer.select(2, prefix[k] + conv.reach)[(slice(None), slice(None), *inner)]
                 target.copy_(state.view(target.shape))
             window = buffer.narrow(2, prefix[k], conv.taps)
@@ -180,17 +180,17 @@ class _CachedSampler:
 
     def _add_up(self, prefix: tuple[int, ...]) -> None:
         """All that the last stack adds to its gates on the line at ``prefix``: ``(places or 1, batch, 2 * planes)``."""
-        k = self.dims - 1
+        k = self.space_dims - 1
         self.base = []
         for i, layer in enumerate(self.layers):
             bias = layer.conv(k).bias
-            total = bias.expand(self.batch, -1)[(...,) + (None,) * self.dims]
+            preactivation = bias.expand(self.batch, -1)[(...,) + (None,) * self.space_dims]
             before = self.before[i][k]
             if before is not None:
-                total = total + before
+                preactivation = preactivation + before
             if self.condition.biases[i]:
-                total = add_per_task(total, _at(self.condition.biases[i][k], prefix))
-            self.base.append(total.flatten(2).permute(2, 0, 1).contiguous())
+                preactivation = add_per_task(preactivation, _at(self.condition.biases[i][k], prefix))
+            self.base.append(preactivation.flatten(2).permute(2, 0, 1).contiguous())
 
     def step(self, prefix: tuple[int, ...], t: int) -> Tensor:
         """The last stack at place ``t`` of a line, through all layers: features ``(batch, penultimate)``."""
@@ -203,7 +203,7 @@ class _CachedSampler:
             if i == self.attention_layer and network.attention is not None and self.condition.memory is not None:
                 assert state is not None
                 assert self.last.reads is not None
-                hidden = state[(...,) + (None,) * self.dims]
+                hidden = state[(...,) + (None,) * self.space_dims]
                 reads = iter(
                     (network.attention(self.condition.memory, hidden).flatten(1) @ self.last.reads).split(2 * planes, 1)
                 )
@@ -216,10 +216,10 @@ class _CachedSampler:
             torch.mul(torch.tanh(z[:, :planes]), torch.sigmoid(z[:, planes:]), out=gated)
             residual = torch.addmm(self.last.residual_biases[i], gated, self.last.residuals[i])
             state = residual if state is None else state + residual
-        total = torch.addmm(self.last.skip_bias, self.gates, self.last.skips)
+        skip_sum = torch.addmm(self.last.skip_bias, self.gates, self.last.skips)
         if self.prototypes is not None:
-            total = total + self.prototypes.read(self.scores, (*prefix, t))
-        return F.linear(F.relu(total), network.penult.weight.flatten(1), network.penult.bias)
+            skip_sum = skip_sum + self.prototypes.features_at(self.scores, (*prefix, t))
+        return F.linear(F.relu(skip_sum), network.penult.weight.flatten(1), network.penult.bias)
 
     def _feed(self, k: int, pixels: Tensor, prefix: tuple[int, ...]) -> None:
         """Put the input features of a finished line where stack k, not the last, will look."""

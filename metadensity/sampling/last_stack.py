@@ -36,7 +36,7 @@ class LastStack:
     def of(cls, network: PixelCNN) -> LastStack:
         """That of a network, which is read once: make it anew when the weights have changed."""
         layers: list[GatedLayer] = list(network.layers)  # type: ignore[arg-type]
-        convs = [layer.conv(network.dims - 1) for layer in layers]
+        convs = [layer.conv(network.space_dims - 1) for layer in layers]
         reach, planes = max(conv.reach for conv in convs), network.planes
         outs = [layer.out for layer in layers]
         matrices = [out.weight.flatten(1).T for out in outs]  # (planes, planes + skip)

@@ -36,7 +36,7 @@ def native_kernel(network: PixelCNN, condition: Conditioning, last: LastStack, b
         **{name: padded(tensor) for name, tensor in of_head.items()},
     }
     sizes = {"batch": batch, "layers": len(network.layers), "planes": planes, "places": places, "reach": last.reach}
-    sizes |= {"channels": channels, "levels": network.levels, "features": width, "dims": network.dims}
+    sizes |= {"channels": channels, "levels": network.levels, "features": width, "space_dims": network.space_dims}
     sizes |= {"middle": network.attention_layer, "attention": 0, "tasks": condition.tasks, "entries": 1}
     if network.attention is not None and memory is not None:
         assert last.reads is not None

@@ -16,14 +16,14 @@
 struct Attention {  // _Attention in native/additive_attention.py, in the same order
     int64_t tasks, queries, keys, features, values;
     const float *query, *key, *value, *score;  // (tasks, queries | keys, features | values); score (tasks, features)
-    float* read;                               // (tasks, queries, values)
-    const float* grad_read;                   // of the gradient only: that of read
+    float* attended;                           // (tasks, queries, values)
+    const float* grad_attended;               // of the gradient only: that of attended
     float *grad_query, *grad_key, *grad_value, *grad_score;
 };
 
 #define ATTENTION_FIELDS(F, T)                                                                                      \
     F(T, tasks) F(T, queries) F(T, keys) F(T, features) F(T, values) F(T, query) F(T, key) F(T, value) F(T, score)  \
-    F(T, read) F(T, grad_read) F(T, grad_query) F(T, grad_key) F(T, grad_value) F(T, grad_score)
+    F(T, attended) F(T, grad_attended) F(T, grad_query) F(T, grad_key) F(T, grad_value) F(T, grad_score)
 LAYOUT(additive_attention, Attention, ATTENTION_FIELDS)
 
 constexpr int64_t BLOCK = 8;  // queries whose products with the values are taken together
@@ -31,13 +31,13 @@ constexpr int64_t BLOCK = 8;  // queries whose products with the values are take
 // What is known of a task: exp(2 k), features first, and its values, with zeros up to multiples of a vector.
 struct Task {
     int64_t wide_keys, wide_values, wide_features;
-    float *keys, *values, *weights, *queries, *read;
+    float *keys, *values, *weights, *queries, *attended;
 
     Task(Scratch& scratch, const Attention& a)
         : wide_keys(padded(a.keys)), wide_values(padded(a.values)), wide_features(padded(a.features)),
           keys(scratch.take(a.features * wide_keys)), values(scratch.take(a.keys * wide_values, true)),
           weights(scratch.take(BLOCK * wide_keys)), queries(scratch.take(BLOCK * wide_features)),
-          read(scratch.take(BLOCK * wide_values)) {}
+          attended(scratch.take(BLOCK * wide_values)) {}
 
     void begin(const Attention& a, int64_t task) {
         const float* key = a.key + task * a.keys * a.features;
@@ -105,9 +105,9 @@ static void forward(const Attention& a, int64_t first, int64_t last) {
             own.take_queries(a, task, start, count);
             for (int64_t t = 0; t < count; t++) own.weigh(a, a.score + task * a.features, t, nullptr);
             multiply<BY_ROWS>(count, own.wide_values, {own.weights, own.wide_keys, a.keys}, own.values,
-                                     own.wide_values, own.read, own.wide_values, {nullptr, 0});
+                                     own.wide_values, own.attended, own.wide_values, {nullptr, 0});
             for (int64_t t = 0; t < count; t++)
-                std::memcpy(a.read + (task * a.queries + start + t) * a.values, own.read + t * own.wide_values,
+                std::memcpy(a.attended + (task * a.queries + start + t) * a.values, own.attended + t * own.wide_values,
                             a.values * sizeof(float));
         }
     }
@@ -148,7 +148,7 @@ static void backward(const Attention& a, int64_t first, int64_t last) {
             const int64_t count = std::min(BLOCK, a.queries - start), place = task * a.queries + start;
             own.take_queries(a, task, start, count);
             for (int64_t t = 0; t < count; t++)
-                std::memcpy(given + t * own.wide_values, a.grad_read + (place + t) * a.values, a.values * sizeof(float));
+                std::memcpy(given + t * own.wide_values, a.grad_attended + (place + t) * a.values, a.values * sizeof(float));
             multiply<BY_ROWS>(count, K, {given, own.wide_values, a.values}, values, K, slopes, K, {nullptr, 0});
             for (int64_t t = 0; t < count; t++) {
                 own.weigh(a, score, t, kept);

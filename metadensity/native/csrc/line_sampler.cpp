@@ -18,13 +18,13 @@ constexpr int64_t MOST = REGISTERS == 32 ? 4 : 2;  // vectors of outputs that ar
 
 template <class T>
 struct Line {  // _Line in native/line_sampler.py, in the same order
-    int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, dims;
+    int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, space_dims;
     const int64_t *taps, *starts, *inputs, *base_places;
     T* const* lines;
     const T *const *bases, *const *kernels, *const *residuals, *const *residual_biases;
     const T *skips, *skip_bias, *penult, *penult_bias, *hidden, *hidden_bias, *previous, *logits, *logits_bias;
     const T *query, *query_bias, *keys, *values, *score, *reads;
-    const T* positions;  // (places, dims) of this line
+    const T* positions;  // (places, space_dims) of this line
     const float* uniforms;  // (batch, channels, places)
     const int64_t* known;   // the same, -1 where a pixel is to be drawn; or null
     int64_t* pixels;        // the same
@@ -33,7 +33,7 @@ struct Line {  // _Line in native/line_sampler.py, in the same order
 
 #define LINE_FIELDS(F, T)                                                                                              \
     F(T, batch) F(T, layers) F(T, planes) F(T, places) F(T, reach) F(T, channels) F(T, levels) F(T, features)          \
-    F(T, middle) F(T, attention) F(T, tasks) F(T, entries) F(T, dims) F(T, taps) F(T, starts) F(T, inputs)             \
+    F(T, middle) F(T, attention) F(T, tasks) F(T, entries) F(T, space_dims) F(T, taps) F(T, starts) F(T, inputs)             \
     F(T, base_places) F(T, lines) F(T, bases) F(T, kernels) F(T, residuals) F(T, residual_biases) F(T, skips)          \
     F(T, skip_bias) F(T, penult) F(T, penult_bias) F(T, hidden) F(T, hidden_bias) F(T, previous) F(T, logits)          \
     F(T, logits_bias) F(T, query) F(T, query_bias) F(T, keys) F(T, values) F(T, score) F(T, reads) F(T, positions)     \
@@ -225,7 +225,7 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
         const int64_t size = net.inputs[0], length = (net.places + net.reach) * size;
         for (int64_t r = 0; r < rows; r++) {
             T* here = net.lines[0] + (first + r) * length + (t + net.reach) * size;
-            std::memcpy(here + net.channels, net.positions + t * net.dims, net.dims * sizeof(T));
+            std::memcpy(here + net.channels, net.positions + t * net.space_dims, net.space_dims * sizeof(T));
         }
         for (int64_t channel = 0; channel < net.channels; channel++) {
             product(rows, hidden, broad, features, broad, net.hidden + channel * F * broad, broad, F,

@@ -106,12 +106,12 @@ def additive_read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) ->
 def _read(query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> Tensor:
     """query ``(tasks, T, P)``, keys ``(tasks, J, P)``, values ``(tasks, J, V)``, score ``(tasks, P)``."""
     if native_additive.possible(query, keys, values, score):
-        return native_additive.read(query, keys, values, score)
-    read = query.new_empty(*query.shape[:2], values.shape[2])
+        return native_additive.attend(query, keys, values, score)
+    attended = query.new_empty(*query.shape[:2], values.shape[2])
     for task, rows in _blocks(query, keys):
         block = torch.tanh_(query[task, rows].unsqueeze(1) + keys[task])
-        torch.matmul((block @ score[task]).softmax(-1), values[task], out=read[task, rows])
-    return read
+        torch.matmul((block @ score[task]).softmax(-1), values[task], out=attended[task, rows])
+    return attended
 
 
 def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, score: Tensor) -> tuple[Tensor, ...]:

@@ -26,10 +26,10 @@ def dot_read(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def _read(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     scale = query.shape[-1] ** -0.5
-    read = query.new_empty(*query.shape[:2], values.shape[2])
+    attended = query.new_empty(*query.shape[:2], values.shape[2])
     for rows in _blocks(query, keys):
-        read[:, rows] = (query[:, rows] * scale @ keys.mT).softmax(-1) @ values
-    return read
+        attended[:, rows] = (query[:, rows] * scale @ keys.mT).softmax(-1) @ values
+    return attended
 
 
 def _gradients(gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ them is chosen by one function, which says what it takes:
 | sampler, sampling/cached.py | ``sample_cached`` | 1, 2, 3 | odd, 3 or more | that broadcast | any, any device | none |
 | kernel csrc/line_sampler.cpp, the last stack | ``native_kernel`` | 1, 2, 3 | odd, 3 or more | that broadcast | float32, float64 on the CPU, no autocast | none |
 
-All take a first layer (strict, no residual), a context that is read, and a sum of skip outputs.
+All take a first layer (no current place, no residual), a context from attention, and a sum of skip outputs.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LayerWeights(NamedTuple):
 
     convs: ``(2 * planes, features, *kernel)`` a stack, cropped to the causal half, with conv_biases ``(2 * planes,)``
     or None. links: ``(2 * planes, 2 * planes, 1, ...)`` from each stack to the next. out: ``(planes + skip, planes, 1,
-    ...)`` with out_bias. read: ``(2 * planes, values, 1, ...)`` or None.
+    ...)`` with out_bias. from_attention: ``(2 * planes, values, 1, ...)`` or None.
     """
 
     convs: Sequence[Tensor]
@@ -42,40 +42,40 @@ class LayerWeights(NamedTuple):
     links: Sequence[Tensor]
     out: Tensor
     out_bias: Tensor
-    read: Tensor | None
+    from_attention: Tensor | None
 
 
 def gated_layer(
     stacks: Sequence[Tensor],
     weights: LayerWeights,
     biases: Sequence[Tensor] = (),
-    read: Tensor | None = None,
-    total: Tensor | None = None,
-    strict: bool = False,
+    attended: Tensor | None = None,
+    skip_sum: Tensor | None = None,
+    excludes_current: bool = False,
     residual: bool = True,
 ) -> tuple[list[Tensor], Tensor]:
     """The next stacks ``(batch, planes, *space)``, and the skip output ``(batch, skip, *space)``.
 
     stacks: ``(batch, features, *space)`` a dimension. biases: none, or for each stack ``(tasks, 2 * planes, *space or
-    ones)``, the batch being ``(samples * tasks)``. read: ``(batch, values, *space)``, what the gates of the last stack
-    are given besides, or None. total: what the skip output is added to, or None. strict: kernels leave out the current
-    place. residual: the stacks are added to their outputs.
+    ones)``, the batch being ``(samples * tasks)``. attended: ``(batch, values, *space)``, what the gates of the last
+    stack are given besides, or None. skip_sum: what the skip output is added to, or None. excludes_current: kernels
+    leave out the current place. residual: the stacks are added to their outputs.
 
     In the native kernel where ``supports``, which may round otherwise; else as ``gated_layer_plain``.
     """
-    read = None if weights.read is None else read
-    if supports(stacks, weights, biases, read, total, strict, residual):
-        return _native(stacks, weights, biases, read, total)
-    return gated_layer_plain(stacks, weights, biases, read, total, strict, residual)
+    attended = None if weights.from_attention is None else attended
+    if supports(stacks, weights, biases, attended, skip_sum, excludes_current, residual):
+        return _native(stacks, weights, biases, attended, skip_sum)
+    return gated_layer_plain(stacks, weights, biases, attended, skip_sum, excludes_current, residual)
 
 
 def gated_layer_plain(
     stacks: Sequence[Tensor],
     weights: LayerWeights,
     biases: Sequence[Tensor] = (),
-    read: Tensor | None = None,
-    total: Tensor | None = None,
-    strict: bool = False,
+    attended: Tensor | None = None,
+    skip_sum: Tensor | None = None,
+    excludes_current: bool = False,
     residual: bool = True,
 ) -> tuple[list[Tensor], Tensor]:
     """``gated_layer`` in torch's operations: the definition, in any number of dimensions."""
@@ -83,27 +83,27 @@ def gated_layer_plain(
     new: list[Tensor] = []
     z = stacks[0]
     for k, x in enumerate(stacks):
-        own = causal_convolution(x, weights.convs[k], weights.conv_biases[k], k, strict)
+        own = causal_convolution(x, weights.convs[k], weights.conv_biases[k], k, excludes_current)
         z = own + pointwise(z, weights.links[k - 1]) if k else own
         if biases:
             z = add_per_task(z, biases[k])
         if k < last:
             new.append(gate(z) + x if residual else gate(z))
-    if read is not None and weights.read is not None:
-        z = z + pointwise(read, weights.read)
+    if attended is not None and weights.from_attention is not None:
+        z = z + pointwise(attended, weights.from_attention)
     planes = weights.out.shape[1]
     out, skip = pointwise(gate(z), weights.out, weights.out_bias).split([planes, len(weights.out) - planes], dim=1)
     new.append(stacks[last] + out if residual else out)
-    return new, skip if total is None else total + skip
+    return new, skip if skip_sum is None else skip_sum + skip
 
 
-def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stack: int, strict: bool) -> Tensor:
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stack: int, excludes_current: bool) -> Tensor:
     """``x`` ``(batch, features, *space)`` with the kernel of ``stack``: see ``CausalConv``."""
     after, taps = weight.ndim - 3 - stack, weight.shape[2 + stack]
-    reach = taps if strict else taps - 1
+    reach = taps if excludes_current else taps - 1
     # Dimensions after the stack's see both sides; those before it are not padded. A negative pad drops the last place:
     # that is the shift.
-    padded = F.pad(x, [0, 0] * after + [reach, -1 if strict else 0])
+    padded = F.pad(x, [0, 0] * after + [reach, -1 if excludes_current else 0])
     return CONVOLVE[weight.ndim - 2](padded, weight, bias, padding=[0] * (stack + 1) + [reach] * after)
 
 
@@ -116,25 +116,34 @@ def supports(
     stacks: Sequence[Tensor],
     weights: LayerWeights,
     biases: Sequence[Tensor],
-    read: Tensor | None,
-    total: Tensor | None,
-    strict: bool,
+    attended: Tensor | None,
+    skip_sum: Tensor | None,
+    excludes_current: bool,
     residual: bool,
 ) -> bool:
     """Whether the native kernel takes these, which are those of ``gated_layer``: two dimensions, kernels of three
     places, where ``usable``. Under autocast to bfloat16 it needs the processor's tiles for products of such numbers.
     """
-    if len(stacks) != 2 or weights.convs[0].shape[2:] != (1 if strict else 2, 3) or residual == strict:
+    if (
+        len(stacks) != 2
+        or weights.convs[0].shape[2:] != (1 if excludes_current else 2, 3)
+        or residual == excludes_current
+    ):
         return False
     low = bfloat16_wanted()
-    given = [tensor if tensor is None or not low else tensor.float() for tensor in (*stacks, *biases, read, total)]
+    given = [
+        tensor if tensor is None or not low else tensor.float() for tensor in (*stacks, *biases, attended, skip_sum)
+    ]
     own = [*weights.convs, *weights.conv_biases, *weights.links, weights.out, weights.out_bias]
-    if not usable([*given, *own, None if read is None else weights.read], autocast=low):
+    if not usable([*given, *own, None if attended is None else weights.from_attention], autocast=low):
         return False
     v, h = stacks
     space, features = v.shape[2:], weights.convs[0].shape[1]
-    fitting = v.shape == h.shape and v.shape[1] == features and (strict or features == weights.out.shape[1])
-    for image, size in ((read, 0 if weights.read is None else weights.read.shape[1]), (total, _skip(weights))):
+    fitting = v.shape == h.shape and v.shape[1] == features and (excludes_current or features == weights.out.shape[1])
+    for image, size in (
+        (attended, 0 if weights.from_attention is None else weights.from_attention.shape[1]),
+        (skip_sum, _skip(weights)),
+    ):
         fitting &= image is None or image.shape == (len(v), size, *space)
     if biases:
         first, second = biases
@@ -150,21 +159,27 @@ def _native(
     stacks: Sequence[Tensor],
     weights: LayerWeights,
     biases: Sequence[Tensor],
-    read: Tensor | None,
-    total: Tensor | None,
+    attended: Tensor | None,
+    skip_sum: Tensor | None,
 ) -> tuple[list[Tensor], Tensor]:
     """``gated_layer`` in the kernel. Under autocast products are of bfloat16 numbers; all else is float32."""
     low, own = bfloat16_wanted(), []
     if low:
         stacks, biases = ([tensor.float() for tensor in tensors] for tensors in (stacks, biases))
-        read, total = (None if tensor is None else tensor.float() for tensor in (read, total))
+        attended, skip_sum = (None if tensor is None else tensor.float() for tensor in (attended, skip_sum))
     for k in range(2):
         bias = weights.conv_biases[k]
         assert bias is not None
         bias = bias[:, None, None]
         own.append((biases[k] + bias if biases else bias.unsqueeze(0)).flatten(2).mT)
-    last = (*weights.convs, weights.links[0], None if read is None else weights.read, weights.out, weights.out_bias)
-    inputs = (*own, *stacks, read, total, *last)
+    last = (
+        *weights.convs,
+        weights.links[0],
+        None if attended is None else weights.from_attention,
+        weights.out,
+        weights.out_bias,
+    )
+    inputs = (*own, *stacks, attended, skip_sum, *last)
     graph = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
     v, h, skip = _NativeLayer.apply(low, graph, *inputs)
     return [v, h], skip
@@ -175,21 +190,23 @@ def _plain(
     bias_h: Tensor,
     v: Tensor,
     h: Tensor,
-    read: Tensor | None,
-    total: Tensor | None,
+    attended: Tensor | None,
+    skip_sum: Tensor | None,
     vertical: Tensor,
     horizontal: Tensor,
     link: Tensor,
-    read_weight: Tensor | None,
+    from_attention: Tensor | None,
     out: Tensor,
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``gated_layer_plain`` of the kernel's inputs. biases: ``(tasks, H * W or 1, 2 * planes)``."""
     space = v.shape[2:] if bias_v.shape[1] > 1 else (1, 1)
     biases = [bias.mT.unflatten(2, space) for bias in (bias_v, bias_h)]
-    weights = LayerWeights([vertical, horizontal], [None, None], [link], out, out_bias, read_weight)
-    strict = vertical.shape[2] == 1
-    new, skip = gated_layer_plain([v, h], weights, biases, read, total, strict, residual=not strict)
+    weights = LayerWeights([vertical, horizontal], [None, None], [link], out, out_bias, from_attention)
+    excludes_current = vertical.shape[2] == 1
+    new, skip = gated_layer_plain(
+        [v, h], weights, biases, attended, skip_sum, excludes_current, residual=not excludes_current
+    )
     return new[0], new[1], skip
 
 
@@ -226,7 +243,7 @@ class _NativeLayer(torch.autograd.Function):
             found[name].unflatten(0, (-1, call.sizes["tasks"])).sum(0) if needed else None
             for name, needed in zip(("bias_v", "bias_h"), wanted[:2], strict=True)
         )
-        found |= {"total": gradients[2]} if gradients[2] is not None else {}
+        found |= {"skip_sum": gradients[2]} if gradients[2] is not None else {}
         rest = (found.get(name) if needed else None for name, needed in zip(_INPUTS[2:], wanted[2:], strict=True))
         return None, None, *biases, *rest
 

@@ -32,10 +32,10 @@ def prototype_attention(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor
 
 
 def _read(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
-    read = torch.empty_like(pixels)
+    attended = torch.empty_like(pixels)
     for rows in _blocks(pixels, images):
-        read[:, :, rows] = _weights(pixels[:, :, rows].contiguous(), images, prior[:, rows]) @ images
-    return read
+        attended[:, :, rows] = _weights(pixels[:, :, rows].contiguous(), images, prior[:, rows]) @ images
+    return attended
 
 
 def _weights(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def test_it_helps_where_there_is_something_to_learn() -> None:
 @pytest.mark.parametrize("name", ["conditional", "attention"])
 def test_the_conditioning_alone(name: str) -> None:
     model, episode = build(name), Patterns().episode(0, tasks=2, shots=4, queries=2)
-    settings = FineTuning(steps=3, tunes=CONDITIONING, early_stopping=False)
+    settings = FineTuning(steps=3, tuned_names=CONDITIONING, early_stopping=False)
     density = fine_tune(model, episode.support, settings)
     assert isinstance(density, AdaptedPixelCNNDensity)
     names = {name for name, _ in model.named_parameters()}
@@ -131,7 +131,7 @@ def test_samplers_agree() -> None:
 
 
 def test_settings_that_are_none() -> None:
-    for name in ("steps", "few", "patience"):
+    for name in ("steps", "leave_one_out_up_to", "patience"):
         with pytest.raises(ValueError, match=f"{name}=0; it must be a whole number of at least 1"):
             FineTuning(**{name: 0})
     with pytest.raises(ValueError, match=r"learning_rate=0\.0; it must be a positive number"):
@@ -149,4 +149,4 @@ def test_a_model_that_is_fine_tuned_where_it_is_used() -> None:
     plain = evaluate(model, [episode])
     assert found.rows[0].nats_per_image != pytest.approx(plain.rows[0].nats_per_image)
     with pytest.raises(ValueError, match="nonsense"):
-        FineTuned(model, FineTuning(tunes="nonsense"))
+        FineTuned(model, FineTuning(tuned_names="nonsense"))

@@ -38,9 +38,9 @@ def test_each_number_is_what_it_says() -> None:
         for loss in losses
     ]
     assert seen[1].gradient_norm == pytest.approx(sum(norms) / 3, rel=1e-8)
-    assert seen[1].moved == pytest.approx(0.5 * seen[1].gradient_norm, rel=1e-8)
+    assert seen[1].update_norm == pytest.approx(0.5 * seen[1].gradient_norm, rel=1e-8)
     assert seen[1].step_size == 0.5
-    assert seen[0].gradient_norm == seen[0].moved == seen[0].overshoot == 0
+    assert seen[0].gradient_norm == seen[0].update_norm == seen[0].overshoot == 0
 
 
 def test_learned_step_sizes_are_seen() -> None:
@@ -51,7 +51,7 @@ def test_learned_step_sizes_are_seen() -> None:
         for rate in model.rates:
             rate.mul_(2)
     assert inner_steps(model, episode)[1].step_size == pytest.approx(0.5)
-    assert inner_steps(model, episode)[1].moved == pytest.approx(2 * plain[1].moved, rel=1e-6)
+    assert inner_steps(model, episode)[1].update_norm == pytest.approx(2 * plain[1].update_norm, rel=1e-6)
 
 
 def test_overshoot_tells_steps_that_are_too_long() -> None:

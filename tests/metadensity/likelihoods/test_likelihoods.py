@@ -19,8 +19,8 @@ DTYPES = pytest.mark.parametrize(
 )
 
 
-def made(likelihood: str, channels: int, levels: int, dims: int = 2, spread: float = 1.0) -> Likelihood:
-    head = build_likelihood(likelihood, FEATURES, channels, levels, dims, components=COMPONENTS)
+def made(likelihood: str, channels: int, levels: int, space_dims: int = 2, spread: float = 1.0) -> Likelihood:
+    head = build_likelihood(likelihood, FEATURES, channels, levels, space_dims, components=COMPONENTS)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():

@@ -41,31 +41,35 @@ class Case:
     planes: int = 8
     skip: int = 5
     kernel_size: int = 3
-    strict: bool = False
+    excludes_current: bool = False
     context: int = 0
-    read: int = 0
+    attended: int = 0
     batch: int = 2
     tasks: int = 1
     space: tuple[int, int] = (6, 7)
     bias_at_places: bool = False
-    total: bool = False
+    skip_sum: bool = False
     channels_last: bool = True
     outputs: tuple[int, ...] = (0, 1, 2)  # those a loss depends on: both stacks, skip
 
     def layer(self) -> GatedLayer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            inputs = 3 if self.strict else self.planes
-            return GatedLayer(inputs, self.planes, self.skip, 2, self.kernel_size, self.strict, self.context, self.read)
+            inputs = 3 if self.excludes_current else self.planes
+            return GatedLayer(
+                inputs, self.planes, self.skip, 2, self.kernel_size, self.excludes_current, self.context, self.attended
+            )
 
     def inputs(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """The stacks and what else the layer gets, with gradients."""
         generator = torch.Generator().manual_seed(1)
-        shapes: dict[str, tuple[int, ...]] = {name: (self.batch, 3 if self.strict else self.planes) for name in "vh"}
-        if self.read:
-            shapes["read"] = (self.batch, self.read)
-        if self.total:
-            shapes["total"] = (self.batch, self.skip)
+        shapes: dict[str, tuple[int, ...]] = {
+            name: (self.batch, 3 if self.excludes_current else self.planes) for name in "vh"
+        }
+        if self.attended:
+            shapes["attended"] = (self.batch, self.attended)
+        if self.skip_sum:
+            shapes["skip_sum"] = (self.batch, self.skip)
         shapes = {name: (*shape, *self.space) for name, shape in shapes.items()}
         if self.context:
             shapes["vector"] = (self.tasks, self.context)
@@ -84,7 +88,7 @@ class Case:
         biases = layer.biases(given["vector"]) if "vector" in given else []
         if "places" in given:
             biases = [bias + given["places"] for bias in biases]
-        new, skip = layer([given["v"], given["h"]], biases, given.get("read"), given.get("total"))
+        new, skip = layer([given["v"], given["h"]], biases, given.get("attended"), given.get("skip_sum"))
         return [*new, skip]
 
     def loss(self, found: list[Tensor]) -> Tensor:
@@ -95,12 +99,12 @@ class Case:
 
 CASES = {
     "plain": Case(),
-    "paper": Case(planes=24, skip=32, context=4, read=24, batch=4, tasks=2, space=(26, 26), total=True),
+    "paper": Case(planes=24, skip=32, context=4, attended=24, batch=4, tasks=2, space=(26, 26), skip_sum=True),
     "wide": Case(planes=32, skip=32, space=(9, 28)),
     "wider": Case(planes=48, skip=48, context=3, space=(5, 9)),
-    "first": Case(strict=True, context=3, batch=3),
-    "first, reads": Case(strict=True, read=4, total=True),
-    "odd planes": Case(planes=5, skip=3, context=2, read=7, batch=6, tasks=3),
+    "first": Case(excludes_current=True, context=3, batch=3),
+    "first, reads": Case(excludes_current=True, attended=4, skip_sum=True),
+    "odd planes": Case(planes=5, skip=3, context=2, attended=7, batch=6, tasks=3),
     "one plane": Case(planes=1, skip=1),
     "odd planes, first": Case(planes=13, skip=20, strict=True),
     "one place": Case(space=(1, 1), context=3),
@@ -108,9 +112,9 @@ CASES = {
     "one column": Case(space=(17, 1)),
     "one image": Case(batch=1, space=(10, 11)),
     "bias at places": Case(context=3, batch=4, tasks=2, bias_at_places=True),
-    "contiguous": Case(channels_last=False, read=3, total=True),
-    "only the skip": Case(outputs=(2,), context=3, total=True),
-    "only a stack": Case(outputs=(0,), read=3),
+    "contiguous": Case(channels_last=False, attended=3, skip_sum=True),
+    "only the skip": Case(outputs=(2,), context=3, skip_sum=True),
+    "only a stack": Case(outputs=(0,), attended=3),
     "the other stack": Case(outputs=(1,)),
     "many rows": Case(space=(41, 3), planes=9),
 }

@@ -21,7 +21,7 @@ KINDS = pytest.mark.parametrize("kind", ["additive", "dot"])
 def attention(kind: str, entries: int = 5, tasks: int = 3) -> tuple[SupportAttention, Memory, Tensor]:
     """Attention with random weights, its memory, and activations of 2 samples of 3 tasks on 4x2 places."""
     generator = torch.Generator().manual_seed(0)
-    layer = SupportAttention(features=6, keys=4, values=3, dims=2, kind=kind).double()
+    layer = SupportAttention(features=6, keys=4, values=3, space_dims=2, kind=kind).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))

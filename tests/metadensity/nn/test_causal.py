@@ -18,47 +18,51 @@ from metadensity.nn.inputs import PixelInput, positions, to_unit_range
 
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 5, 4)}
 CONVS = [
-    (dims, stack, kernel_size, strict)
-    for dims in SPACES
-    for stack in range(dims)
+    (space_dims, stack, kernel_size, excludes_current)
+    for space_dims in SPACES
+    for stack in range(space_dims)
     for kernel_size in (3, 5)
-    for strict in (False, True)
+    for excludes_current in (False, True)
 ]
 
 
 def masked(conv: CausalConv, x: Tensor) -> Tensor:
     """The oracle: a full kernel whose weights are zero wherever the stack may not look, entry by entry."""
     size = 2 * conv.reach + 1
-    full = x.new_zeros(conv.weight.shape[0], x.shape[1], *[size] * conv.dims)
-    for place in itertools.product(range(size), repeat=conv.dims):
+    full = x.new_zeros(conv.weight.shape[0], x.shape[1], *[size] * conv.space_dims)
+    for place in itertools.product(range(size), repeat=conv.space_dims):
         offset = [index - conv.reach for index in place]
         before, here = offset[: conv.stack], offset[conv.stack]
         if any(before) or here > 0 or (here == 0 and conv.excludes_current):
             continue
         cropped = [0] * conv.stack + [place[conv.stack]] + list(place[conv.stack + 1 :])
         full[(slice(None), slice(None), *place)] = conv.weight[(slice(None), slice(None), *cropped)]
-    return CONVOLVE[conv.dims](x, full, conv.bias, padding=conv.reach)
+    return CONVOLVE[conv.space_dims](x, full, conv.bias, padding=conv.reach)
 
 
-@pytest.mark.parametrize(("dims", "stack", "kernel_size", "strict"), CONVS)
-def test_convolution_equals_a_masked_one(dims: int, stack: int, kernel_size: int, strict: bool) -> None:
+@pytest.mark.parametrize(("space_dims", "stack", "kernel_size", "excludes_current"), CONVS)
+def test_convolution_equals_a_masked_one(space_dims: int, stack: int, kernel_size: int, excludes_current: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    conv = CausalConv(3, 4, dims, stack, kernel_size, strict).double()
-    x = torch.randn(2, 3, *SPACES[dims], generator=generator, dtype=torch.float64)
+    conv = CausalConv(3, 4, space_dims, stack, kernel_size, excludes_current).double()
+    x = torch.randn(2, 3, *SPACES[space_dims], generator=generator, dtype=torch.float64)
     torch.testing.assert_close(conv(x), masked(conv, x), rtol=0, atol=1e-12)
-    assert conv.weight.shape[2:].numel() == conv.taps * kernel_size ** (dims - stack - 1), "weights that no place uses"
+    assert conv.weight.shape[2:].numel() == conv.taps * kernel_size ** (space_dims - stack - 1), (
+        "weights that no place uses"
+    )
 
 
-@pytest.mark.parametrize(("dims", "stack", "kernel_size", "strict"), CONVS)
-def test_convolving_a_window_is_convolving_the_whole(dims: int, stack: int, kernel_size: int, strict: bool) -> None:
+@pytest.mark.parametrize(("space_dims", "stack", "kernel_size", "excludes_current"), CONVS)
+def test_convolving_a_window_is_convolving_the_whole(
+    space_dims: int, stack: int, kernel_size: int, excludes_current: bool
+) -> None:
     """What the cached sampler relies on: the slice at t needs no more than the ``taps`` padded slices from t on."""
-    conv = CausalConv(3, 4, dims, stack, kernel_size, strict).double()
-    x = torch.randn(2, 3, *SPACES[dims], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    sides = [0, 0] * stack + [conv.reach, 0] + [conv.reach, conv.reach] * (dims - stack - 1)
+    conv = CausalConv(3, 4, space_dims, stack, kernel_size, excludes_current).double()
+    x = torch.randn(2, 3, *SPACES[space_dims], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sides = [0, 0] * stack + [conv.reach, 0] + [conv.reach, conv.reach] * (space_dims - stack - 1)
     pairs = list(zip(sides[::2], sides[1::2], strict=True))
     padded = torch.nn.functional.pad(x, [side for pair in reversed(pairs) for side in pair])
     whole = conv(x)
-    for t in range(SPACES[dims][stack]):
+    for t in range(SPACES[space_dims][stack]):
         window = padded.narrow(2 + stack, t, conv.taps)
         torch.testing.assert_close(conv.convolve(window), whole.narrow(2 + stack, t, 1), rtol=0, atol=1e-12)
 
@@ -87,33 +91,35 @@ def test_gate_and_bias_per_task() -> None:
 
 def test_a_gated_layer_compiles_to_one_graph() -> None:
     """As torch.compile takes it, with nothing left to Python; what a compiler makes of the graph is its own affair."""
-    layer = GatedLayer(3, 3, 2, dims=2, kernel_size=3, context=5, read=4)
+    layer = GatedLayer(3, 3, 2, space_dims=2, kernel_size=3, context=5, attended=4)
     generator = torch.Generator().manual_seed(0)
     stacks = [torch.randn(6, 3, 4, 5, generator=generator) for _ in range(2)]
     biases = [bias.detach() for bias in layer.biases(torch.randn(2, 5, generator=generator))]  # torch warns of others
-    read = torch.randn(6, 4, 4, 5, generator=generator)
-    (v, h), skip = torch.compile(layer, backend="eager", fullgraph=True)(stacks, biases, read)
-    new, total = layer(stacks, biases, read)
-    torch.testing.assert_close([v, h, skip], [*new, total])
+    attended = torch.randn(6, 4, 4, 5, generator=generator)
+    (v, h), skip = torch.compile(layer, backend="eager", fullgraph=True)(stacks, biases, attended)
+    new, skip_sum = layer(stacks, biases, attended)
+    torch.testing.assert_close([v, h, skip], [*new, skip_sum])
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_gated_layer_by_hand(strict: bool) -> None:
+@pytest.mark.parametrize("excludes_current", [True, False])
+def test_gated_layer_by_hand(excludes_current: bool) -> None:
     """Equation 4 of Reed et al. 2018 in two dimensions, written out."""
-    layer = GatedLayer(3, 3, 2, dims=2, kernel_size=3, strict=strict, context=5, read=4).double()
+    layer = GatedLayer(
+        3, 3, 2, space_dims=2, kernel_size=3, excludes_current=excludes_current, context=5, attended=4
+    ).double()
     generator = torch.Generator().manual_seed(0)
     stacks = [torch.randn(6, 3, 4, 5, dtype=torch.float64, generator=generator) for _ in range(2)]
     vector = torch.randn(2, 5, dtype=torch.float64, generator=generator)
-    read = torch.randn(6, 4, 4, 5, dtype=torch.float64, generator=generator)
-    new, skip = layer(stacks, layer.biases(vector), read)
+    attended = torch.randn(6, 4, 4, 5, dtype=torch.float64, generator=generator)
+    new, skip = layer(stacks, layer.biases(vector), attended)
 
     vectors = vector.repeat(3, 1)
     vertical = layer.convs[0](stacks[0]) + layer.contexts[0](vectors)[:, :, None, None]
-    horizontal = layer.convs[1](stacks[1]) + layer.links[0](vertical) + layer.read(read)
+    horizontal = layer.convs[1](stacks[1]) + layer.links[0](vertical) + layer.read(attended)
     horizontal = horizontal + layer.contexts[1](vectors)[:, :, None, None]
     out = layer.out(torch.tanh(horizontal[:, :3]) * torch.sigmoid(horizontal[:, 3:]))
     expected = [torch.tanh(vertical[:, :3]) * torch.sigmoid(vertical[:, 3:]), out[:, :3]]
-    if not strict:
+    if not excludes_current:
         expected = [part + before for part, before in zip(expected, stacks, strict=True)]
     for part, wanted in zip([*new, skip], [*expected, out[:, 3:]], strict=True):
         torch.testing.assert_close(part, wanted, rtol=0, atol=1e-12)

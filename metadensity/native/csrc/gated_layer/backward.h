@@ -32,8 +32,8 @@ inline void call_next_back(const Layer& l, int64_t place, int64_t next, Prefetch
     if (l.grad_skips) prefetcher.prefetch(l.grad_skips + next * l.skip, W * l.skip);
     if (l.grad_v) prefetcher.prefetch_for_write(l.grad_v + place * C, W * C);
     if (l.grad_v) prefetcher.prefetch_for_write(l.grad_h + next * C, W * C);
-    if (l.reads) prefetcher.prefetch(l.read + next * l.reads, W * l.reads);
-    if (l.grad_read) prefetcher.prefetch_for_write(l.grad_read + next * l.reads, W * l.reads);
+    if (l.reads) prefetcher.prefetch(l.attended + next * l.reads, W * l.reads);
+    if (l.grad_attended) prefetcher.prefetch_for_write(l.grad_attended + next * l.reads, W * l.reads);
 }
 
 // These take sizes and pointers by value: compilers cannot know that what is stored is none of those. The gradient of the

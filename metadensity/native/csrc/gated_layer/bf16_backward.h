@@ -105,12 +105,12 @@ struct Bf16Backward {
             rows_out(W, C, back, p.inputs_long, l.residual && l.grad_new_h ? l.grad_new_h + place * C : nullptr,
                      l.grad_h + place * C);
         }
-        if (l.grad_read) {
+        if (l.grad_attended) {
             product(p.reads_long, {part(l, p.read_back, dh, p.z)}, reads, false);
-            rows_out(W, l.reads, reads, p.reads_long, nullptr, l.grad_read + place * l.reads);
+            rows_out(W, l.reads, reads, p.reads_long, nullptr, l.grad_attended + place * l.reads);
         }
         if (l.reads) {
-            shorten(W * l.reads, l.read + place * l.reads, row_read);
+            shorten(W * l.reads, l.attended + place * l.reads, row_read);
             transpose(W, l.reads, row_read, l.reads, all_read + r * p.pitch, p.positions);
         }
         std::swap(dv, dv_above);

@@ -54,7 +54,7 @@ struct Bf16Forward {
     void horizontal(int64_t place) {
         const int64_t W = l.width, C = l.inputs;
         shorten(W * C, l.h + place * C, row_h + C);
-        if (l.reads) shorten(W * l.reads, l.read + place * l.reads, read);
+        if (l.reads) shorten(W * l.reads, l.attended + place * l.reads, read);
         product(zh, {part(l, p.horizontal, row_h, C), part(l, p.link, z, p.z), part(l, p.read, read, l.reads)},
                 l.reads ? 3 : 2, p.columns, p.z);
         gates(zh, bias_h, nullptr);

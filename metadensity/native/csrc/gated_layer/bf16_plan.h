@@ -93,7 +93,7 @@ void each_amx_weight(const Layer& l, const AmxPlan& p, const F& call) {
 
 static void amx_pack(const Layer& l) {
     const AmxPlan p(l);
-    const float* weights[] = {l.vertical, l.horizontal, l.link, l.read_weight, l.out};
+    const float* weights[] = {l.vertical, l.horizontal, l.link, l.from_attention, l.out};
     Short* packed = (Short*)l.packed;
     std::memset(packed, 0, p.packed * sizeof(Short));
     each_amx_weight(l, p, [&](int which, int64_t own, int64_t, int64_t forth, int64_t back) {
@@ -104,7 +104,7 @@ static void amx_pack(const Layer& l) {
 static void amx_finish(const Layer& l) {
     const AmxPlan p(l);
     add_threads(l, p.sums);
-    float* gradients[] = {l.grad_vertical, l.grad_horizontal, l.grad_link, l.grad_read_weight, l.grad_out, l.grad_out_bias};
+    float* gradients[] = {l.grad_vertical, l.grad_horizontal, l.grad_link, l.grad_from_attention, l.grad_out, l.grad_out_bias};
     each_amx_weight(l, p, [&](int which, int64_t own, int64_t sum, int64_t, int64_t) {
         gradients[which][own] = l.sums[sum];
     });

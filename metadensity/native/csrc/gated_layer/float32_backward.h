@@ -82,12 +82,12 @@ struct Float32Backward {
             add_taps(W, C, taps, p.taps_wide, l.taps > 1,
                      l.residual && l.grad_new_h ? l.grad_new_h + place * C : nullptr, l.grad_h + place * C);
         }
-        if (l.grad_read) {
+        if (l.grad_attended) {
             multiply<BY_ROWS>(W, p.reads_wide, {own, p.z, p.z}, l.packed + p.read_back, p.reads_wide, reads,
                               p.reads_wide, {nullptr, 0}, prefetcher);
-            rows_out(W, l.reads, reads, p.reads_wide, nullptr, l.grad_read + place * l.reads);
+            rows_out(W, l.reads, reads, p.reads_wide, nullptr, l.grad_attended + place * l.reads);
         }
-        if (l.reads) add(p.read, l.reads, {l.read + place * l.reads, l.reads, W}, own, p.z);
+        if (l.reads) add(p.read, l.reads, {l.attended + place * l.reads, l.reads, W}, own, p.z);
     }
 
     // Of ``rows`` rows from row ``top`` on. Between rows lie zeros, over which a product may pass.

@@ -56,7 +56,7 @@ struct Float32Forward {
                           {bias_h, bias_at_places ? p.z : 0}, prefetcher);
         multiply<BY_ROWS>(W, p.z, {z, p.z, p.z}, l.packed + p.link, p.z, zh, p.z, {zh, p.z}, prefetcher);
         if (l.reads)
-            multiply<BY_ROWS>(W, p.z, {l.read + place * l.reads, l.reads, l.reads}, l.packed + p.read, p.z, zh, p.z,
+            multiply<BY_ROWS>(W, p.z, {l.attended + place * l.reads, l.reads, l.reads}, l.packed + p.read, p.z, zh, p.z,
                               {zh, p.z}, prefetcher);
         activate(W * p.z / WIDTH, zh, active, gated);
     }

@@ -10,8 +10,8 @@ inline void call_next(const Layer& l, int64_t next, Prefetcher& prefetcher) {
     prefetcher.prefetch(l.v + next * C, W * C), prefetcher.prefetch(l.h + next * C, W * C);
     prefetcher.prefetch_for_write(l.new_v + next * P, W * P), prefetcher.prefetch_for_write(l.new_h + next * P, W * P);
     prefetcher.prefetch_for_write(l.skips + next * l.skip, W * l.skip);
-    if (l.total) prefetcher.prefetch(l.total + next * l.skip, W * l.skip);
-    if (l.reads) prefetcher.prefetch(l.read + next * l.reads, W * l.reads);
+    if (l.skip_sum) prefetcher.prefetch(l.skip_sum + next * l.skip, W * l.skip);
+    if (l.reads) prefetcher.prefetch(l.attended + next * l.reads, W * l.reads);
 }
 
 // The biases of a task, or of the places of a row of it, as pre-activations are ordered.
@@ -48,7 +48,7 @@ void forward(const Layer& l, int64_t first, int64_t last) {
                 own.horizontal(place);
                 own.outputs();
                 rows_out(W, P, own.out, p.outputs, l.residual ? l.h + place * P : nullptr, l.new_h + place * P);
-                rows_out(W, l.skip, own.out + P, p.outputs, l.total ? l.total + place * l.skip : nullptr,
+                rows_out(W, l.skip, own.out + P, p.outputs, l.skip_sum ? l.skip_sum + place * l.skip : nullptr,
                          l.skips + place * l.skip);
                 if (l.saved) own.save(image, i);
             }

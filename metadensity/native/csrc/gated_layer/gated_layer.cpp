@@ -42,7 +42,7 @@ void layer_pack(const Layer* l) {
 #endif
     const Plan p(*l);
     std::memset(l->packed, 0, p.packed * sizeof(float));
-    const float* weights[] = {l->horizontal, l->link, l->read_weight, l->out, l->out_bias};
+    const float* weights[] = {l->horizontal, l->link, l->from_attention, l->out, l->out_bias};
     each_weight(*l, p, [&](int which, int64_t to, int64_t from, int64_t back) {
         l->packed[to] = weights[which][from];
         if (back >= 0) l->packed[back] = weights[which][from];
@@ -86,7 +86,7 @@ void layer_finish(const Layer* l) {
 #endif
     const Plan p(*l);
     add_threads(*l, p.sums);
-    float* gradients[] = {l->grad_horizontal, l->grad_link, l->grad_read_weight, l->grad_out, l->grad_out_bias};
+    float* gradients[] = {l->grad_horizontal, l->grad_link, l->grad_from_attention, l->grad_out, l->grad_out_bias};
     each_weight(*l, p, [&](int which, int64_t from, int64_t to, int64_t) { gradients[which][to] = l->sums[from]; });
     each_vertical(*l, p, [&](int64_t from, int64_t to, int64_t) {
         float m[PRODUCTS];

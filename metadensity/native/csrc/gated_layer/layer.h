@@ -9,15 +9,15 @@
 
 struct Layer {  // _Layer in native/gated_layer.py, in the same order
     int64_t batch, tasks, height, width, inputs, planes, skip, reads, taps, residual, places, threads, amx;
-    const float *vertical, *horizontal, *link, *read_weight, *out, *out_bias;  // weights, contiguous
+    const float *vertical, *horizontal, *link, *from_attention, *out, *out_bias;  // weights, contiguous
     const float *bias_v, *bias_h;  // (tasks, places, 2 * planes), places 1 or all
-    const float *v, *h, *read, *total;  // total: null, or what the skip outputs are added to
+    const float *v, *h, *attended, *skip_sum;  // skip_sum: null, or what the skip outputs are added to
     float *new_v, *new_h, *skips, *saved;  // saved: for the gradient, or null
     // Of the gradient only. Null: that gradient is zero, or not asked for.
     const float *grad_new_v, *grad_new_h, *grad_skips;
-    float *grad_v, *grad_h, *grad_read;
+    float *grad_v, *grad_h, *grad_attended;
     float *grad_bias_v, *grad_bias_h;  // (batch, places, 2 * planes)
-    float *grad_vertical, *grad_horizontal, *grad_link, *grad_read_weight, *grad_out, *grad_out_bias;
+    float *grad_vertical, *grad_horizontal, *grad_link, *grad_from_attention, *grad_out, *grad_out_bias;
     float *packed, *sums;  // weights as they are used, bfloat16 with ``amx``; gradients of the first six, a thread each
 
     const float* bias(int stack) const { return stack ? bias_h : bias_v; }
@@ -26,11 +26,11 @@ struct Layer {  // _Layer in native/gated_layer.py, in the same order
 
 #define LAYER_FIELDS(F, T)                                                                                              \
     F(T, batch) F(T, tasks) F(T, height) F(T, width) F(T, inputs) F(T, planes) F(T, skip) F(T, reads) F(T, taps)        \
-    F(T, residual) F(T, places) F(T, threads) F(T, amx) F(T, vertical) F(T, horizontal) F(T, link) F(T, read_weight)    \
-    F(T, out) F(T, out_bias) F(T, bias_v) F(T, bias_h) F(T, v) F(T, h) F(T, read) F(T, total) F(T, new_v) F(T, new_h)   \
+    F(T, residual) F(T, places) F(T, threads) F(T, amx) F(T, vertical) F(T, horizontal) F(T, link) F(T, from_attention)    \
+    F(T, out) F(T, out_bias) F(T, bias_v) F(T, bias_h) F(T, v) F(T, h) F(T, attended) F(T, skip_sum) F(T, new_v) F(T, new_h)   \
     F(T, skips) F(T, saved) F(T, grad_new_v) F(T, grad_new_h) F(T, grad_skips) F(T, grad_v) F(T, grad_h)                \
-    F(T, grad_read) F(T, grad_bias_v) F(T, grad_bias_h) F(T, grad_vertical) F(T, grad_horizontal) F(T, grad_link)       \
-    F(T, grad_read_weight) F(T, grad_out) F(T, grad_out_bias) F(T, packed) F(T, sums)
+    F(T, grad_attended) F(T, grad_bias_v) F(T, grad_bias_h) F(T, grad_vertical) F(T, grad_horizontal) F(T, grad_link)       \
+    F(T, grad_from_attention) F(T, grad_out) F(T, grad_out_bias) F(T, packed) F(T, sums)
 
 // Sizes that follow, and where the packed weights lie.
 struct Plan {
