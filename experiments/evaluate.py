@@ -25,6 +25,7 @@ from experiments.recording.score_files import save_scores
 from experiments.recording.trained_model import find_model
 from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
 from experiments.reporting.tables import comma_separated, cost_record, marked, records
+from experiments.reporting.training_overlap import training_overlap
 from metadensity.evaluation.likelihood import score
 from metadensity.evaluation.support_use import support_use
 from metadensity.files import write_atomically
@@ -106,7 +107,9 @@ def evaluate(
         f"on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
         f"classes in {row.groups} groups"
     )
+    overlap = training_overlap(task, build_task(config["task"], "train"), evaluations[first])
     sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)
+    sections[0].notes += overlap.notes(task)
     print("\n" + "\n".join(section.plain() for section in sections))
     identity = {
         "units": UNITS,
@@ -128,6 +131,7 @@ def evaluate(
         "cost": {name: cost_record(evaluation.cost) for name, evaluation in evaluations.items()},
         "rows": records(evaluations, optimum),
         "groups": group_records(evaluations, task),
+        "training_overlap": overlap.record(),
         "support_use": {name: support_record(use) for name, use in uses.items()},
         "folder": str(folder),
     }

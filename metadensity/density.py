@@ -19,6 +19,7 @@ from metadensity.checks import (
     require_sizes,
     require_temperature,
 )
+from metadensity.drawing import Draws
 
 EXACT = "exact"
 """The quantity of a density that is no bound."""
@@ -196,7 +197,7 @@ class SequentialDensity(FactorisedDensity):
         Raises ValueError for a density without attention, and as ``log_prob`` does.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def sample_from_uniforms(
         self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
@@ -209,6 +210,17 @@ class SequentialDensity(FactorisedDensity):
 
         Raises ValueError for another shape, a known pixel out of range or a temperature that is not positive.
         """
+        return self.drawn(self._draws(uniforms, known, temperature))
+
+    def drawn(self, draws: Draws) -> Tensor:
+        """Images whose pixels ``draws`` decides one after another, in order; ``(*sample, tasks, C, *space)`` int64."""
+        if not draws.uniforms.numel():
+            return torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
+        return self._drawn(draws)
+
+    @abstractmethod
+    def _drawn(self, draws: Draws) -> Tensor:
+        """``drawn`` of one image at least."""
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
@@ -217,10 +229,11 @@ class SequentialDensity(FactorisedDensity):
             torch.rand(self._extended(sample_shape), generator=generator, device=self.device)
         )
 
-    def _require_drawable(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor | None:
-        """``known`` in the shape of ``uniforms``, once the arguments of ``sample_from_uniforms`` have been checked."""
+    def _draws(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Draws:
+        """The arguments of ``sample_from_uniforms`` once they have been checked, ``known`` in the shape of others."""
         expected = (*self.batch_shape, *self.event_shape)
         if tuple(uniforms.shape[-len(expected) :]) != expected:
             raise ValueError(f"uniforms have shape {tuple(uniforms.shape)}; they must end in {expected}.")
         require_temperature(temperature)
-        return None if known is None else expand_known(known, uniforms.shape, self.levels)
+        given = None if known is None else expand_known(known, uniforms.shape, self.levels)
+        return Draws(uniforms, given, temperature)

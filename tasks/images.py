@@ -146,6 +146,17 @@ class ImageTasks(TaskDistribution):
             raise IndexError(f"image numbers {numbers.min()} to {numbers.max()}; give 0 to {self.images - 1}.")
         return self._gather(numbers)
 
+    def equal_to_one_of(self, other: ImageTasks) -> NDArray[np.bool_]:
+        """Which images, ``(images,)``, have the pixels of one of ``other``. ValueError for other shapes or levels."""
+        if (self.event_shape, self.levels) != (other.event_shape, other.levels):
+            raise ValueError(
+                f"{self.name} has images {self.event_shape} of {self.levels} levels, {other.name} {other.event_shape} "
+                f"of {other.levels}; only images of one kind can be equal."
+            )
+        mine, others = (np.ascontiguousarray(task._pixels) for task in (self, other))
+        rows = np.dtype((np.void, mine.shape[1]))
+        return np.isin(mine.view(rows).ravel(), others.view(rows).ravel())
+
     def _gather(self, ids: Ints) -> Tensor:
         flat = self._pixels.take(ids, axis=0)
         if self._packed:

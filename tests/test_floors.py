@@ -42,15 +42,16 @@ ROOMS = {
     floor: words.split()
     for floor, words in {
         "metadensity": """
-            files checks native episode density nn model likelihoods networks sampling densities adaptation models
-            persistence evaluation training
+            files checks native episode drawing density nn model likelihoods networks sampling densities coding
+            adaptation models persistence evaluation training
         """,
         "tasks": """
             checks data splits styles base images digits emoji hershey omniglot templates folders episodes interop
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
-            memorisation studies reproductions shots_grid split_sensitivity reproduce bench demo runs run_page report
+            compress memorisation studies reproductions shots_grid split_sensitivity reproduce bench coverage demo runs
+            run_page report
         """,
     }.items()
 }

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metadensity.drawing import invert_cdf
 from metadensity.likelihoods.categorical import Categorical
-from metadensity.likelihoods.levels import invert_cdf
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.nn.causal import CausalConv, GatedLayer
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, row
 from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.drawing import Draws
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN
 from metadensity.native import line_sampler
@@ -126,7 +127,7 @@ def uniforms(batch: int, density: PixelCNNDensity) -> Tensor:
 
 @torch.no_grad()
 def _cached(density: PixelCNNDensity, chances: Tensor, compiled: bool) -> Tensor:
-    drawn = sample_cached(density.network, density.condition, chances.flatten(0, 1), compiled=compiled)
+    drawn = sample_cached(density.network, density.condition, Draws(chances.flatten(0, 1)), compiled=compiled)
     return drawn.view(chances.shape)
 
 

@@ -16,6 +16,7 @@ from metadensity.adaptation.losses import require_exact
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import Density, FactorisedDensity
+from metadensity.drawing import Draws
 from metadensity.model import FewShotModel
 
 
@@ -223,12 +224,6 @@ class AdaptedPixelCNNDensity(AdaptedFactorisedDensity, RasterDensity):
     def _attention_weights(self, value: Tensor) -> Tensor:
         return self._of_each(lambda density, value: density._attention_weights(value), value)
 
-    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
-        def draw(density: Any, given: tuple[Tensor, Tensor | None]) -> Tensor:
-            images: Tensor = density.sample_from_uniforms(given[0], known=given[1], temperature=temperature)
-            return images
-
-        numbers, pixels = (None if part is None else part.unflatten(0, (-1, self.tasks)) for part in (uniforms, known))
-        assert numbers is not None
-        each = [(numbers[:, [i]], None if pixels is None else pixels[:, [i]]) for i in range(self.tasks)]
-        return self._tasks.sample_from_each(draw, each).flatten(0, 1)
+    def _sample_cached(self, draws: Draws) -> Tensor:
+        each = [draws.map(lambda part, i=i: part[i :: self.tasks, None]) for i in range(self.tasks)]  # type: ignore[misc]
+        return self._tasks.sample_from_each(lambda density, own: density.drawn(own), each).flatten(0, 1)

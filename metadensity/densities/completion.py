@@ -22,7 +22,7 @@ from tqdm import tqdm
 from metadensity.checks import expand_known, require_temperature
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import Density, SequentialDensity
-from metadensity.likelihoods.levels import invert_cdf
+from metadensity.drawing import invert_cdf
 
 
 @dataclass(frozen=True)

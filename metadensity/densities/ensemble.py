@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.densities.pixelcnn import PixelCNNDensity, RasterDensity
+from metadensity.drawing import Draws
 from metadensity.likelihoods.levels import logmeanexp, mixture_logits
 from metadensity.sampling.cached import sample_ensemble
 
@@ -44,6 +45,5 @@ class EnsembleDensity(RasterDensity):
     def _attention_weights(self, value: Tensor) -> Tensor:
         return torch.stack([member._attention_weights(value) for member in self.members]).mean(0)
 
-    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
-        pairs = [(member.network, member.condition) for member in self.members]
-        return sample_ensemble(pairs, uniforms, known, temperature)
+    def _sample_cached(self, draws: Draws) -> Tensor:
+        return sample_ensemble([(member.network, member.condition) for member in self.members], draws)

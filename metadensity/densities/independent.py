@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.likelihoods.levels import gather_levels, invert_cdf
+from metadensity.drawing import invert_cdf
+from metadensity.likelihoods.levels import gather_levels
 
 
 class IndependentDensity(FactorisedDensity):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.density import SequentialDensity
-from metadensity.likelihoods.levels import invert_cdf
+from metadensity.drawing import Draws
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.upscaler import Upscaler, strided_index
 
@@ -96,35 +97,20 @@ class MultiscaleDensity(SequentialDensity):
                 weights[inside] = found.view(weights[inside].shape)
         return weights
 
-    @torch.no_grad()
-    def sample_from_uniforms(
-        self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """See ``SequentialDensity.sample_from_uniforms``; a group at a time."""
-        given = self._require_drawable(uniforms, known, temperature)
-        pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
-        if not uniforms.numel():
-            return pixels
-        flat, chances = (part.reshape(-1, *self.event_shape) for part in (pixels, uniforms))
-        held = None if given is None else given.reshape(-1, *self.event_shape)
-        first, of_first = (
-            None if part is None else part[self._base_index].unflatten(0, (-1, self.tasks)) for part in (chances, held)
-        )
-        assert first is not None
-        small = self.base.sample_from_uniforms(first, known=of_first, temperature=temperature)
-        flat[self._base_index] = small.flatten(0, 1)
+    def _drawn(self, draws: Draws) -> Tensor:
+        """A group at a time."""
+        flat = draws.map(lambda part: part.reshape(-1, *self.event_shape))
+        pixels = torch.zeros(flat.uniforms.shape, dtype=torch.long, device=flat.uniforms.device)
+        of_base = flat.map(lambda part: part[self._base_index].unflatten(0, (-1, self.tasks)))
+        pixels[self._base_index] = self.base.drawn(of_base).flatten(0, 1)
         for stride, upscaler, condition in self._scales():
-            image = flat[
-                strided_index([0] * upscaler.space_dims, stride)
-            ]  # a view: what is drawn is written into the image
+            # A view: what is drawn is written into the image.
+            image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
-                whole = _within(upscaler, group, stride)
                 features = upscaler.features(image, group, condition)
-                of_group = None if held is None else held[whole]
-                image[strided_index(upscaler.offsets[group])] = _draw(
-                    upscaler, features, chances[whole], of_group, temperature
-                )
-        return flat.view(uniforms.shape)
+                of_group = flat.map(operator.itemgetter(_within(upscaler, group, stride)))
+                image[strided_index(upscaler.offsets[group])] = _draw(upscaler, features, of_group)
+        return pixels.view(draws.uniforms.shape)
 
     @property
     def _base_index(self) -> Any:
@@ -141,16 +127,18 @@ def _within(upscaler: Upscaler, group: int, stride: int) -> Any:
     return strided_index([first * stride for first in upscaler.offsets[group]], 2 * stride)
 
 
-def _draw(upscaler: Upscaler, features: Tensor, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
-    """All pixels of a group at once, channel by channel, ``(batch, C, *space)``; those that are known stay."""
-    batch, channels, *space = uniforms.shape
-    places, chances = (part.flatten(2).transpose(1, 2).flatten(0, 1) for part in (features, uniforms))
-    given = None if known is None else known.flatten(2).transpose(1, 2).flatten(0, 1)
-    pixels = torch.zeros(chances.shape, dtype=torch.long, device=uniforms.device)
+def _draw(upscaler: Upscaler, features: Tensor, draws: Draws) -> Tensor:
+    """All pixels of a group at once, channel by channel, ``(batch, C, *space)``."""
+    batch, channels, *space = draws.uniforms.shape
+    places = _rows(features)
+    rows = draws.map(_rows)
+    pixels = torch.zeros(rows.uniforms.shape, dtype=torch.long, device=places.device)
     for channel in range(channels):
         logits = upscaler.head.logits_at(places, pixels, channel)
-        drawn = invert_cdf(logits if temperature == 1 else logits.double() / temperature, chances[:, channel])
-        if given is not None:
-            drawn = torch.where(given[:, channel] >= 0, given[:, channel], drawn)
-        pixels[:, channel] = drawn
+        pixels[:, channel] = rows.map(operator.itemgetter((slice(None), channel))).levels(logits)
     return pixels.view(batch, -1, channels).transpose(1, 2).reshape(batch, channels, *space)
+
+
+def _rows(part: Tensor) -> Tensor:
+    """``(batch, features, *space)`` as a row a place, ``(batch * places, features)``."""
+    return part.flatten(2).transpose(1, 2).flatten(0, 1)

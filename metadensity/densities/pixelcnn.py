@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.density import SequentialDensity
+from metadensity.drawing import Draws
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.cached import sample_cached
@@ -63,21 +64,21 @@ class RasterDensity(SequentialDensity):
 
         naive: run the whole network once a pixel and channel, the slow oracle of the cached sampler.
         """
-        given = self._require_drawable(uniforms, known, temperature)
-        if not uniforms.numel():
-            return torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
-        return self._sample_from_uniforms(uniforms, naive, given, temperature)
+        return self.drawn(self._draws(uniforms, known, temperature), naive)
 
-    def _sample_from_uniforms(self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float) -> Tensor:
-        """``sample_from_uniforms`` of arguments that were checked, of one image at least."""
-        given = None if known is None else known.reshape(-1, *self.event_shape)
-        flat = uniforms.reshape(-1, *self.event_shape)
-        if naive:
-            return sample_by_logits(self._logits, flat, given, temperature).view(uniforms.shape)
-        return self._sample_cached(flat, given, temperature).view(uniforms.shape)
+    def drawn(self, draws: Draws, naive: bool = False) -> Tensor:
+        """See ``SequentialDensity.drawn``. naive: as in ``sample_from_uniforms``."""
+        if not draws.uniforms.numel():
+            return torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
+        return self._drawn(draws, naive)
+
+    def _drawn(self, draws: Draws, naive: bool = False) -> Tensor:
+        flat = draws.map(lambda part: part.reshape(-1, *self.event_shape))
+        images = sample_by_logits(self._logits, flat) if naive else self._sample_cached(flat)
+        return images.view(draws.uniforms.shape)
 
     @abstractmethod
-    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+    def _sample_cached(self, draws: Draws) -> Tensor:
         """Draw ``(samples * tasks, C, *space)``, tasks fastest, with nothing computed twice."""
 
 
@@ -115,5 +116,5 @@ class PixelCNNDensity(RasterDensity):
         weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
         return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
 
-    def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
-        return sample_cached(self.network, self.condition, uniforms, known, temperature)
+    def _sample_cached(self, draws: Draws) -> Tensor:
+        return sample_cached(self.network, self.condition, draws)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.density import SequentialDensity
+from metadensity.drawing import Draws
 
 
 class SequenceDensity(SequentialDensity):
@@ -68,14 +69,8 @@ class SequenceDensity(SequentialDensity):
         """See ``SequentialDensity.attention_weights``."""
         return self.base.attention_weights(value)
 
-    @torch.no_grad()
-    def sample_from_uniforms(
-        self, uniforms: Tensor, *, known: Tensor | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """See ``SequentialDensity.sample_from_uniforms``; known pixels after an end are kept as they are given."""
-        drawn = self.base.sample_from_uniforms(uniforms, known=known, temperature=temperature)
+    def _drawn(self, draws: Draws) -> Tensor:
+        """Known pixels after an end are kept as they are given."""
+        drawn = self.base.drawn(draws)
         ended = torch.where(self._after(drawn), self.end, drawn)
-        if known is None:
-            return ended
-        given = known.to(drawn).expand(drawn.shape)
-        return torch.where(given >= 0, given, ended)
+        return ended if draws.known is None else torch.where(draws.known >= 0, draws.known, ended)

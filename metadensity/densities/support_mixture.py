@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.likelihoods.levels import gather_levels, invert_cdf
+from metadensity.drawing import invert_cdf
+from metadensity.likelihoods.levels import gather_levels
 
 
 class MixtureDensity(FactorisedDensity):

@@ -1,4 +1,4 @@
-"""Tables of levels: looking up, drawing from, and mixing categorical distributions."""
+"""Tables of levels: looking up and mixing categorical distributions."""
 
 from __future__ import annotations
 
@@ -23,16 +23,6 @@ def gather_levels(table: Tensor, value: Tensor) -> Tensor:
         index = index + first.view(tasks, *[1] * len(event_shape))
     # Not gather: its gradient is of the size of the table for each image.
     return table.reshape(-1).index_select(0, index.reshape(-1)).view(value.shape)
-
-
-def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """The levels at which categorical distributions reach ``uniforms``: inverse-CDF sampling.
-
-    logits: ``(..., levels)``; uniforms: ``(...)`` in [0, 1). Returns int64 levels ``(...)``.
-    """
-    cdf = logits.double().softmax(-1).cumsum(-1)  # in float32 ways to the same logits would part at many levels
-    level = (uniforms.unsqueeze(-1) >= cdf).sum(-1)
-    return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one
 
 
 def mixture_logits(logits: Sequence[Tensor], dim: int) -> Tensor:

@@ -6,6 +6,7 @@ All invert the CDF of each pixel at given uniform numbers, so equal numbers give
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metadensity.drawing import Draws
 from metadensity.likelihoods.levels import mixture_logits
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
@@ -22,62 +24,43 @@ from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import to_unit_range
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel
-from metadensity.sampling.naive import draw_levels
 
 
-def sample_cached(
-    network: PixelCNN,
-    condition: Conditioning,
-    uniforms: Tensor,
-    known: Tensor | None = None,
-    temperature: float = 1.0,
-    compiled: bool = True,
-) -> Tensor:
+def sample_cached(network: PixelCNN, condition: Conditioning, draws: Draws, compiled: bool = True) -> Tensor:
     """Sample with nothing computed twice: each stack advances once for each of its slices. See ``sample_naive``.
 
     compiled: draw the pixels of a line in the native kernel, where there is one and it can (see ``native_kernel``).
     """
-    return _run([_CachedSampler(network, condition, len(uniforms), compiled)], uniforms, known, temperature)
+    return _run([_CachedSampler(network, condition, len(draws.uniforms), compiled and draws.native)], draws)
 
 
-def sample_ensemble(
-    members: Sequence[tuple[PixelCNN, Conditioning]],
-    uniforms: Tensor,
-    known: Tensor | None = None,
-    temperature: float = 1.0,
-) -> Tensor:
+def sample_ensemble(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws) -> Tensor:
     """Sample from the mean of several networks' conditionals, side by side in torch. See ``sample_cached``."""
-    samplers = [_CachedSampler(network, condition, len(uniforms), compiled=False) for network, condition in members]
-    return _run(samplers, uniforms, known, temperature)
+    batch = len(draws.uniforms)
+    return _run([_CachedSampler(network, condition, batch, compiled=False) for network, condition in members], draws)
 
 
-def _run(samplers: Sequence[_CachedSampler], uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
+def _run(samplers: Sequence[_CachedSampler], draws: Draws) -> Tensor:
     """Draw all pixels in raster order, each from the mean of the samplers' conditionals."""
-    pixels = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
+    pixels = torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
     kernel, positions = samplers[0].kernel, samplers[0].network.input.positions
     with torch.inference_mode():
         for prefix in itertools.product(*map(range, samplers[0].space[:-1])):
             for sampler in samplers:
                 sampler.begin_line(prefix)
             line: Any = (slice(None), slice(None), *prefix)
-            given = None if known is None else known[line]
+            here = draws.map(operator.itemgetter(line))
             if kernel is not None:
-                pixels[line] = kernel.draw(samplers[0].base, positions[line[1:]], uniforms[line], given, temperature)
+                where, temperature = positions[line[1:]], here.temperature
+                pixels[line] = kernel.draw(samplers[0].base, where, here.uniforms, here.known, temperature)
             else:
-                _draw_line(samplers, pixels[line], prefix, uniforms[line], given, temperature)
+                _draw_line(samplers, pixels[line], prefix, here)
             for sampler in samplers:
                 sampler.end_line(pixels, prefix)
     return pixels
 
 
-def _draw_line(
-    samplers: Sequence[_CachedSampler],
-    pixels: Tensor,
-    prefix: tuple[int, ...],
-    uniforms: Tensor,
-    known: Tensor | None,
-    temperature: float,
-) -> None:
+def _draw_line(samplers: Sequence[_CachedSampler], pixels: Tensor, prefix: tuple[int, ...], draws: Draws) -> None:
     """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
     channels, places = pixels.shape[1:]
     for t in range(places):
@@ -87,8 +70,7 @@ def _draw_line(
             logits = mixture_logits(
                 [sampler.network.head.logits_at(seen, here, channel) for sampler, seen in heads], -1
             )
-            given = None if known is None else known[:, channel, t]
-            here[:, channel] = draw_levels(logits, uniforms[:, channel, t], given, temperature)
+            here[:, channel] = draws.map(operator.itemgetter((slice(None), channel, t))).levels(logits)
         for sampler in samplers:
             sampler.take(here, prefix, t)
 

@@ -25,7 +25,8 @@ from tasks.splits.random_splits import Split, drawn_classes, drawn_groups, requi
 from tasks.styles import STYLES_VERSION, require_styles, restyled, style
 
 ARCHIVES = (BACKGROUND, EVALUATION)
-PROTOCOLS = ("paper", "background")
+PROTOCOLS = ("paper", "background", "small1", "small2", "vinyals")
+REDRAWN = PROTOCOLS[:2]  # those whose parts hold every alphabet once, so that others can be drawn
 _CHUNK = 1000
 
 
@@ -52,9 +53,12 @@ def omniglot(
     size, shrink, threshold: how 105 x 105 is shrunk, see ``tasks.omniglot.shrink``. The default, 4 x 4 max-pooling
         to 26 x 26, is the paper's. ``threshold`` concerns "area" and "bilinear" alone.
     protocol: "paper", with Tengwar, Sylheti, Tibetan, Syriac (Serto) and ULOG to test on (144 characters)
-        and 45 alphabets to train on (1,479 characters), three of them for validation; or "background",
+        and 45 alphabets to train on (1,479 characters), three of them for validation; "background",
         with the 20 evaluation alphabets to test on and the 30 background ones to train on, five of them
-        for validation.
+        for validation; "small1" and "small2", with the same 20 to test on, the five alphabets of
+        images_background_small1.zip or -2.zip to train on and three others for validation; or "vinyals", the
+        1,028, 172 and 423 characters of Vinyals et al. 2016, without their rotations: Gurmukhi is trained and
+        tested on, with 41 and 4 characters.
     split_by, split_seed: None for the protocol's own alphabets. "group": as many alphabets for each split, drawn
         from all 50 by ``split_seed``. "class": of every alphabet some characters for each split, in the
         protocol's shares, so that the characters tested are new but their alphabets are not.
@@ -67,6 +71,8 @@ def omniglot(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r}; give one of {', '.join(PROTOCOLS)}.")
+    if split_by is not None and protocol not in REDRAWN:
+        raise ValueError(f"split_by={split_by!r} with protocol={protocol!r}; it redraws {' or '.join(REDRAWN)} alone.")
     require_recipe(shrink, threshold)
     size = require_count("size", size, 1)
     if size > SIDE:
@@ -134,11 +140,12 @@ def _split(names: list[str], protocol: str, split_by: str | None, split_seed: in
     by_alphabet: dict[str, list[str]] = {}
     for name in names:
         by_alphabet.setdefault(name.split("/")[0], []).append(name)
-    absent = [alphabet for part in SPLITS for alphabet in committed[part] if alphabet not in by_alphabet]
+    entries = {**by_alphabet, **{name: [name] for name in names}}
+    absent = [entry for part in SPLITS for entry in committed[part] if entry not in entries]
     if absent:
         raise DataError(
-            f"the archives hold no alphabet named {', '.join(absent)}; they hold {', '.join(sorted(by_alphabet))}. "
-            f"Get the published ones, from {ARCHIVES[0].url.rsplit('/', 1)[0]}."
+            f"the archives hold no alphabet or character named {', '.join(absent)}; they hold "
+            f"{', '.join(sorted(by_alphabet))}. Get the published ones, from {ARCHIVES[0].url.rsplit('/', 1)[0]}."
         )
     if split_by == "class":
         sizes = {part: sum(len(by_alphabet[name]) for name in committed[part]) for part in SPLITS}
@@ -146,7 +153,7 @@ def _split(names: list[str], protocol: str, split_by: str | None, split_seed: in
     alphabets = committed
     if split_by == "group":
         alphabets = drawn_groups(by_alphabet, {part: len(committed[part]) for part in SPLITS}, split_seed)
-    return {part: [name for alphabet in alphabets[part] for name in by_alphabet[alphabet]] for part in SPLITS}
+    return {part: [name for entry in alphabets[part] for name in entries[entry]] for part in SPLITS}
 
 
 def _in_styles(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from metadensity import Density
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.drawing import Draws
 from metadensity.likelihoods import Categorical
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
 from metadensity.nn.causal import CausalConv
@@ -195,10 +197,8 @@ class StaleCache(AttentionPixelCNN):
 
     def condition(self, support: Tensor) -> PixelCNNDensity:
         class Stale(PixelCNNDensity):
-            def _sample_from_uniforms(
-                self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float
-            ) -> Tensor:
-                return (fresh if naive else stale)._sample_from_uniforms(uniforms, naive, known, temperature)
+            def _drawn(self, draws: Draws, naive: bool = False) -> Tensor:
+                return (fresh if naive else stale)._drawn(draws, naive)
 
         fresh, stale = super().condition(support), super().condition(support[:0])
         return Stale(fresh.network, fresh.condition)
@@ -209,10 +209,8 @@ class ForgetsWhatIsKnown(ConditionalPixelCNN):
 
     def condition(self, support: Tensor) -> PixelCNNDensity:
         class Forgets(PixelCNNDensity):
-            def _sample_from_uniforms(
-                self, uniforms: Tensor, naive: bool, known: Tensor | None, temperature: float
-            ) -> Tensor:
-                return super()._sample_from_uniforms(uniforms, naive, known if naive else None, temperature)
+            def _drawn(self, draws: Draws, naive: bool = False) -> Tensor:
+                return super()._drawn(draws if naive else replace(draws, known=None), naive)
 
         density = super().condition(support)
         return Forgets(density.network, density.condition)

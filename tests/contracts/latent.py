@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metadensity import Density, FewShotModel
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import BoundDensity
-from metadensity.likelihoods.levels import invert_cdf
+from metadensity.drawing import invert_cdf
 
 LATENTS = 3
 Components = Callable[[Tensor], Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor
 from metadensity import Density, FewShotModel
 from metadensity.adaptation import AdaptiveModel, InnerLoop, adapt
 from metadensity.densities.pixelcnn import RasterDensity
-from metadensity.density import FactorisedDensity
+from metadensity.density import FactorisedDensity, SequentialDensity
 from metadensity.likelihoods import LIKELIHOODS
 from metadensity.models import MODELS
 
@@ -193,6 +193,11 @@ def is_exact(density: Density) -> bool:
 def is_factorised(density: Density) -> bool:
     """Whether it is a product over places, which has an order in which it can be causal."""
     return isinstance(density, FactorisedDensity)
+
+
+def is_sequential(density: Density) -> bool:
+    """Whether it decides pixel after pixel, so that it can be drawn from uniform numbers and coded."""
+    return isinstance(density, SequentialDensity)
 
 
 def is_network(density: Density) -> bool:

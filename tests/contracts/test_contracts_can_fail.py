@@ -44,6 +44,7 @@ CONTROLS: list[tuple[Callable[..., FewShotModel], Case, Callable[[Subject], None
     (small(broken.Detached), IMAGES, checks_model.gradients_reach_parameters, "get no gradient"),
     (small(broken.StaleCache), IMAGES, checks_model.samplers_agree, "pixels differ"),
     (small(broken.ForgetsWhatIsKnown), IMAGES, checks_model.completions_agree, "comes out as another"),
+    (small(broken.StaleCache), IMAGES, checks_model.codes_are_as_long_as_log_prob, "more than -log2 p"),
     (broken.OtherInBfloat16, IMAGES, checks_model.bfloat16_is_close, "bfloat16 moves"),
     (broken.KeepsSomethingBack, IMAGES, checks_model.a_file_keeps_it, "the loaded model differs"),
     (broken.ForgetsAnArgument, IMAGES, checks_model.a_file_keeps_it, "config names"),

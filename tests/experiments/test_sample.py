@@ -96,7 +96,7 @@ def test_an_interruption_loses_nothing_that_is_finished(
     trained: str, script: Any, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tensors(script(sample.experiment, "fast", run=trained, samples=4).result)[0]["samples"]
-    draw, calls = PixelCNNDensity._sample_from_uniforms, []
+    draw, calls = PixelCNNDensity._drawn, []
 
     def interrupted(self: Any, *arguments: Any) -> Tensor:
         calls.append(None)
@@ -104,7 +104,7 @@ def test_an_interruption_loses_nothing_that_is_finished(
             raise KeyboardInterrupt
         return draw(self, *arguments)
 
-    monkeypatch.setattr(PixelCNNDensity, "_sample_from_uniforms", interrupted)
+    monkeypatch.setattr(PixelCNNDensity, "_drawn", interrupted)
     before = set(runs.iterdir())
     with pytest.raises(KeyboardInterrupt):
         script(sample.experiment, "fast", run=trained, samples=4, images_at_once=2)

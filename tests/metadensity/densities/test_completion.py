@@ -143,14 +143,14 @@ def test_who_interrupts_keeps_the_parts(capsys: pytest.CaptureFixture[str]) -> N
     given, seeds = density(tasks=2), seeds_of(0, 10, 2)
     whole = complete(given, seeds)
     kept: list[Part] = []
-    draw = given._sample_from_uniforms
+    draw = given._drawn
 
     def interrupted(*arguments: Any) -> Tensor:
         if len(kept) == 2:
             raise KeyboardInterrupt
         return draw(*arguments)
 
-    given._sample_from_uniforms = interrupted
+    given._drawn = interrupted
     with pytest.raises(KeyboardInterrupt):
         _keep(kept, complete_in_parts(given, seeds, images_at_once=6, progress=True))
     assert [(part.first, part.last) for part in kept] == [(0, 3), (3, 6)]

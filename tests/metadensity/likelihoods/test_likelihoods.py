@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -225,3 +226,15 @@ def test_training_memory_does_not_hold_the_levels() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         head.log_prob(features, pixels).sum().backward()  # type: ignore[operator]
     assert largest <= 2 * 8 * 8 * Mixture.width(3, 10)
+
+
+@each_likelihood
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_terms_are_float32_and_near_those_of_float64(likelihood: str, dtype: torch.dtype) -> None:
+    head = made(likelihood, 2, 16)
+    features, pixels = inputs(2, 16, 3, 4)
+    exact = copy.deepcopy(head).double().log_prob(features.double(), pixels)
+    with torch.autocast("cpu", dtype):
+        rough = head.log_prob(features, pixels)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().mean() < 0.03 * exact.abs().mean()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadensity.densities.independent import IndependentDensity
-from metadensity.likelihoods.levels import invert_cdf
+from metadensity.drawing import invert_cdf
 from metadensity.models import IndependentPixels, SupportMean, SupportMixture, UnconditionalPixelCNN
 
 SUPPORT = torch.tensor([[0, 1, 2], [0, 2, 2]]).view(2, 1, 1, 3)  # two images of three pixels, three levels, one task

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import metadensity
 from metadensity.densities.multiscale import MultiscaleDensity
-from metadensity.likelihoods.levels import invert_cdf
+from metadensity.drawing import invert_cdf
 from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.upscaler import Upscaler, block_offsets, strided_index

@@ -232,3 +232,21 @@ def test_a_first_kernel_that_sees_all_of_the_past() -> None:
 def test_sizes_that_are_refused(options: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         AttentionPixelCNN((1, 8, 8), 2, **options)
+
+
+@KINDS
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_over_nothing_is_the_null_entry(kind: str, training: bool) -> None:
+    """Values, weights and gradients are finite, in training and in evaluation, asked for weights or not.
+
+    torch's own MultiheadAttention gives nan or not over no keys, depending on whether weights are asked for.
+    """
+    layer, memory, hidden = attention(kind, entries=0)
+    layer.train(training)
+    attended = layer(memory, hidden)
+    torch.testing.assert_close(attended, layer.null_value[:, None, None].expand_as(attended))
+    weights = layer.weights(memory, hidden)
+    assert torch.equal(weights, torch.ones_like(weights))
+    attended.sum().backward()
+    assert layer.null_value.grad is not None
+    assert layer.null_value.grad.isfinite().all()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.drawing import Draws
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN
 from metadensity.native import line_sampler
 from metadensity.native.build import build
@@ -62,9 +63,9 @@ def test_all_samplers_draw_the_same_pixels(
     chances = uniforms(batch, shape)
     with torch.no_grad():
         assert _CachedSampler(given.network, given.condition, batch, compiled=True).kernel is not None
-        naive = sample_naive(given.network, given.condition, chances)
+        naive = sample_naive(given.network, given.condition, Draws(chances))
         for compiled in (True, False):
-            assert torch.equal(naive, sample_cached(given.network, given.condition, chances, compiled=compiled))
+            assert torch.equal(naive, sample_cached(given.network, given.condition, Draws(chances), compiled=compiled))
     assert len(naive.unique()) > 1
 
 
@@ -90,9 +91,9 @@ def test_a_kernel_that_is_wrong_would_be_seen(monkeypatch: pytest.MonkeyPatch) -
             sampler.kernel._kept[0]["logits_bias"][0, 0] += 1
         else:
             given.network.head.logits.bias[0] += 1
-        drawn = _run([sampler], chances, None, 1.0)
+        drawn = _run([sampler], Draws(chances))
         monkeypatch.undo()
-        assert not torch.equal(drawn, sample_naive(*_same((1, 6, 7)), chances))
+        assert not torch.equal(drawn, sample_naive(*_same((1, 6, 7)), Draws(chances)))
 
 
 def _same(shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -105,8 +106,8 @@ def test_with_prototypes_both_samplers_draw_the_same_pixels(shape: tuple[int, ..
     given = density(shape, levels, tasks=2, prototypes=7)
     chances = uniforms(16, shape)
     with torch.no_grad():
-        naive = sample_naive(given.network, given.condition, chances)
-        assert torch.equal(naive, sample_cached(given.network, given.condition, chances))
+        naive = sample_naive(given.network, given.condition, Draws(chances))
+        assert torch.equal(naive, sample_cached(given.network, given.condition, Draws(chances)))
     assert len(naive.unique()) > 1
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +57,8 @@ def test_downloads_go_to_the_users_cache_unless_asked_for(
         ({"size": 106}, r"size=106; give 1 to 105, the size of the originals"),
         ({"shrink": "max"}, r"shrink='max'; give one of maxpool, nearest, area, bilinear"),
         ({"threshold": 0}, r"threshold=0; give the part"),
-        ({"protocol": "vinyals"}, r"protocol='vinyals'; give one of paper, background"),
+        ({"protocol": "lake"}, r"protocol='lake'; give one of paper, background, small1, small2, vinyals"),
+        ({"protocol": "vinyals", "split_by": "class"}, r"split_by='class' with protocol='vinyals'; it redraws paper"),
     ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -93,6 +96,38 @@ def test_the_background_protocol_on_the_real_archives(data_root: Path) -> None:
     assert TASKS["omniglot"](split="train+validation", **options).classes == 964
     assert TASKS["omniglot"](split="test", **options).classes == 659
     assert len(TASKS["omniglot"](split="test", **options).group_names) == 20
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_small_set_is_what_its_archive_holds(number: int, data_root: Path) -> None:
+    options: dict[str, Any] = {"data_root": data_root, "protocol": f"small{number}"}
+    parts = {split: TASKS["omniglot"](split=split, **options) for split in SPLITS}
+    with zipfile.ZipFile(data_root / "omniglot" / f"images_background_small{number}.zip") as archive:
+        characters = {"/".join(name.split("/")[1:3]) for name in archive.namelist() if name.endswith(".png")}
+    assert set(parts["train"].class_names) == characters
+    assert (len(parts["train"].group_names), len(parts["test"].group_names), parts["test"].classes) == (5, 20, 659)
+    both = load_split("omniglot")
+    assert not set(parts["validation"].group_names) & {*both["small1"]["train"], *both["small2"]["train"]}
+
+
+def test_the_split_of_vinyals_shares_one_alphabet(data_root: Path) -> None:
+    options: dict[str, Any] = {"data_root": data_root, "protocol": "vinyals"}
+    parts = {split: TASKS["omniglot"](split=split, **options) for split in SPLITS}
+    assert [task.classes for task in parts.values()] == [1028, 172, 423]
+    assert len({name for task in parts.values() for name in task.class_names}) == 1623
+    shared = set(parts["train"].group_names) & set(parts["test"].group_names)
+    assert shared == {"Gurmukhi"}
+    assert sum(name.startswith("Gurmukhi/") for name in parts["test"].class_names) == 4
+
+
+def test_an_image_of_the_test_equals_one_of_training(data_root: Path) -> None:
+    """At 26x26 one, drawn by other hands; at 105x105 none."""
+    for size, count in ((26, 1), (105, 0)):
+        train, test = (TASKS["omniglot"](split=split, data_root=data_root, size=size) for split in ("train", "test"))
+        seen = test.equal_to_one_of(train)
+        assert (seen.shape, int(seen.sum())) == ((2880,), count)
+        pixels = {row.numpy().tobytes() for row in train.pixels(range(train.images))}
+        assert [row.numpy().tobytes() in pixels for row in test.pixels(range(test.images))] == seen.tolist()
 
 
 def test_no_original_is_in_two_splits(data_root: Path) -> None:

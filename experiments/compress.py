@@ -1,0 +1,188 @@
+"""A likelihood as files: ``python -m experiments.compress with run=latest shots=4`` codes images, and decodes them.
+
+Each file of ``codes/`` holds the queries of some tasks, entropy-coded with the model's conditionals given their
+supports; it is read back and compared pixel for pixel. Its length is that of the file on the disk, in bits.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sacred.run import Run
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.ingredients import build_task
+from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes
+from experiments.recording.command_line import main, make_experiment
+from experiments.recording.lineage import record_use
+from experiments.recording.run_folder import folder_of
+from experiments.recording.trained_model import find_model
+from experiments.reporting.tables import Section
+from metadensity import Episode, FewShotModel
+from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
+from metadensity.files import write_atomically
+
+experiment = make_experiment("compress", named_configs={"fast": {"limit": 3}})
+
+
+@experiment.config
+def _defaults() -> None:
+    run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
+    split = "test"
+    shots = 4
+    queries = None  # of each task; None: 4, or what the classes allow
+    limit = 40  # at most so many tasks, spread over the classes; None: every image once
+    tasks_per_file = 8
+    device = "cpu"
+    seed = 0  # of the supports
+    progress = True
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A file of codes. information: -log2 of the probability of its images; bits: the length of the file."""
+
+    images: int
+    bits: int
+    information: float
+    raw: float
+    png: int
+    xz: int
+    encode_seconds: float
+    decode_seconds: float
+
+
+@experiment.main
+def compress(
+    run: str,
+    split: str,
+    shots: int,
+    queries: int | None,
+    limit: int | None,
+    tasks_per_file: int,
+    device: str,
+    seed: int,
+    progress: bool,
+    _run: Run,
+) -> dict[str, Any]:
+    """Code the queries of episodes, decode them, compare; print the lengths, write the codes, JSON and Markdown."""
+    folder, subject = folder_of(_run), find_model(run)
+    config, model = subject.config(), subject.model(device)
+    task = build_task(config["task"], split)
+    chosen = choose_episodes(task, None, [shots], queries, 1, limit, seed, 1000 if limit is None else limit)
+    batches = EpisodeBatches(chosen, task, [shots], tasks_per_file)
+    record_use(_run, folder, "compressed", [subject], chosen.hash)
+    (folder / "codes").mkdir()
+    files = []
+    for number, episode in enumerate(tqdm(batches, "coding", disable=not progress, unit="file")):
+        files.append(code_file(model, episode.to(device), folder / "codes" / f"{number:04}.bin"))
+    images, pixels = sum(file.images for file in files), math.prod(task.event_shape)
+    excess = sum(file.bits - file.information for file in files)
+    rows = [
+        [name, f"{total / images:.2f}", f"{total / images / pixels:.4f}"]
+        for name, total in {
+            f"{config['model']['name']}, -log2 p": sum(file.information for file in files),
+            f"{config['model']['name']}, its files": sum(file.bits for file in files),
+            "xz, a file each": sum(file.xz for file in files),
+            "PNG, an image each": sum(file.png for file in files),
+            "pixels as they are": sum(file.raw for file in files),
+        }.items()
+    ]
+    took = (sum(file.encode_seconds for file in files), sum(file.decode_seconds for file in files))
+    notes = [
+        f"Decoded, all {images} images are equal to the originals, pixel for pixel.",
+        f"The files have {excess / len(files):.1f} bits more than -log2 p in the mean, {excess / images / pixels:.5f} "
+        f"a pixel: of these up to {MOST_CONSTANT_BITS} a file for its checksum and its end, the rest for rounding.",
+        f"Coding took {took[0]:.1f} s, decoding {took[1]:.1f} s; {torch.get_num_threads()} threads, {device}.",
+    ]
+    title = (
+        f"{config['model']['name']} ({subject.title}) on {task.name}, {split}, {shots} shots: {images} images in "
+        f"{len(files)} files"
+    )
+    section = Section(title, ["code", "bits/image", "bits/dim"], rows, notes)
+    print("\n" + section.plain())
+    result = {
+        "run": str(subject.path),
+        "weights_sha256": model.provenance["weights_sha256"],
+        "task": config["task"],
+        "split": split,
+        "shots": shots,
+        "episodes_sha256": chosen.hash,
+        "images": images,
+        "event_shape": list(task.event_shape),
+        "files": [vars(file) for file in files],
+        "excess_bits_per_file": excess / len(files),
+        "threads": torch.get_num_threads(),
+        "folder": str(folder),
+    }
+    write_atomically(folder / "compression.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(folder / "compression.md", section.markdown().encode())
+    return result
+
+
+def code_file(model: FewShotModel, episode: Episode, path: Path) -> Coded:
+    """Write the code of an episode's queries, read it, decode it with a density made anew, and compare.
+
+    Raises RuntimeError where they differ, and TypeError for models whose density goes through no image pixel by pixel.
+    """
+    began = time.perf_counter()
+    code = encode(model(episode.support), episode.query)
+    write_atomically(path, code)
+    between = time.perf_counter()
+    stored = path.read_bytes()
+    decoded = decode(model(episode.support), stored, episode.query.shape[:1])
+    ended = time.perf_counter()
+    if not torch.equal(decoded, episode.query.long()):
+        raise RuntimeError(f"{path} decodes to other images than were coded. Please report it.")
+    with torch.no_grad():
+        nats = -float(model(episode.support).log_prob(episode.query).double().sum())
+    levels = model.levels
+    return Coded(
+        images=episode.query.shape[:2].numel(),
+        bits=8 * len(stored),
+        information=nats / math.log(2),
+        raw=episode.query.numel() * math.log2(levels),
+        png=sum(8 * len(as_png(image, levels)) for image in episode.query.flatten(0, 1)),
+        xz=8 * len(lzma.compress(packed(episode.query, levels), preset=9 | lzma.PRESET_EXTREME)),
+        encode_seconds=between - began,
+        decode_seconds=ended - between,
+    )
+
+
+def packed(images: Tensor, levels: int) -> bytes:
+    """Pixels one after another: a bit each of two levels, else a byte, or two of more than 256."""
+    pixels = images.cpu().numpy()
+    if levels == 2:
+        return np.packbits(pixels.astype(bool)).tobytes()
+    return pixels.astype(np.uint8 if levels <= 256 else np.uint16).tobytes()
+
+
+def as_png(image: Tensor, levels: int) -> bytes:
+    """An image ``(C, H, W)`` as the smallest PNG that Pillow writes; other shapes as a row of grey pixels."""
+    pixels: NDArray[Any] = image.cpu().numpy()
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+        pixels = pixels.reshape(1, 1, -1)
+    shown = pixels.transpose(1, 2, 0).squeeze(-1) if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    if levels == 2 and shown.ndim == 2:
+        picture = Image.fromarray(shown.astype(np.uint8) * 255).convert("1")
+    else:
+        picture = Image.fromarray(shown.astype(np.uint8 if levels <= 256 else np.uint16))
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main(experiment)

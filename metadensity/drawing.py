@@ -1,0 +1,44 @@
+"""Drawing pixels: inverse-CDF sampling, and what decides a pixel while a sampler goes through an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Pixels by inverse-CDF sampling: known ones stay, the others are where the CDF reaches a uniform number.
+
+    uniforms: in [0, 1), ``(*sample, tasks, C, *space)``, or any part or arrangement of it. known: the same shape,
+    int64, -1 where a pixel is to be drawn; or None. temperature: what logits are divided by.
+    native: whether a native kernel may decide in its place, given the same three.
+    """
+
+    native: ClassVar[bool] = True
+    uniforms: Tensor
+    known: Tensor | None = None
+    temperature: float = 1.0
+
+    def map(self, part: Callable[[Tensor], Tensor]) -> Draws:
+        """Those of a part, or in another arrangement."""
+        return replace(self, uniforms=part(self.uniforms), known=None if self.known is None else part(self.known))
+
+    def levels(self, logits: Tensor) -> Tensor:
+        """The levels ``(...)`` int64 of pixels with logits ``(..., levels)``; called in the order of generation."""
+        drawn = invert_cdf(logits if self.temperature == 1 else logits.double() / self.temperature, self.uniforms)
+        return drawn if self.known is None else torch.where(self.known >= 0, self.known, drawn)
+
+
+def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """The levels at which categorical distributions reach ``uniforms``: inverse-CDF sampling.
+
+    logits: ``(..., levels)``; uniforms: ``(...)`` in [0, 1). Returns int64 levels ``(...)``.
+    """
+    cdf = logits.double().softmax(-1).cumsum(-1)  # in float32 ways to the same logits would part at many levels
+    level = (uniforms.unsqueeze(-1) >= cdf).sum(-1)
+    return level.clamp_(max=logits.shape[-1] - 1)  # a CDF that rounds to just below one

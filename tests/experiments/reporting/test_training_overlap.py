@@ -1,0 +1,86 @@
+"""What an evaluation says of images and groups that the test shares with training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.reporting.training_overlap import training_overlap
+from metadensity import Evaluation
+from metadensity.evaluation.intervals import clustered_mean
+from metadensity.evaluation.scores import Scores
+from tasks import TASKS, ImageTasks
+
+
+def made(split: str, images: np.ndarray, groups: list[str], levels: int = 2) -> ImageTasks:
+    """Classes of two images each, a class a group."""
+    count = len(images) // 2
+    return ImageTasks(
+        "made",
+        split,
+        0,
+        images=images,
+        labels=np.repeat(np.arange(count), 2),
+        class_names=[f"c{i}" for i in range(count)],
+        group_names=groups,
+        class_group=list(range(count)),
+        event_shape=(1, 3, 3),
+        levels=levels,
+        group_noun="hand",
+        recipe={},
+    )
+
+
+@pytest.fixture(params=[2, 7])
+def pair(request: Any) -> tuple[ImageTasks, ImageTasks]:
+    """Training and test, of which images 1 and 4 are equal to images of training."""
+    generator = np.random.default_rng(0)
+    train, test = (generator.integers(0, request.param, (count, 1, 3, 3), dtype=np.uint8) for count in (8, 6))
+    test[[1, 4]] = train[[5, 0]]
+    return (
+        made("train", train, ["a", "b", "c", "d"], request.param),
+        made("test", test, ["e", "b", "f"], request.param),
+    )
+
+
+def scored(count: int) -> Evaluation:
+    ids = np.arange(count)
+    return Evaluation([], {s: Scores(10.0 * s + ids, ids // 2, ids // 2, ids) for s in (0, 4)})
+
+
+def test_the_row_without_images_that_training_has(pair: tuple[ImageTasks, ImageTasks]) -> None:
+    train, test = pair
+    assert test.equal_to_one_of(train).tolist() == [False, True, False, False, True, False]
+    found = training_overlap(test, train, scored(6))
+    assert (found.groups, found.of_groups, found.images, found.of_images) == (["b"], 3, 2, 6)
+    kept = np.array([0, 2, 3, 5])
+    assert found.without == {s: clustered_mean(10.0 * s + kept, kept // 2) for s in (0, 4)}
+    first, second = found.notes(test)
+    assert first == "1 of 3 hands are in training as well: b."
+    assert second.startswith("2 of 6 images of test have the pixels of a training image. Without them as queries")
+    assert "2.50 at 0" in second
+    assert "42.50 at 4" in second
+    assert [row["nats_per_image"] for row in found.record()["rows_without_them"]] == [2.5, 42.5]
+
+
+def test_nothing_shared_is_said_as_well(pair: tuple[ImageTasks, ImageTasks]) -> None:
+    train, _ = pair
+    other = made("test", (train.levels - 1 - train.pixels(range(8)).numpy())[:2], ["z"], train.levels)
+    if train.levels == 2:
+        assert not other.equal_to_one_of(train).any()
+    found = training_overlap(other, train, scored(2))
+    assert found.notes(other) == ["No image of test has the pixels of a training image."]
+    assert found.record()["rows_without_them"] == []
+
+
+def test_images_of_another_kind_cannot_be_equal(pair: tuple[ImageTasks, ImageTasks]) -> None:
+    with pytest.raises(ValueError, match="only images of one kind can be equal"):
+        pair[0].equal_to_one_of(TASKS["hershey"](split="test", size=3))
+
+
+def test_a_task_without_images_of_its_own_says_nothing() -> None:
+    task = TASKS["templates"](split="test")
+    found = training_overlap(task, task, scored(2))
+    assert (found.notes(task), found.record()["of_images"]) == ([], 0)

@@ -1,0 +1,92 @@
+"""Codes: what they cost, and what is said of one that is not what it should be."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
+from metadensity.densities.independent import IndependentDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.density import SequentialDensity
+from metadensity.files import DamagedFileError
+from metadensity.models import ConditionalPixelCNN, MultiscalePixelCNN
+
+
+def images(count: int, levels: int = 2, shape: tuple[int, ...] = (1, 5, 5)) -> Tensor:
+    return torch.randint(levels, (count, 1, *shape), generator=torch.Generator().manual_seed(count))
+
+
+def uniform(levels: int, shape: tuple[int, ...] = (1, 5, 5)) -> PixelCNNDensity:
+    """A network that gives every level the same probability."""
+    model = ConditionalPixelCNN(shape, levels, layers=2, planes=4, penultimate=4)
+    torch.nn.init.zeros_(model.network.head.logits.weight)
+    torch.nn.init.zeros_(model.network.head.logits.bias)
+    return model(images(2, levels, shape))
+
+
+@pytest.mark.parametrize("levels", [2, 4, 256])
+def test_probabilities_without_rounding_cost_what_they_say(levels: int) -> None:
+    """log2(levels) bits a pixel, and a constant that does not grow with the number of images."""
+    density = uniform(levels)
+    excess = [8 * len(encode(density, images(n, levels))) - n * 25 * math.log2(levels) for n in (1, 10, 1000)]
+    assert all(0 < each <= MOST_CONSTANT_BITS for each in excess), excess
+
+
+def test_the_constant_is_in_every_code() -> None:
+    """Many codes of one image each are longer than one code of many."""
+    density, many = uniform(2), images(64)
+    apart = sum(len(encode(density, image.unsqueeze(0))) for image in many)
+    assert 64 * 4 + len(encode(density, many)) < apart <= 64 * (4 + MOST_CONSTANT_BITS // 8)
+
+
+def test_a_group_of_places_at_once_is_coded_as_well() -> None:
+    torch.manual_seed(0)
+    model = MultiscalePixelCNN((2, 6, 5), 3, base=2, layers=2, planes=4, penultimate=4, upscaler_layers=1)
+    support, value = images(2, 3, (2, 6, 5)), images(7, 3, (2, 6, 5)).view(7, 1, 2, 6, 5)
+    assert torch.equal(decode(model(support), encode(model(support), value), (7,)), value)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)])
+def test_any_shape_of_samples(shape: tuple[int, ...]) -> None:
+    density = uniform(3)
+    value = torch.randint(3, (*shape, 1, 1, 5, 5), dtype=torch.uint8)
+    decoded = decode(density, encode(density, value), shape)
+    assert decoded.dtype == torch.int64
+    assert torch.equal(decoded, value.long())
+
+
+def test_a_code_of_something_else_is_refused() -> None:
+    torch.manual_seed(1)
+    model = ConditionalPixelCNN((1, 5, 5), 2, layers=2, planes=4, penultimate=4)
+    density = model(images(2))
+    code = encode(density, images(20))
+    broken = code[:9] + bytes([code[9] ^ 1]) + code[10:]
+    with torch.no_grad():
+        model.network.head.logits.bias.add_(torch.tensor([0.0, 1.0]))
+    others = {
+        "other weights": (model(images(2)), code),
+        "a flipped bit": (density, broken),
+        "cut": (density, code[:-3]),
+    }
+    others |= {"nothing": (density, b""), "a word short": (density, code[:-4])}
+    for name, (reader, given) in others.items():
+        with pytest.raises(DamagedFileError, match=r"checksum|damaged"):
+            pytest.fail(f"{name}: {decode(reader, given, (20,))}")
+    with pytest.raises(DamagedFileError, match="checksum"):
+        decode(density, code, (19,))
+
+
+def test_what_cannot_be_coded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="IndependentDensity does not go through an image pixel by pixel"):
+        encode(IndependentDensity(torch.zeros(1, 2, 1, 5, 5)), images(2))  # type: ignore[arg-type]
+    density: SequentialDensity = uniform(2)
+    with pytest.raises(ValueError, match="value has shape"):
+        encode(density, images(2, shape=(1, 4, 4)))
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install constriction"):
+        encode(density, images(2))
