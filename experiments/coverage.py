@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth: ``python -m experiments.coverage``, a simulation over few and many clusters.
 
-Beside our interval (``metadensity.evaluation.intervals``) stand two bootstraps over clusters: scipy's percentile and BCa.
+Beside our interval (``metadensity.evaluation.intervals``) stand two bootstraps over clusters: scipy's percentile, BCa.
 The run folder gets coverage.json and coverage.md; ``keep=FOLDER`` copies the JSON, and ``coverage readme`` writes the
 table of the repository's record into metadensity/evaluation/README.md.
 """

@@ -2,8 +2,8 @@
 
 A code of n bits for an image of probability 2^-n: the likelihood as a file. The coder is the range coder of
 ``constriction`` (Bamler 2022, "Understanding Entropy Coding With Asymmetric Numeral Systems"), which rounds
-conditionals to 24 bits. A code is read back by the same weights, in a batch of the same shape, on a machine that rounds the same way
-(processor, threads, version of torch): a checksum in it tells where that does not hold.
+conditionals to 24 bits. A code is read back by the same weights, in a batch of the same shape, on a machine that rounds
+the same way (processor, threads, version of torch): a checksum in it tells where that does not hold.
 """
 
 from __future__ import annotations
