@@ -35,7 +35,9 @@ class MaskOffByOne(ConditionalPixelCNN):
         first = self.network.layers[0]
         features, planes = self.network.input.features, 2 * self.network.planes
         first.convs = nn.ModuleList(
-            CausalConv(features, planes, self.network.space_dims, stack, 2 * first.conv(0).reach + 1, strict=False)
+            CausalConv(
+                features, planes, self.network.space_dims, stack, 2 * first.conv(0).reach + 1, excludes_current=False
+            )
             for stack in range(self.network.space_dims)
         )
 
