@@ -15,7 +15,8 @@ def rematerialised(
     """``function(*groups)``, keeping for the gradient only ``groups``: the graph is built anew in the backward pass.
 
     function: pure; its results depend on the tensors in ``groups`` alone (not on autocast), and every tensor to be
-    differentiated is among them. keep: call it as it is, graph and all. The result can be differentiated once.
+    differentiated is among them. keep: call it as it is, graph and all. The result can be differentiated
+    once; create_graph=True is refused with a RuntimeError.
     torch.utils.checkpoint cannot stand in: its hooks on saved tensors are refused inside torch.func transforms, and its
     older form gives no gradients to torch.autograd.grad.
     """
@@ -33,6 +34,16 @@ def rematerialised(
     return dict(zip(names, results, strict=True))
 
 
+def require_once(remedy: str) -> None:
+    """Raise RuntimeError in a backward pass that is to be differentiated itself.
+
+    torch's ``once_differentiable`` lets it pass in silence, with gradients that are constants, where those that come in
+    from above do not depend on the parameters.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"This gradient cannot be differentiated (create_graph=True was asked for). {remedy}")
+
+
 class _Rematerialised(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -41,8 +52,8 @@ class _Rematerialised(torch.autograd.Function):
         return function(*tensors)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        require_once("InnerLoop(rematerialise=True) builds its graph anew and drops it. Set rematerialise=False.")
         wanted = ctx.needs_input_grad[1:]
         tensors = [t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, wanted, strict=True)]
         with torch.enable_grad():

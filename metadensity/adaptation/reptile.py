@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metadensity.adaptation.checkpointing import require_once
+
 
 def reptile_parameters(start: Mapping[str, Tensor], adapted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``adapted`` as a surrogate: the same values, and a backward pass that gives Reptile's direction.
@@ -29,7 +31,7 @@ class _Reptile(torch.autograd.Function):
         return adapted.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        require_once("Reptile's direction is no gradient of the loss. Take a model with reptile=False.")
         start, adapted = ctx.saved_tensors
         return start - adapted.mean(0), None

@@ -28,7 +28,7 @@ SUBJECTS = [
     *(Recipe(name) for name in MODELS),
     Recipe("attention", {"attention": "dot"}),
     *(Recipe("attention", {"attention": "additive", "likelihood": each}) for each in LIKELIHOODS),
-    Recipe("unconditional", {"prototypes": 3}),
+    Recipe("attention", {"attention": "additive", "first_kernel": 5, "prototypes": 4}),
 ]
 CASE = Case((2, 3, 4), 3)
 # Functions whose backward pass cannot be differentiated; torch.func refuses them, as they have no setup_context.
@@ -56,7 +56,7 @@ def loss_of(model: FewShotModel) -> Callable[[Parameters], Tensor]:
     return lambda parameters: torch.func.functional_call(whole, parameters, episode)
 
 
-def by_differences(gradient: Gradient, parameters: Parameters, along: Parameters, width: float = 1e-4) -> Parameters:
+def by_differences(gradient: Gradient, parameters: Parameters, along: Parameters, width: float = 1e-6) -> Parameters:
     """The derivative of ``gradient`` in a direction, by central differences."""
     ahead, behind = (
         gradient({name: tensor + sign * width * along[name] for name, tensor in parameters.items()}) for sign in (1, -1)
@@ -101,21 +101,25 @@ def test_second_derivatives_equal_differences_of_the_first(recipe: Recipe) -> No
     through_func = torch.func.grad(lambda p: dot(torch.func.grad(loss)(p), along))(parameters)
     for way, second in {"autograd": through_autograd, "torch.func": through_func}.items():
         off = norm({n: second[n] - expected[n] for n in expected})
-        assert off < 2e-6 * norm(expected), f"{way} is off by {off / norm(expected):.2e} of {norm(expected):.2e}"
+        assert off < 1e-4 * norm(expected), f"{way} is off by {off / norm(expected):.2e} of {norm(expected):.2e}"
 
 
-def test_an_inner_loop_that_is_computed_again_refuses_them() -> None:
-    """``rematerialise`` gives first derivatives of the outer loss; a second one is refused, not given as zero."""
+@pytest.mark.parametrize("setting", ["rematerialise", "reptile"])
+def test_what_has_no_second_derivative_refuses_it(setting: str) -> None:
+    """torch's ``once_differentiable`` would give the first derivative as a constant here, and of that no derivative."""
     model = Recipe("maml").build(CASE, torch.float64).model
     assert isinstance(model, AdaptiveModel)
-    model.loop = InnerLoop(rematerialise=True)
+    if setting == "reptile":
+        model.reptile = True
+    else:
+        model.loop = InnerLoop(rematerialise=True)
     loss = loss_of(model)
     own = {f"model.{n}": t.detach().clone().requires_grad_() for n, t in model.named_parameters()}
-    first = by_autograd(loss, create_graph=True)(own)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(dot(first, own), list(own.values()), allow_unused=True)
+    assert norm(by_autograd(loss)(own)) > 0
+    with pytest.raises(RuntimeError, match=f"cannot be differentiated .*{setting}=False"):
+        by_autograd(loss, create_graph=True)(own)
     with pytest.raises(RuntimeError, match="setup_context"):
-        torch.func.grad(lambda p: dot(torch.func.grad(loss)(p), p))({n: t.detach() for n, t in own.items()})
+        torch.func.grad(loss)({n: t.detach() for n, t in own.items()})
 
 
 def functions() -> Iterator[type[torch.autograd.Function]]:
@@ -134,7 +138,26 @@ def test_functions_that_cannot_be_differentiated_twice_are_refused_by_torch_func
     found = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in functions()}
     assert found.keys() >= ONCE
     for name, kind in found.items():
-        once = getattr(kind.backward, "__wrapped__", None) is not None or "once_differentiable" in repr(kind.backward)
-        assert once == (name in ONCE), name
-        if once:
+        backward: Any = kind.backward
+        assert "once_differentiable" not in backward.__code__.co_qualname, f"{name} would be constant in silence"
+        if name in ONCE:
+            assert "require_once" in backward.__code__.co_names
             assert kind.setup_context is torch.autograd.Function.setup_context, f"{name} would be zero in torch.func"
+        else:
+            assert "require_once" not in backward.__code__.co_names, name
+
+
+def test_the_marker_of_torch_would_be_found() -> None:
+    """The negative control of the look at the library's functions."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient
+
+    assert "once_differentiable" in Once.backward.__code__.co_qualname  # type: ignore[attr-defined]
