@@ -138,7 +138,7 @@ def note(result: dict[str, Any]) -> str:
         f"How often a 95 % interval holds the mean of new clusters: {result['repeats']} simulated experiments a row "
         f"(so within {error:.1f} points), clusters of {result['size']} values, {result['resamples']} resamples of "
         f"clusters; scipy {result['scipy']}. `python -m experiments.coverage`, {result['seconds']:.0f} s, "
-        f"{result['machine']['cpu']}."
+        f"{result['machine']['processor']}."
     )
 
 

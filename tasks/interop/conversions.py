@@ -52,8 +52,10 @@ def to_torchmeta(
 
     Its tasks are split into "train" (``shots`` images a class) and "test" (``queries``), ready for BatchMetaDataLoader.
     categorical: labels 0 to ways - 1, drawn anew for each task; False: (class number, augmentation), which keeps the
-    class. shuffle: whether the images of a class are shuffled before the split. options: of ``ClassDataset`` besides
-    the split, such as class_augmentations (of those that take tensors). images_per_class: see ``to_learn2learn``.
+    class. shuffle: whether the images of a class are shuffled before the split: by the hash of the task, so that a
+    choice of classes has the same support images in every draw (200 of 200 tried, torchmeta 1.8.0), whatever the seed.
+    options: of ``ClassDataset`` besides the split, such as class_augmentations (of those that take tensors).
+    images_per_class: see ``to_learn2learn``.
     """
     torchmeta = import_torchmeta()
     images = labelled(task, images_per_class)

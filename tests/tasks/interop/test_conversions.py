@@ -360,7 +360,41 @@ def test_the_trainer_takes_a_taskset(learn2learn: ModuleType) -> None:
     assert metadensity.evaluate(trained, [episode]).rows[0].nats_per_image < before - 5
 
 
+def test_a_choice_of_classes_has_the_same_supports_in_every_draw(torchmeta: ModuleType) -> None:
+    """What ``to_torchmeta`` says of torchmeta's shuffle; with other classes beside it a class has others."""
+    found = to_torchmeta(TASKS["hershey"](split="test", size=12), ways=3, shots=2, queries=2)
+
+    def support(*classes: int) -> tuple[int, ...]:
+        return tuple(sorted(int(number) for number in found[classes]["train"].indices))
+
+    first = support(0, 5, 9)
+    for seed in range(20):
+        found.seed(seed)
+        assert {support(0, 5, 9) for _ in range(10)} == {first}
+    assert support(0, 5, 10)[:2] != first[:2]
+
+
 # Our models in their MAML.
+
+
+# dynamo looks at .grad of what learn2learn's clone made.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_model_cannot_be_cloned_and_what_works_instead(learn2learn: ModuleType) -> None:
+    digits = TASKS["digits"](split="train")
+    episode = digits.episode(0, tasks=2, shots=2, queries=2)
+
+    def made() -> Any:
+        torch.manual_seed(0)
+        return MODELS["conditional"](digits.event_shape, digits.levels, layers=2, planes=4, penultimate=4)
+
+    with pytest.raises(RecursionError):
+        learn2learn.algorithms.MAML(torch.compile(made(), backend="eager"), lr=0.1).clone()
+    learner = learn2learn.algorithms.MAML(made(), lr=0.1).clone()
+    compiled = torch.compile(lambda: -learner(episode.support).log_prob(episode.query).mean(), backend="eager")
+    before = compiled()
+    learner.adapt(before)
+    assert compiled() < before
+    torch.testing.assert_close(compiled(), -learner(episode.support).log_prob(episode.query).mean())
 
 
 @pytest.mark.parametrize("name", list(MODELS))
