@@ -216,9 +216,8 @@ def test_what_was_done_with_a_run_is_shown_as_what_it_is(script: Any) -> None:
     assert "Paired differences" in shown
     checked = script(memorisation.experiment, "fast", run=str(run.path)).result
     assert checked["verdict"] in page.memorisation().data
-    (run.path / "checkpoints" / "best.safetensors").write_bytes(
-        Path(other, "checkpoints/best.safetensors").read_bytes()
-    )
+    third = script(train.experiment, "digits", "support_mean", "fast", training={"steps": 2}).result["folder"]
+    run.best.write_bytes(RunFolder(third).best.read_bytes())
     later = Page(run.path)  # other weights: nothing of it was made with them
     assert later.samples().data.count("<img") == 1
     for part in (later.completions, later.classification, later.comparison, later.memorisation):
