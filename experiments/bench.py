@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from sacred.run import Run
 
 from experiments.benchmarks.timing import machine
+from experiments.figures.legends import legend_beside
 from experiments.figures.shot_curves import save_figure
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.run_folder import folder_of
@@ -159,7 +160,7 @@ def time_against_pixels(points: Sequence[Mapping[str, Any]], machine: Mapping[st
     axes.set(xscale="log", yscale="log", xlabel="pixels", ylabel="seconds an image, batch 1")
     axes.set_title(f"{machine['processor']}, {machine['threads']} threads", fontsize=9, wrap=True)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    legend_beside(axes)
     return figure
 
 

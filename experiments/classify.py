@@ -14,8 +14,9 @@ import numpy as np
 from sacred.run import Run
 from tqdm import tqdm
 
-from experiments.ingredients import build_task
 from experiments.ingredients.episode_counts import default_episode_sizes
+from experiments.ingredients.evaluation import place_settings
+from experiments.ingredients.task import task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
@@ -38,6 +39,7 @@ HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % inte
 PART = 16  # episodes between two updates of the progress bar
 
 experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "episodes": 4}})
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -76,17 +78,19 @@ def classify(
     device: str,
     precision: str,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Score queries against the supports of n classes; print the tables, write JSON and Markdown."""
-    folder, subject = folder_of(_run), find_model(run)
+    output, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
     if episodes < 1:
         raise ValueError(f"episodes={episodes}; give at least 1.")
     if file is not None:
         drawn, where = NWayEpisodes.load(file), f"the episodes of {Path(file).name}"
     else:
-        task = build_task({**config["task"], "seed": seed}, split)
+        task = task_of(subject, split, data_root, folder, seed=seed)
         if not isinstance(task, ImageTasks):
             raise TypeError(
                 f"{task.name} draws its images anew, so it has none to choose n-way episodes from. Use a run on a task "
@@ -102,7 +106,7 @@ def classify(
     drawn.require_fit(model.event_shape, model.levels, where)
     if keep is not None:
         drawn.save(keep)
-    record_use(_run, folder, "classified", [subject], drawn.hash)
+    record_use(_run, output, "classified", [subject], drawn.hash)
     began = time.perf_counter()
     parts = list(_parts(drawn, config["model"]["name"], progress))
     scores = np.concatenate([class_log_probs(model, part, images_per_batch, precision) for part in parts])
@@ -137,11 +141,11 @@ def classify(
         **_finite(asdict(found)),
         "nearest_neighbour": nearest,
         "cost": {"seconds": seconds, "pairs_per_second": pairs / seconds, "device": device},
-        "folder": str(folder),
+        "folder": str(output),
     }
     text = f"{title}\n\n{markdown(HEADINGS, rows)}{notes}\n{markdown(bin_headings, bin_rows)}"
-    write_atomically(folder / "classification.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(folder / "classification.md", text.encode())
+    write_atomically(output / "classification.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(output / "classification.md", text.encode())
     return result
 
 

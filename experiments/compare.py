@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,17 @@ def _defaults() -> None:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model that a run of experiments.evaluate scored. groups: names by id, of the groups its queries are of."""
+    """A model that a run of experiments.evaluate scored.
+
+    groups: names by id, of the groups its queries are of. fitted: by the evaluation itself, as a baseline.
+    """
 
     label: str
     scores: dict[int, Scores]
     identity: dict[str, Any]
     config: dict[str, Any]
     groups: dict[int, str]
+    fitted: bool = False
 
 
 @experiment.main
@@ -86,7 +91,10 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
         }
         for other in others
     }
-    sections = [_difference_section(reference, by_model), _config_section(reference.label, configs)]
+    sections = [
+        _difference_section(reference, by_model),
+        _config_section(reference.label, configs, [other.label for other in others if other.fitted]),
+    ]
     if 1 < len(reference.groups) <= SHOWN_GROUPS:
         sections.insert(1, _group_section(reference, by_group))
     print("\n" + "\n".join(section.plain() for section in sections))
@@ -157,7 +165,14 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
         raise DamagedFileError(f"{path} and {SCORES} beside it are of different evaluations. Evaluate the run again.")
     groups = dict(zip(sorted(ids), names, strict=True))
     return [
-        Evaluated(f"{marked(name, scores[name])} ({folder.name})", scores[name], identity, model["config"], groups)
+        Evaluated(
+            f"{marked(name, scores[name])} ({folder.name})",
+            scores[name],
+            identity,
+            model["config"],
+            groups,
+            model.get("run", "") is None,
+        )
         for name, model in models.items()
     ]
 
@@ -236,13 +251,17 @@ def _verdict(found: Difference) -> str:
     return "better" if found.mean < 0 else "worse"
 
 
-def _config_section(reference: str, configs: dict[str, dict[str, list[Any]]]) -> Section:
+def _config_section(reference: str, configs: dict[str, dict[str, list[Any]]], fitted: Collection[str]) -> Section:
+    """A row for each setting; baselines that the evaluation fitted share none with a training."""
+    trained = {name: changed for name, changed in configs.items() if name not in fitted}
     rows = [
         [name, key, _short(before), _short(after)]
-        for name, changed in configs.items()
+        for name, changed in trained.items()
         for key, (before, after) in changed.items()
     ]
-    notes = [f"{name} was trained with the same settings." for name, changed in configs.items() if not changed]
+    notes = [f"{name} was trained with the same settings." for name, changed in trained.items() if not changed]
+    if fitted:
+        notes.append(f"{', '.join(fitted)}: fitted by the evaluation itself, with the named configuration baseline.")
     headings = ["model", "setting", "reference", "model's"]
     return Section(f"What the training differed in, from {reference}", headings, rows, notes)
 

@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 import metadensity
 from experiments.figures.shot_curves import save_figure, shot_curve
-from experiments.ingredients import NAMED_CONFIGS, build_task, read_config
+from experiments.ingredients import NAMED_CONFIGS, read_config
 from experiments.ingredients.baselines import BASELINES, fit_baseline
 from experiments.ingredients.episode_counts import default_episode_sizes
-from experiments.ingredients.evaluation import episode_settings, evaluation_settings
+from experiments.ingredients.evaluation import episode_settings, evaluation_settings, place_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
+from experiments.ingredients.task import require_same_data, task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, origin, require_same_pixels
 from experiments.recording.lineage import record_use
@@ -34,6 +35,7 @@ from tasks import TaskDistribution
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
 experiment.config(evaluation_settings)
 experiment.config(episode_settings)
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -64,26 +66,29 @@ def evaluate(
     precision: str,
     seed: int,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Score every image of the split given supports; print the report, write JSON, CSV, Markdown, scores and a plot."""
-    folder, subject = folder_of(_run), find_model(run)
+    output, subject = folder_of(_run), find_model(run)
     config = subject.config()
-    task = build_task(config["task"], split)
+    task = task_of(subject, split, data_root, folder)
     chosen = choose_episodes(task, episodes, shots, queries, draws, limit, seed, generated_episodes)
     if shots is None:
         shots = [count for count in default_episode_sizes(task, None, queries)[0] if count <= chosen.max_shots]
     models = {config["model"]["name"]: subject.model(device)}
     origins: dict[str, dict[str, Any]] = {next(iter(models)): origin(subject)}
-    record_use(_run, folder, "evaluated", [subject, *map(find_model, against)], chosen.hash)
+    record_use(_run, output, "evaluated", [subject, *map(find_model, against)], chosen.hash)
     for other in against:
         found = find_model(other)
         require_same_pixels(read_config(config), read_config(found.config()))
+        require_same_data(found, task)
         name = _fresh(found.config()["model"]["name"], models)
         models[name] = found.model(device)
         origins[name] = origin(found)
     if baselines:
-        train = build_task(config["task"], "train")
+        train = task_of(subject, "train", data_root, folder)
         settings = {} if baseline_steps is None else {"steps": baseline_steps}
         for baseline in BASELINES:
             name = _fresh(baseline, models)
@@ -133,15 +138,15 @@ def evaluate(
         "groups": group_records(evaluations, task),
         "training_overlap": overlap.record(),
         "support_use": {name: support_record(use) for name, use in uses.items()},
-        "folder": str(folder),
+        "folder": str(output),
     }
     scored = evaluations if optimum is None else {**evaluations, "optimum": optimum}
-    save_scores(folder / SCORES, scored, identity)
-    write_atomically(folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(folder / "evaluation.csv", comma_separated(evaluations, optimum).encode())
-    write_atomically(folder / "evaluation.md", "\n".join(section.markdown() for section in sections).encode())
+    save_scores(output / SCORES, scored, identity)
+    write_atomically(output / "evaluation.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(output / "evaluation.csv", comma_separated(evaluations, optimum).encode())
+    write_atomically(output / "evaluation.md", "\n".join(section.markdown() for section in sections).encode())
     curves = {marked(name, evaluation.scores): evaluation for name, evaluation in evaluations.items()}
-    save_figure(shot_curve(curves, title, optimum), folder / "evaluation.png")
+    save_figure(shot_curve(curves, title, optimum), output / "evaluation.png")
     return result
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments.figures.images import GAP, PAPER, draw_samples, save_picture, support_beside_samples
-from experiments.ingredients import build_task
 from experiments.ingredients.episode_counts import default_episode_sizes
+from experiments.ingredients.evaluation import place_settings
+from experiments.ingredients.task import task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
@@ -32,6 +33,7 @@ from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistributio
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
 
 experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 2, "classes": 4, "permutations": 50}})
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -64,19 +66,21 @@ def memorisation(
     device: str,
     seed: int,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Compare samples with held-out images by their distance to the support; print, write JSON, Markdown and a PNG."""
-    folder, subject = folder_of(_run), find_model(run)
+    output, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
-    task = build_task(config["task"], split)
+    task = task_of(subject, split, data_root, folder)
     shots = default_episode_sizes(task, None, 2, SHOTS)[0][-1] if shots is None else shots
     for name, count in (("shots", shots), ("samples", samples), ("most_heldout", most_heldout), ("shown", shown)):
         if count < 1:
             raise ValueError(f"{name}={count}; give at least 1.")
     unseen, heldout = shares(task, shots, most_heldout)
     batches, digest = one_episode_a_class(task, shots, unseen + heldout, classes, seed, tasks_per_batch)
-    record_use(_run, folder, "memorisation", [subject], digest)
+    record_use(_run, output, "memorisation", [subject], digest)
     began, drawn = time.perf_counter(), []
     for number, batch in enumerate(tqdm(batches, "sampling", disable=not progress, unit="batch")):
         drawn.append(draw_samples(model, batch, samples, seed=1_000_003 * seed + number))
@@ -96,7 +100,7 @@ def memorisation(
     picture = None
     if len(task.event_shape) == 3 and task.event_shape[0] in (1, 3):
         columns = [closest(sampled, near, which, support, shown), closest(kept, kept_near, kept_which, support, shown)]
-        picture = save_picture(side_by_side(columns, levels), folder / "memorisation.png")
+        picture = save_picture(side_by_side(columns, levels, task.ink), output / "memorisation.png")
     rows = [_row(f"{shots} supports", tests["support"]), _row(f"{unseen} unseen images", tests["unseen"])]
     title = (
         f"{config['model']['name']} ({subject.title}) on {task.name}, {split}: {samples} samples and {heldout} "
@@ -122,10 +126,10 @@ def memorisation(
         "seconds": seconds,
         "seed": seed,
         "tasks_per_batch": tasks_per_batch,
-        "folder": str(folder),
+        "folder": str(output),
     }
-    write_atomically(folder / "memorisation.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(folder / "memorisation.md", f"{title}\n\n{markdown(MEMORISATION, rows)}\n{said}\n".encode())
+    write_atomically(output / "memorisation.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(output / "memorisation.md", f"{title}\n\n{markdown(MEMORISATION, rows)}\n{said}\n".encode())
     return result
 
 
@@ -174,9 +178,9 @@ def closest(
     return support[which[best, tasks], tasks][None], images[best, tasks][None]
 
 
-def side_by_side(columns: list[tuple[Tensor, Tensor]], levels: int) -> NDArray[np.uint8]:
+def side_by_side(columns: list[tuple[Tensor, Tensor]], levels: int, ink: bool = False) -> NDArray[np.uint8]:
     """Pairs (support, image) under each other, one column of pairs beside the next: ``(height, width, 3)``."""
-    blocks = [support_beside_samples(support, images, levels) for support, images in columns]
+    blocks = [support_beside_samples(support, images, levels, ink=ink) for support, images in columns]
     gap = np.full((len(blocks[0]), 6 * GAP, 3), PAPER, np.uint8)
     return np.concatenate([piece for block in blocks for piece in (gap, block)][1:], axis=1)
 

@@ -23,11 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-make", action="store_true", help="evaluate and check nothing; the page says what is missing"
     )
     parser.add_argument("--device", default="cpu", help="where to evaluate what was not evaluated")
+    parser.add_argument("--data-root", help="where the data of the model lie now, if not where they lay in training")
+    parser.add_argument("--folder", help="where the folder of images lies now, of a task over one")
     options = parser.parse_args(arguments)
     from experiments.run_page.page import ReportError, write_report
 
     try:
-        path = write_report(options.run, options.output, make=not options.no_make, device=options.device)
+        places = {"data_root": options.data_root, "folder": options.folder}
+        path = write_report(options.run, options.output, make=not options.no_make, device=options.device, **places)
     except (ReportError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,6 +24,7 @@ from experiments.recording.run_filters import FilterError, parse_filter
 from experiments.recording.run_table import RunRecord, read_run, read_runs, select, sort_runs
 
 COLUMNS = ["run", "status", "experiment", "started", "seconds", "task.name", "model.name", "parents"]
+COLUMNS += ["score", "command", "comment"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,6 +116,9 @@ def _show(options: argparse.Namespace) -> int:
         print(f"  the record is damaged: {record.problem}")
     if record.started:
         print(f"  started {record.started} UTC" + (f", {record.seconds:.0f} s" if record.seconds is not None else ""))
+    for what in ("score", "command", "comment"):
+        if said := getattr(record, what):
+            print(f"  {what}: {said}")
     for parent in record.lineage.get("parents", []):
         step = f" at step {parent['step']}" if parent.get("step") is not None else ""
         print(f"  {record.lineage['kind']} from {parent['run']}{step}: {parent['file']} {parent['sha256'][:16]}")

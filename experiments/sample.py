@@ -22,8 +22,10 @@ from torch import Tensor
 
 from experiments.figures.attention_maps import pixel_picture
 from experiments.figures.images import save_picture, support_beside_samples
-from experiments.ingredients import build_task, read_config
+from experiments.ingredients import read_config
 from experiments.ingredients.episode_counts import default_episode_sizes
+from experiments.ingredients.evaluation import place_settings
+from experiments.ingredients.task import require_same_data, task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
@@ -34,11 +36,13 @@ from metadensity.densities.completion import Part, complete_in_parts, observe, s
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import SequentialDensity
 from metadensity.files import content_hash, write_tensors
+from tasks import TaskDistribution
 
 SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
 OBSERVED = ("top", "left", "small")
 
 experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shots": 1, "samples": 2}})
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -77,22 +81,25 @@ def sample(
     device: str,
     seed: int,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Draw samples, write them as a PNG and as tensors. Returns the paths and the time it took.
 
     Of an interrupted run the samples that are finished are written, and the interruption goes on.
     """
-    folder, subject = folder_of(_run), find_model(run)
+    output, subject = folder_of(_run), find_model(run)
     others = [find_model(other) for other in against]
+    source = task_of(subject, split, data_root, folder)
     for other in others:
         require_same_pixels(read_config(subject.config()), read_config(other.config()))
-    source = build_task(subject.config()["task"], split)
+        require_same_data(other, source)
     shots = default_episode_sizes(source, None, 1, SHOTS)[0][-1] if shots is None else shots
     episode = source.episode(index, tasks=tasks, shots=shots, queries=1)
     models = [found.model(device) for found in (subject, *others)]
     digest = content_hash({"support": episode.support, "query": episode.query})
-    record_use(_run, folder, "sampled", [subject, *others], digest)
+    record_use(_run, output, "sampled", [subject, *others], digest)
     provenance = {
         "run": str(subject.path),
         "weights_sha256": models[0].provenance["weights_sha256"],
@@ -114,22 +121,22 @@ def sample(
     finally:
         drawn = [torch.cat(parts) for parts in finished if parts]
         if drawn:
-            written = _write(folder, episode, drawn, known is not None, source.levels, provenance | how)
+            written = _write(output, episode, drawn, known is not None, source, provenance | how)
     seconds = time.perf_counter() - began
     print(f"{tasks * samples * len(models)} samples in {seconds:.1f} s, support beside them: {written}")
     attended = None
-    if pixels and (shown := pixel_picture(models[0], episode, pixels)) is not None:
-        attended = str(save_picture(shown, folder / "attention.png"))
+    if pixels and (shown := pixel_picture(models[0], episode, pixels, source.ink)) is not None:
+        attended = str(save_picture(shown, output / "attention.png"))
         print(f"Where {pixels} pixels of each query look: {attended}")
     return {
         **provenance,
         **how,
         "picture": str(written),
-        "tensors": str(folder / "samples.safetensors"),
+        "tensors": str(output / "samples.safetensors"),
         "attention": attended,
         "samples": tasks * samples * len(models),
         "seconds": seconds,
-        "folder": str(folder),
+        "folder": str(output),
     }
 
 
@@ -164,7 +171,12 @@ def _parts(density: Density, samples: int, seed: int, known: Tensor | None, **op
 
 
 def _write(
-    folder: Path, episode: Episode, drawn: Sequence[Tensor], completed: bool, levels: int, provenance: dict[str, Any]
+    folder: Path,
+    episode: Episode,
+    drawn: Sequence[Tensor],
+    completed: bool,
+    task: TaskDistribution,
+    provenance: dict[str, Any],
 ) -> Path:
     """The picture and the tensors; beside completions the whole query comes first, right of the line."""
     first, *others = drawn
@@ -172,7 +184,9 @@ def _write(
     tensors = {"support": episode.support, "samples": first} | ({"query": episode.query} if completed else {})
     tensors |= {f"against_{number}": other for number, other in enumerate(others)}
     write_tensors(folder / "samples.safetensors", tensors, provenance)
-    return save_picture(support_beside_samples(episode.support, shown, levels, others), folder / "samples.png")
+    return save_picture(
+        support_beside_samples(episode.support, shown, task.levels, others, task.ink), folder / "samples.png"
+    )
 
 
 if __name__ == "__main__":

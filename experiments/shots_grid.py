@@ -20,8 +20,9 @@ import metadensity
 from experiments.figures.grids import heat_map
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, read_config, task, training, training_config
-from experiments.ingredients.evaluation import episode_settings, evaluation_settings
+from experiments.ingredients.evaluation import episode_settings, evaluation_settings, place_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
+from experiments.ingredients.task import require_same_data, task_of
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS, require_same_pixels
@@ -39,6 +40,7 @@ _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
 experiment.config(evaluation_settings)
 experiment.config(episode_settings)
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -68,25 +70,28 @@ def shots_grid(
     precision: str,
     seed: int,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Train or take the models, score them; print the grid, write JSON, CSV, Markdown, scores and a heat map."""
-    folder = folder_of(_run)
+    output = folder_of(_run)
     found = find_runs(runs)
     config = found[0].config()["task"] if found else task
+    tested = task_of(found[0], split, data_root, folder) if found else build_task(task, split)
     for other in found[1:]:
         require_same_pixels(read_config(found[0].config()), read_config(other.config()))
+        require_same_data(other, tested)
     settings = [{**training, "shots": require_shots(entry)} for entry in ([] if found else train_shots)]
     for each in settings:  # found out before hours of training, not after
         training_config(each, seed)
     if not found and not settings:
         raise ValueError("train_shots is empty and so is runs; give one of them, such as train_shots='[[0,1,2],[1]]'.")
-    tested = build_task(config, split)
     chosen = choose_episodes(tested, episodes, test_shots, queries, draws, limit, seed, generated_episodes)
     for each in settings:
         print(f"Training with {each['shots']} shots.")
         found.append(train_run(_run, {"task": task, "model": model, "training": each, "seed": seed}, progress))
-    lineage.record_use(_run, folder, "shots grid", found, chosen.hash)
+    lineage.record_use(_run, output, "shots grid", found, chosen.hash)
     named = dict(zip(labels([run.config()["training"]["shots"] for run in found], found), found, strict=True))
     batches = EpisodeBatches(chosen, tested, sorted(set(test_shots)), tasks_per_batch)
     evaluations = {}
@@ -109,10 +114,10 @@ def shots_grid(
         }
         for row in records(evaluations)
     ]
-    result = {**identity, "task": config, "other_settings": unequal, "rows": rows, "folder": str(folder)}
-    save_scores(folder / SCORES, evaluations, identity)
-    write_results(folder / "shots_grid", result, rows, sections)
-    save_figure(_picture(title, evaluations, trained), folder / "shots_grid.png")
+    result = {**identity, "task": config, "other_settings": unequal, "rows": rows, "folder": str(output)}
+    save_scores(output / SCORES, evaluations, identity)
+    write_results(output / "shots_grid", result, rows, sections)
+    save_figure(_picture(title, evaluations, trained), output / "shots_grid.png")
     return result
 
 

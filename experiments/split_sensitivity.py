@@ -23,8 +23,9 @@ import metadensity
 from experiments.figures.grids import split_points
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.ingredients.evaluation import evaluation_settings
+from experiments.ingredients.evaluation import evaluation_settings, place_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
+from experiments.ingredients.task import task_of
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
@@ -38,6 +39,7 @@ from tasks import TASKS
 _FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("split_sensitivity", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
 experiment.config(evaluation_settings)
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -67,10 +69,12 @@ def split_sensitivity(
     precision: str,
     seed: int,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Train or take the models, score them; print the tables, write JSON, CSV, Markdown and a plot."""
-    folder = folder_of(_run)
+    output = folder_of(_run)
     found = find_runs(runs)
     planned = [] if found else plan(task, kinds, split_seeds)
     training_config(training, seed)  # found out before hours of training, not after
@@ -85,17 +89,17 @@ def split_sensitivity(
         raise IncomparableError(
             f"The runs differ in more than their split ({in_words(unequal)}). Give runs of one recipe."
         )
-    lineage.record_use(_run, folder, "split sensitivity", found)
+    lineage.record_use(_run, output, "split sensitivity", found)
     scored = []
     for run in found:
         config = run.config()["task"]
-        tested = build_task(config, split)
+        tested = task_of(run, split, data_root, folder)
         chosen = choose_episodes(tested, None, shots, queries, draws, limit, seed, 1)
         batches = EpisodeBatches(chosen, tested, sorted(set(shots)), tasks_per_batch)
         kind, split_seed = config.get("split_by") or "committed", config.get("split_seed", 0)
         stream = tqdm(batches, f"{kind} {split_seed}", disable=not progress, unit="batch")
         evaluation = metadensity.evaluate(run.model(device), stream, precision, duplicates)
-        train_classes = len(build_task(config, "train").class_names)
+        train_classes = len(task_of(run, "train", data_root, folder).class_names)
         scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixel_identity(tested), evaluation))
     likelihoods, gains = spreads(scored)
     name = marked(found[0].config()["model"]["name"], scored[0].evaluation.scores)
@@ -114,14 +118,14 @@ def split_sensitivity(
         ],
         "rows": rows,
         "spread": spread_records(likelihoods, "nats/image") + spread_records(gains, "gain"),
-        "folder": str(folder),
+        "folder": str(output),
     }
-    write_results(folder / "split_sensitivity", result, rows, sections)
+    write_results(output / "split_sensitivity", result, rows, sections)
     points = {
         KINDS[kind]: [{row.shots: row for row in one.evaluation.rows} for one in scored if one.kind == kind]
         for kind in likelihoods
     }
-    save_figure(split_points(points, title), folder / "split_sensitivity.png")
+    save_figure(split_points(points, title), output / "split_sensitivity.png")
     return result
 
 

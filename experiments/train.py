@@ -92,7 +92,7 @@ def train(
     else:
         parent = RunFolder.find(resume, holding="state-*.safetensors")
         require_same_config(read_config(parent.config()), settings, allow)
-        if not any(name.startswith("task.") and name != "task.data_root" for name in allow):
+        if not any(name.startswith("task.") and name not in lineage.PLACES for name in allow):
             lineage.require_same_episodes(parent, episodes)
         state = newest_state(parent)
         trainer.resume(state)
@@ -154,10 +154,10 @@ def _samples(
     episode = tasks.episode(0, tasks=6, shots=min(4, max(shots)), queries=1)
     model = folder.model()
     drawn = draw_samples(model, episode, samples=6, seed=seed)
-    picture = support_beside_samples(episode.support, drawn, tasks.levels)
+    picture = support_beside_samples(episode.support, drawn, tasks.levels, ink=tasks.ink)
     step = model.provenance["step"]
     observer.writer.add_image("support beside samples", picture, step, dataformats="HWC")
-    attended = attention_picture(model, episode)
+    attended = attention_picture(model, episode, tasks.ink)
     if attended is not None:
         observer.writer.add_image("attention of the query over its supports", attended, step, dataformats="HWC")
         save_picture(attended, folder.path / "samples" / "attention.png")

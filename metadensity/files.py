@@ -6,10 +6,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import lzma
 import math
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +25,11 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 Arrays = dict[str, NDArray[Any]]
+ARCHIVE_ERRORS = (
+    *(OSError, ValueError, EOFError, RuntimeError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What zipfile raises for an archive that is damaged, encrypted, or packed by a method that Python does not read."""
 
 
 class DamagedFileError(RuntimeError):
@@ -122,7 +130,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
         return arrays, json.loads(arrays.pop("head").tobytes())
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as problem:
+    except (*ARCHIVE_ERRORS, KeyError, TypeError, AttributeError) as problem:
         raise DamagedFileError(f"{path} is damaged ({problem}).") from problem
 
 

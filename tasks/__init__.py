@@ -6,6 +6,7 @@ folder and a line here.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 
 from tasks import digits, emoji, hershey, omniglot, templates
@@ -42,7 +43,9 @@ class UnknownTaskError(KeyError):
 
 class _Tasks(dict[str, Callable[..., TaskDistribution]]):
     def __missing__(self, name: object) -> Callable[..., TaskDistribution]:
-        raise UnknownTaskError(f"there is no task {name!r}; give one of {', '.join(sorted(self))}.")
+        near = difflib.get_close_matches(str(name), self, 1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownTaskError(f"there is no task {name!r}; give one of {', '.join(sorted(self))}.{meant}")
 
 
 TASKS = _Tasks(

@@ -37,6 +37,8 @@ class TaskDistribution(ABC):
     class_group: NDArray[np.int64]
     group_noun: str = "group"
     recipe: dict[str, Any]
+    ink: bool = False
+    """Whether the last level is ink, drawn black on white paper; otherwise level 0 is black and the last one white."""
     training_only: ClassVar[tuple[str, ...]] = ("seed", "data_root", "styles")
     """Options of the tasks that the pixels of the test do not depend on: runs that differ in them may be compared."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from metadensity.checks import require_count
@@ -38,8 +39,11 @@ def split_parts(name: str, split: str) -> tuple[str, ...]:
     """
     parts = tuple(split.split("+")) if isinstance(split, str) else ()
     if not parts or len(set(parts)) != len(parts) or not set(parts) <= set(SPLITS):
+        near = {part: difflib.get_close_matches(part.lower(), SPLITS, 1, 0.5) for part in parts}
+        meant = "+".join(dict.fromkeys(found[0] for found in near.values() if found))
         raise ValueError(
             f"split={split!r} is not a split of {name}; give one of {', '.join(SPLITS)}, "
             "or several joined by '+', such as 'train+validation'."
+            f"{f' Did you mean {meant!r}?' if meant and all(near.values()) else ''}"
         )
     return tuple(part for part in SPLITS if part in parts)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metadensity.checks import require_count
-from metadensity.files import Arrays
+from metadensity.files import ARCHIVE_ERRORS, Arrays
 from tasks.checks import split_parts
 from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
@@ -102,7 +101,7 @@ def _read(data_root: str | os.PathLike[str] | None, expected: str) -> Arrays:
             f"{path} is missing. Put the archive there, or name the folder that holds emoji/emoji_32.npz in "
             "METADENSITY_DATA or data_root."
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+    except (*ARCHIVE_ERRORS, KeyError) as problem:
         raise DataError(f"{path} is damaged ({problem}). Replace it.") from problem
     found = images_sha256(held)
     if found != expected:

@@ -27,7 +27,7 @@ class ImageTasks(TaskDistribution):
         ``(n, bytes)`` uint8, each image's pixels in row-major order through ``numpy.packbits``.
     labels: ``(n,)`` class of each image, not decreasing; every class has an image.
     class_names, class_group: name and group of each class. group_names, group_noun: name of each group, of their kind.
-    recipe: everything that determines the pixels, as JSON-able values.
+    recipe: everything that determines the pixels, as JSON-able values. ink: see ``TaskDistribution``.
 
     Classes are drawn independently and uniformly, with replacement: a batch is an i.i.d. draw of tasks,
     and may hold a class twice. Two-level images are held eight pixels to a byte, and a batch is a
@@ -50,6 +50,7 @@ class ImageTasks(TaskDistribution):
         recipe: dict[str, Any],
         packed: bool = False,
         group_noun: str = "group",
+        ink: bool = False,
     ) -> None:
         super().__init__(name, split, seed, event_shape, levels)
         self.group_noun = group_noun
@@ -57,6 +58,7 @@ class ImageTasks(TaskDistribution):
         self.group_names = list(group_names)
         self.class_group: Ints = np.asarray(class_group, dtype=np.int64)
         self.recipe = recipe
+        self.ink = ink
         self._labels: Ints = np.asarray(labels, dtype=np.int64)
         self._check_labels()
         self.class_size: Ints = np.bincount(self._labels, minlength=len(self.class_names))

@@ -35,7 +35,7 @@ def patch_attention(model: FewShotModel, support: Tensor, value: Tensor) -> tupl
     return patches.cpu(), weights[:, -1].cpu()
 
 
-def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tensor] | None:
+def attention_maps(model: FewShotModel, episode: Episode, ink: bool = False) -> tuple[Tensor, Tensor] | None:
     """Mean attention of the first query of each task over its foreground, or over all pixels where it has none.
 
     Returns maps ``(S, tasks, H, W)`` over the pixels of each support, which sum to 1 together with the second value:
@@ -46,7 +46,7 @@ def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tenso
     if found is None:
         return None
     patches, nowhere = found
-    weight = foreground(episode.query[0], model.levels)
+    weight = foreground(episode.query[0], ink)
     weight = torch.where(weight.sum((1, 2), keepdim=True) > 0, weight, torch.ones_like(weight))
     weight = weight / weight.sum((1, 2), keepdim=True)
     shares = (patches * weight[:, None, None, None]).sum((-2, -1))  # (tasks, S, *grid)
@@ -56,32 +56,32 @@ def attention_maps(model: FewShotModel, episode: Episode) -> tuple[Tensor, Tenso
     return spread.transpose(0, 1), (nowhere * weight).sum((1, 2))
 
 
-def foreground(images: Tensor, levels: int) -> Tensor:
+def foreground(images: Tensor, ink: bool = False) -> Tensor:
     """How much each pixel of ``(tasks, C, H, W)`` differs from the background, ``(tasks, H, W)``.
 
-    Of two levels the ink; of more, the distance to the image's median level, channel by channel: that of the paper of
-    a drawing, be it white or black.
+    Where the last level is ``ink``, how much of it there is; otherwise the distance to the image's median level,
+    channel by channel: that of the paper of a drawing, be it white or black.
     """
     x = images.float()
-    paper = 0.0 if levels == 2 else x.flatten(2).median(-1).values[..., None, None]
+    paper = 0.0 if ink else x.flatten(2).median(-1).values[..., None, None]
     return (x - paper).abs().mean(1)
 
 
-def attention_picture(model: FewShotModel, episode: Episode) -> NDArray[np.uint8] | None:
+def attention_picture(model: FewShotModel, episode: Episode, ink: bool = False) -> NDArray[np.uint8] | None:
     """One row a task: the query, a line, its supports with what is looked at marked. Returns ``(H', W', 3)`` or None.
 
     Marked in red; in colour images, which red would hide, what is not looked at is dark instead. The strongest mark of
     a row is its largest weight, so rows do not compare in strength.
     """
-    found = attention_maps(model, episode)
+    found = attention_maps(model, episode, ink)
     if found is None or model.event_shape[0] not in (1, 3):
         return None
     maps, _ = found
-    query = _in_colour(episode.query[:1], model.levels)
-    return _rows([(query, _marked(episode.support, maps, model.levels))])
+    query = _in_colour(episode.query[:1], model.levels, ink)
+    return _rows([(query, _marked(episode.support, maps, model.levels, ink))])
 
 
-def pixel_picture(model: FewShotModel, episode: Episode, pixels: int) -> NDArray[np.uint8] | None:
+def pixel_picture(model: FewShotModel, episode: Episode, pixels: int, ink: bool = False) -> NDArray[np.uint8] | None:
     """Where single pixels look. Returns ``(H', W', 3)``, or None where there is no attention to show.
 
     One row a task. For each of so many pixels, spread over the ink of the query in the order of drawing: the query as
@@ -98,15 +98,15 @@ def pixel_picture(model: FewShotModel, episode: Episode, pixels: int) -> NDArray
     query = episode.query[0]
     size = query.shape[2:]
     blocks = []
-    for places in zip(*(_spread(mask, pixels) for mask in foreground(query, model.levels)), strict=True):
+    for places in zip(*(_spread(mask, pixels) for mask in foreground(query, ink)), strict=True):
         maps = torch.stack([found[0][(task, ..., *divmod(place, size[1]))] for task, place in enumerate(places)], 1)
         maps = F.interpolate(maps, size=size, mode="nearest")
-        drawn = _in_colour(query[None], model.levels)
+        drawn = _in_colour(query[None], model.levels, ink)
         coming = torch.arange(size.numel()) > torch.tensor(places)[:, None]
         drawn = torch.where(coming.view(-1, 1, *size), 0.25 * drawn + 0.75 * PAPER, drawn)
         for task, place in enumerate(places):
             drawn[(0, task, slice(None), *divmod(place, size[1]))] = RED
-        blocks.append((drawn, _marked(episode.support, maps, model.levels)))
+        blocks.append((drawn, _marked(episode.support, maps, model.levels, ink)))
     return _rows(blocks)
 
 
@@ -116,13 +116,13 @@ def _spread(mask: Tensor, count: int) -> list[int]:
     return [inked[(2 * k + 1) * len(inked) // (2 * count)] for k in range(count)]
 
 
-def _in_colour(images: Tensor, levels: int) -> Tensor:
-    return as_shown(images, levels).expand(-1, -1, 3, -1, -1).float()
+def _in_colour(images: Tensor, levels: int, ink: bool) -> Tensor:
+    return as_shown(images, levels, ink).expand(-1, -1, 3, -1, -1).float()
 
 
-def _marked(support: Tensor, maps: Tensor, levels: int) -> Tensor:
+def _marked(support: Tensor, maps: Tensor, levels: int, ink: bool) -> Tensor:
     """Supports ``(S, tasks, 3, H, W)`` with what is looked at marked; a task's strongest mark is its largest weight."""
-    supports = _in_colour(support, levels)
+    supports = _in_colour(support, levels, ink)
     strength = (maps / maps.amax((0, 2, 3), keepdim=True).clamp_min(1e-30))[:, :, None]
     if support.shape[2] == 3:
         return supports * (0.2 + 0.8 * strength)

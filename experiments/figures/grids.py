@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from experiments.figures.legends import legend_beside
 from metadensity.evaluation.scores import LikelihoodRow
 
 
@@ -65,5 +66,5 @@ def split_points(by_kind: Mapping[str, Sequence[Mapping[int, LikelihoodRow]]], t
     axes.set(xlabel="shots", ylabel="nats/image; 95 % over the classes of a split")
     axes.set_title(title, fontsize=9, wrap=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    legend_beside(axes)
     return figure

@@ -1,4 +1,8 @@
-"""Images: grids of supports beside samples, as PNG."""
+"""Images: grids of supports beside samples, as PNG.
+
+A picture shows the data as they are: level 0 is black and the last one white, or none and all of a colour. Where a task
+says that its last level is ink (``TaskDistribution.ink``), level 0 is white paper and the last one black.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +34,17 @@ def draw_samples(model: FewShotModel, episode: Episode, samples: int, seed: int)
 
 
 def support_beside_samples(
-    support: Tensor, samples: Tensor, levels: int, others: Sequence[Tensor] = ()
+    support: Tensor, samples: Tensor, levels: int, others: Sequence[Tensor] = (), ink: bool = False
 ) -> NDArray[np.uint8]:
     """One row a task: supports ``(S, tasks, C, H, W)``, a line, samples ``(N, tasks, C, H, W)``. Returns (H', W', 3).
 
-    others: samples of further models, each after a line of its own. Two levels are drawn as ink on paper, more levels
-    as grey or RGB. Raises ValueError for other than 1 or 3 channels.
+    others: samples of further models, each after a line of its own. ink: of the task, see above. Raises ValueError for
+    other than 1 or 3 channels.
     """
     channels = samples.shape[2]
     if channels not in (1, 3) or samples.ndim != 5:
         raise ValueError(f"samples of shape {tuple(samples.shape)} are no pictures; they need 1 or 3 channels in 2-D.")
-    blocks = [_row(as_shown(part, levels)) for part in (support, samples, *others) if len(part)]
+    blocks = [_row(as_shown(part, levels, ink)) for part in (support, samples, *others) if len(part)]
     line = torch.full((*blocks[0].shape[:3], 1), LINE, dtype=torch.uint8)
     rows = torch.cat([blocks[0]] + [piece for block in blocks[1:] for piece in (line, block)], dim=-1)
     rows = torch.nn.functional.pad(rows, (0, 0, GAP // 2, GAP // 2), value=PAPER)  # (tasks, C, height, width)
@@ -57,20 +61,17 @@ def save_picture(picture: NDArray[np.uint8], path: str | Path, zoom: int = 3) ->
     return path
 
 
-def as_shown(pixels: Tensor, levels: int) -> Tensor:
-    """Pixels ``(..., C, H, W)`` as they are shown, uint8 0 to 255: ink on paper for two levels of one channel.
-
-    Level 0 is black and the last one white, or none and all of a colour: no picture is stretched to its own range.
-    """
+def as_shown(pixels: Tensor, levels: int, ink: bool = False) -> Tensor:
+    """Pixels ``(..., C, H, W)`` as they are shown, uint8 0 to 255; no picture is stretched to its own range."""
     light = (pixels.float() * (255 / (levels - 1))).round().to(torch.uint8)
-    return 255 - light if levels == 2 and pixels.shape[-3] == 1 else light
+    return 255 - light if ink else light
 
 
-def image_array(pixels: Tensor, levels: int) -> NDArray[np.uint8]:
+def image_array(pixels: Tensor, levels: int, ink: bool = False) -> NDArray[np.uint8]:
     """One image ``(C, H, W)`` as ``(H, W, 3)``, for matplotlib's imshow. Raises ValueError for no 1 or 3 channels."""
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
         raise ValueError(f"pixels of shape {tuple(pixels.shape)} are no picture; give (1 or 3, height, width).")
-    return as_shown(pixels, levels).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    return as_shown(pixels, levels, ink).expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def _row(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.figures.legends import legend_beside
 from metadensity.adaptation import InnerStep
 
 
@@ -34,6 +35,6 @@ def inner_curve(steps: Sequence[InnerStep], title: str) -> Figure:
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        legend_beside(axes)
     figure.suptitle(title, fontsize=9, wrap=True)
     return figure

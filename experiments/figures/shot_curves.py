@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.figures.legends import legend_beside
 from metadensity.evaluation.comparison import Difference
 from metadensity.evaluation.scores import Evaluation
 from metadensity.files import write_atomically
@@ -65,5 +66,5 @@ def _curves(solid: Mapping[str, Points], dashed: Mapping[str, Points], title: st
     axes.set(xlabel="shots", ylabel=label)
     axes.set_title(title, fontsize=9, wrap=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    legend_beside(axes)
     return figure

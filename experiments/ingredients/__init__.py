@@ -3,7 +3,7 @@
 from experiments.ingredients.model import build_model, model
 from experiments.ingredients.named import NAMED_CONFIGS
 from experiments.ingredients.recorded import read_config
-from experiments.ingredients.task import build_task, task
+from experiments.ingredients.task import build_task, task, task_of
 from experiments.ingredients.training import TRAINING_DEFAULTS, training, training_config
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "model",
     "read_config",
     "task",
+    "task_of",
     "training",
     "training_config",
 ]

@@ -21,3 +21,9 @@ def evaluation_settings() -> None:
 def episode_settings() -> None:
     episodes = None  # a file of experiments.episodes, which then says queries, draws, limit and seed
     generated_episodes = 1000  # how many episodes of a task that draws its images without end
+
+
+# Where the data of a trained model lie now; the fingerprint of the training says whether they are the same.
+def place_settings() -> None:
+    data_root = None  # None: where they lay in training, or METADENSITY_DATA
+    folder = None  # of a task over a folder of images; None: where it lay in training

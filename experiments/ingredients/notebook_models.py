@@ -13,7 +13,7 @@ import torch
 
 import metadensity
 from experiments.ingredients import build_task
-from experiments.ingredients.task import TASK_OPTIONS
+from experiments.ingredients.task import TASK_OPTIONS, task_of
 from experiments.recording.root import runs_root
 from experiments.recording.trained_model import find_model
 from experiments.results.shipped_weights import shipped, shipped_file
@@ -85,7 +85,7 @@ def model_for_notebook(
     """
     if run is not None:
         found = find_model(run)
-        return found.model(), build_task(found.config()["task"], "test")
+        return found.model(), task_of(found, "test")
     if name not in RECIPES:
         raise ValueError(f"There is no model {name!r} for the notebooks; give one of {', '.join(RECIPES)}.")
     if name in shipped():

@@ -20,13 +20,13 @@ from sacred.run import Run
 from sacred.utils import apply_backspaces_and_linefeeds, convert_to_nested_dict
 
 from experiments.recording.flat_configs import current_names
+from experiments.recording.headlines import last_line
 from experiments.recording.registered import RegisteredOptions
 from experiments.recording.root import runs_root
 from experiments.recording.sacred_observers import make_fault_tolerant
 
 SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # plain dicts and lists, which the library takes
-LONGEST_RESULT = 400  # characters of a result that are printed when a run ends
 
 
 class SafeExperiment(Experiment):
@@ -40,7 +40,7 @@ class SafeExperiment(Experiment):
     ) -> Run:
         run = self._configured(command_name, config_updates, named_configs, *more, **options)
         run.observers = make_fault_tolerant(run.observers)
-        run.run_logger.addFilter(_shorten_result)
+        run.run_logger.addFilter(_leave_out_result)
         return run
 
     def configuration(self, named: Sequence[str] = (), updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -81,12 +81,9 @@ class SafeExperiment(Experiment):
         return {name: ConfigDict(settings) for name, settings in whole.items()}
 
 
-def _shorten_result(record: logging.LogRecord) -> bool:
-    """Sacred prints results whole; an evaluation's, all of which its files hold, would be thousands of characters."""
-    message = record.getMessage()
-    if message.startswith("Result: ") and len(message) > LONGEST_RESULT:
-        record.msg, record.args = f"{message[:LONGEST_RESULT]} ... (whole in the run's record)", ()
-    return True
+def _leave_out_result(record: logging.LogRecord) -> bool:
+    """Sacred prints results whole, thousands of characters of an evaluation; ``main`` ends with what came out."""
+    return not record.getMessage().startswith("Result: ")
 
 
 def make_experiment(
@@ -126,9 +123,12 @@ def recorded_in(experiment: Experiment, folder: Path) -> Iterator[None]:
 def main(experiment: Experiment) -> None:
     """Run from the command line. Runs are recorded in runs/ unless -F names another folder; -m, -s and -t add to it.
 
+    The last line says what came out, and where the rest of it is.
     SIGTERM ends a run as Ctrl-C does, so that its record says INTERRUPTED; training saves its state first.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not any(argument.startswith(("-F", "--file_storage")) for argument in sys.argv[1:]):
         observe_in_runs(experiment)
-    experiment.run_commandline()
+    run = experiment.run_commandline()
+    if run is not None and run.result is not None:
+        print(last_line(str(experiment.path), run.result))

@@ -9,6 +9,7 @@ from experiments.recording.trained_model import TrainedModel
 from tasks import TaskDistribution
 
 UNITS = "nats/image"
+PLACES = ("folder", "splits", "damaged")  # what lies there is compared by its fingerprints: see ingredients.task
 
 
 def origin(run: TrainedModel) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def origin(run: TrainedModel) -> dict[str, Any]:
 def require_same_pixels(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Raise ValueError where two runs were trained on different tasks or pixels: their numbers do not compare."""
     one, other = current_names(one), current_names(other)
-    ignored = TaskDistribution.training_only
+    ignored = {*TaskDistribution.training_only, *PLACES}
     differ = {key for key in one["task"] if key not in ignored and one["task"][key] != other["task"].get(key)}
     if differ:
         detail = ", ".join(f"{key}: {one['task'][key]!r} and {other['task'].get(key)!r}" for key in sorted(differ))

@@ -25,6 +25,7 @@ from metadensity.files import DamagedFileError, read_header, write_atomically
 from tasks import TaskDistribution
 
 FILE = "lineage.json"
+PLACES = ("task.data_root", "task.folder")  # settings that name where the data lie
 
 
 class LineageError(RuntimeError):
@@ -212,8 +213,9 @@ def require_same_episodes(parent: RunFolder, episodes_sha256: str) -> None:
     if known is not None and known.episodes_sha256 not in (None, episodes_sha256):
         raise LineageError(
             f"The settings are those of {parent.path}, but the data are not: the hash of its episodes is "
-            f"{known.episodes_sha256}, that of these {episodes_sha256}. Point task.data_root to the data it was "
-            "trained on, or train anew."
+            f"{known.episodes_sha256}, that of these {episodes_sha256}. Point task.data_root, or "
+            "task.folder, to the data it was trained on, or train anew. (Earlier versions drew the splits of a folder "
+            "before small classes are left out: task.splits=unfiltered.)"
         )
 
 

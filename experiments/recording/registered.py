@@ -7,7 +7,9 @@ themselves has its options on the command line at once.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from sacred.config import ConfigDict
@@ -40,8 +42,10 @@ class RegisteredOptions:
         self, fixed: Mapping[str, Any] | None = None, preset: Any = None, fallback: Any = None
     ) -> ConfigSummary:
         """Sacred's: the settings, of which ``fixed`` are typed or of named configurations."""
+        name = (fixed or {}).get("name", self.default)
+        if isinstance(fixed, dict):  # in place, as Sacred writes it over the result in the end
+            fixed.update(self.absolute(name, fixed))
         fixed = dict(fixed or {})
-        name = fixed.get("name", self.default)
         return ConfigDict({"name": name, **self.complete(name, fixed)})(fixed, preset, fallback)
 
     def complete(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +74,19 @@ class RegisteredOptions:
         name = config["name"]
         takes = self.takes(name, {key: value for key, value in config.items() if key != "name" and key not in earlier})
         kept = {key: value for key, value in config.items() if key != "name" and (key in takes or key not in earlier)}
-        return {"name": name, **self.complete(name, kept)}
+        return {"name": name, **self.absolute(name, self.complete(name, kept))}
+
+    def absolute(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options`` with absolute paths for relative ones that there are from here.
+
+        So a record means the same wherever it is read. Others, such as those relative to the data root, stay.
+        """
+        parameters = inspect.signature(self.find(name)).parameters
+        paths = {key for key, each in parameters.items() if "PathLike" in str(each.annotation)}
+        return {
+            key: str(Path(value).absolute()) if key in paths and _is_there(value) else value
+            for key, value in options.items()
+        }
 
     def knows(self, name: str) -> bool:
         """Whether something is registered under this name."""
@@ -99,3 +115,7 @@ class RegisteredOptions:
         """Those of ``options`` that what is called ``name`` takes."""
         takes = self.takes(name, options)
         return {key: value for key, value in options.items() if key in takes}
+
+
+def _is_there(path: Any) -> bool:
+    return isinstance(path, str | os.PathLike) and Path(path).exists()

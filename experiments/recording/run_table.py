@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.recording import headlines
 from experiments.recording.flat_configs import flatten
 from experiments.recording.root import runs_root
 from experiments.recording.run_filters import holds, names_for, parse_filter
@@ -33,7 +34,7 @@ class RunRecord:
 
     status: as Sacred has it; DIED for a run that says RUNNING but has been silent for two minutes, UNKNOWN where the
     record is missing or damaged. metrics: numbers of the result and, under their own names, the last of each number in
-    metrics.jsonl. started: UTC.
+    metrics.jsonl. started: UTC. score, command: see ``headlines``. comment: that of Sacred's flag -c.
     """
 
     folder: Path
@@ -44,6 +45,9 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
+    score: str = ""
+    command: str = ""
+    comment: str = ""
     problem: str | None = None
 
     @property
@@ -66,6 +70,9 @@ class RunRecord:
             "seconds": self.seconds,
             "kind": self.lineage.get("kind", ""),
             "parents": self.parents,
+            "score": self.score,
+            "command": self.command,
+            "comment": self.comment,
         }
         return {**self.config, **self.metrics, **own}
 
@@ -104,6 +111,9 @@ def read_run(folder: Path, now: datetime | None = None) -> RunRecord:
     end = entry.get("stop_time") or entry.get("heartbeat")
     if record.started and end:
         record.seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(entry["start_time"])).total_seconds()
+    record.score, record.command = headlines.score(entry.get("result")), headlines.command(entry.get("meta"))
+    meta: dict[str, Any] = entry.get("meta") or {}
+    record.comment = str(meta.get("comment") or "")
     record.metrics = {**_last_metrics(folder / "metrics.jsonl"), **_result(entry.get("result"))}
     return record
 

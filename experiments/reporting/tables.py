@@ -37,12 +37,13 @@ class Section:
 
     def plain(self) -> str:
         """For the terminal."""
-        return "\n".join([self.title, "", plain(self.headings, self.rows), "", *self.notes]).rstrip() + "\n"
+        table = [plain(self.headings, self.rows), ""] if self.rows else []
+        return "\n".join([self.title, "", *table, *self.notes]).rstrip() + "\n"
 
     def markdown(self) -> str:
         """For a document."""
         notes = "".join(f"\n{note}\n" for note in self.notes)
-        return f"{self.title}\n\n{markdown(self.headings, self.rows)}{notes}"
+        return f"{self.title}\n\n{markdown(self.headings, self.rows) if self.rows else ''}{notes}"
 
 
 def likelihood_rows(

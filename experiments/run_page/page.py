@@ -35,27 +35,30 @@ def write_report(
     make: bool = True,
     say: Callable[[str], None] = print,
     device: str = "cpu",
+    data_root: str | None = None,
+    folder: str | None = None,
 ) -> Path:
     """Write the page of a training run, by default ``report.html`` in its folder. Returns its path.
 
     make: evaluate the run and check it for memorisation first, on up to ``LIMIT`` classes, where that was not done for
-    its best model; these are runs of their own beside it.
+    its best model; these are runs of their own beside it. data_root, folder: where the data lie now, see
+    ``experiments.ingredients.task.task_of``.
 
     Raises FileNotFoundError where there is no such run, ReportError where it is no training run or a part fails.
     """
-    folder = RunFolder.find(str(run))
-    known = read(folder.path)
+    trained = RunFolder.find(str(run))
+    known = read(trained.path)
     if known is not None and known.kind not in ("trained", "resumed"):
         parents = ", ".join(parent.run for parent in known.parents)
-        raise ReportError(f"Run {folder.path.name} trained nothing ({known.kind}). Give the run it used: {parents}.")
-    if not folder.best.is_file():
-        raise ReportError(f"{folder.path} has no best model yet: it was not validated, so there is nothing to report.")
+        raise ReportError(f"Run {trained.path.name} trained nothing ({known.kind}). Give the run it used: {parents}.")
+    if not trained.best.is_file():
+        raise ReportError(f"{trained.path} has no best model yet: it was not validated, so there is nothing to report.")
     if make:
-        _make_missing(folder, say, device)
-    output = Path(output) if output is not None else folder.path / "report.html"
-    body = _executed(folder)
+        _make_missing(trained, say, {"device": device, "data_root": data_root, "folder": folder})
+    output = Path(output) if output is not None else trained.path / "report.html"
+    body = _executed(trained)
     page = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
-    title = f"Run {folder.path.name}: {_title(folder)}"
+    title = f"Run {trained.path.name}: {_title(trained)}"
     write_atomically(output, f"{page.render(title=title, body=Markup(body))}\n".encode())
     return output
 
@@ -65,12 +68,12 @@ def _title(folder: RunFolder) -> str:
     return f"{config['model']['name']} on {config['task']['name']}"
 
 
-def _make_missing(folder: RunFolder, say: Callable[[str], None], device: str) -> None:
+def _make_missing(folder: RunFolder, say: Callable[[str], None], where: dict[str, Any]) -> None:
     """Evaluate and check for memorisation, where that was not done for the best model."""
     config = folder.config()
     shots = sorted({0, 1, *config["training"]["shots"]})
     most = max(1, min(4, max(shots)))
-    common: dict[str, Any] = {"run": str(folder.path), "progress": False, "device": device}
+    common: dict[str, Any] = {"run": str(folder.path), "progress": False, **where}
     wanted: list[tuple[Any, str, str, dict[str, Any]]] = [
         (evaluate.experiment, "evaluated", "evaluation.json", {"shots": shots, "limit": LIMIT, "baselines": False}),
         (memorisation.experiment, "memorisation", "memorisation.json", {"shots": most, "classes": LIMIT}),

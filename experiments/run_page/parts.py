@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.figures.legends import legend_beside
 from experiments.recording import lineage
 from experiments.recording.flat_configs import flatten
 from experiments.recording.run_folder import RunFolder
 from experiments.recording.run_table import read_run
 from experiments.reporting.headings import MEMORISATION
 from metadensity.density import EXACT
-from metadensity.files import JsonLines
+from metadensity.files import DamagedFileError, JsonLines, read_header
 
 
 class Page:
@@ -81,13 +83,13 @@ class Page:
             label = f"validation, {name.removeprefix(prefix).replace('_', ' ')}"
             left.plot(found["step"], found[name], marker="o", markersize=2.5, linewidth=1, label=label)
         left.set(xlabel="step", ylabel="nats/dim")
-        left.legend(fontsize=7)
+        legend_beside(left, fontsize=7)
         for name, label in (("train/gradient_norm", "gradient norm"), ("train/learning_rate", "learning rate")):
             if name in curve:
                 found = curve[["step", name]].dropna()
                 right.plot(found["step"], found[name], linewidth=0.9, label=label)
         right.set(xlabel="step", yscale="log")
-        right.legend(fontsize=7)
+        legend_beside(right, fontsize=7)
         for axes in (left, right):
             axes.grid(alpha=0.3)
         for _, began in lineage.chain(self.run)[1:]:
@@ -133,16 +135,43 @@ class Page:
         if own.is_file():
             text = "Validation classes, drawn when training ended: supports, a line, samples."
             found.append(picture(own, "Supports beside samples, validation classes") + paragraph(text))
-        for run in lineage.descendants(self.run, ["sampled"])[-1:]:
-            if (run.path / "samples.png").is_file():
-                split = run.config().get("split", "")
-                text = f"Run {run.path.name}, {split} classes: supports, a line, samples."
-                found.append(picture(run.path / "samples.png", f"Supports beside samples, {split}") + paragraph(text))
+        found += self._drawn(completed=False)
         return (
             HTML(Markup().join(found))
             if found
             else note(f"No samples: python -m experiments.sample with run={self.name}")
         )
+
+    def completions(self) -> HTML:
+        """Completed images, of the newest run that completed any with this run's best model."""
+        found = self._drawn(completed=True)
+        command = f"python -m experiments.sample with run={self.name} observed=top"
+        return HTML(Markup().join(found)) if found else note(f"No completions: {command}")
+
+    def _drawn(self, completed: bool) -> list[Markup]:
+        """The newest picture of samples, or of completions, of the model that is now this run's best."""
+        for run in reversed(lineage.descendants(self.run, ["sampled"])):
+            header = _header(run.path / "samples.safetensors")
+            observed = header.get("observed")
+            if header.get("weights_sha256") != self._weights() or (observed is not None) != completed:
+                continue
+            path = run.path / "samples.png"
+            if not path.is_file():
+                continue
+            split = run.config().get("split", "")
+            what = f"the whole image, completions of what was observed ({observed})" if completed else "samples"
+            text = f"Run {run.path.name}, {split} classes: supports, a line, {what}."
+            if header.get("against"):
+                text += (
+                    f" After each further line those of {', '.join(Path(other).name for other in header['against'])}."
+                )
+            if header.get("temperature", 1.0) != 1:
+                text += f" Drawn at temperature {header['temperature']}, not from the density itself."
+            if header.get("approximate"):
+                text += " They are approximate: each pixel is drawn given those before it alone."
+            name = f"Supports beside {'completions' if completed else 'samples'}, {split}"
+            return [picture(path, name) + paragraph(text)]
+        return []
 
     def attention(self) -> HTML:
         """Where the query looks in its supports."""
@@ -183,6 +212,59 @@ class Page:
             found += paragraph("Left: the closest pairs (support, sample). Right: those of (support, held-out image).")
         return HTML(found)
 
+    def classification(self) -> HTML:
+        """The newest classification by likelihood with this run's best model."""
+        report, folder = self._newest("classified", "classification.json")
+        if report is None or folder is None:
+            return note(f"Not classified: python -m experiments.classify with run={self.name}")
+        ways = int(report["ways"])
+        low, high = report["accuracy_interval"]
+        model = str(self.record.config.get("model.name", ""))
+        rows = [[model, f"{100 * report['accuracy']:.1f}", _percent(low, high), f"{report['nll']:.3f}"]]
+        rows[0].append(f"{report['ece']:.3f}")
+        nearest = report.get("nearest_neighbour")
+        if nearest is not None:
+            rows.append(
+                ["nearest neighbour", f"{100 * nearest['accuracy']:.1f}", _percent(*nearest["interval"]), "", ""]
+            )
+        rows.append(["chance", f"{100 / ways:.1f}", "", f"{math.log(ways):.3f}", "0.000"])
+        source = report["source"]
+        where = f"split {source['split']}" if "split" in source else f"file {Path(source['file']).name}"
+        said = (
+            f"Run {folder.name}, {where}: {ways}-way, {report['shots']}-shot, {report['queries']} queries in "
+            f"{report['episodes']} episodes."
+        )
+        return HTML(table(["classifier", "accuracy %", "95 % interval", "NLL, nats", "ECE"], rows) + paragraph(said))
+
+    def comparison(self) -> HTML:
+        """The newest comparison of an evaluation of this run's best model with others, query by query."""
+        for evaluation in reversed(lineage.descendants(self.run, ["evaluated"])):
+            if _json(evaluation.path / "evaluation.json").get("weights_sha256") != self._weights():
+                continue
+            for run in reversed(lineage.descendants(evaluation, ["compared"])):
+                report = _json(run.path / "comparison.json")
+                if not report.get("rows"):
+                    continue
+                rows = [
+                    [
+                        *(row["model"], str(row["shots"]), f"{row['mean']:+.3f}"),
+                        _interval(row["interval_low"], row["interval_high"], 3),
+                    ]
+                    for row in report["rows"]
+                ]
+                said = (
+                    f"Run {run.path.name}, split {report.get('split')}: nats/image minus those of "
+                    f"{report['reference']}, on the same queries; below 0 the model is better than the reference."
+                )
+                found = table(["model", "shots", "difference", "95 % interval"], rows) + paragraph(said)
+                if (run.path / "comparison.png").is_file():
+                    found += picture(run.path / "comparison.png", "Paired differences")
+                return HTML(found)
+        return note(
+            f"Not compared: evaluate it (python -m experiments.evaluate with run={self.name}), then "
+            "python -m experiments.compare"
+        )
+
     def cost(self) -> HTML:
         """Time and size of training, over the chain, and of scoring."""
         rows = []
@@ -211,17 +293,33 @@ class Page:
         """The newest report of a kind on the model that is now this run's best."""
         return newest_report(self.run, kind, file)
 
+    def _weights(self) -> str | None:
+        """The hash of the weights of the model that is now this run's best; None where there is none."""
+        return _header(self.run.best).get("sha256")
+
 
 def newest_report(run: RunFolder, kind: str, file: str) -> tuple[dict[str, Any] | None, Path | None]:
     """The newest report of ``kind`` whose subject is the model that is now ``run``'s best, and its folder."""
     weights = run.model().provenance["weights_sha256"] if run.best.is_file() else None
     for found in reversed(lineage.descendants(run, [kind])):
-        path = found.path / file
-        if path.is_file():
-            report: dict[str, Any] = json.loads(path.read_text())
-            if report.get("weights_sha256") == weights:
-                return report, found.path
+        report = _json(found.path / file)
+        if report and report.get("weights_sha256") == weights:
+            return report, found.path
     return None, None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; an empty one where there is no such file."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a file of tensors; an empty one where there is no such file, or it is damaged."""
+    try:
+        return read_header(path)
+    except (FileNotFoundError, DamagedFileError):
+        return {}
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
@@ -260,3 +358,7 @@ def _embedded(data: bytes, name: str) -> Markup:
 
 def _interval(low: float | None, high: float | None, digits: int = 2) -> str:
     return "none" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _percent(low: float | None, high: float | None) -> str:
+    return "none" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"

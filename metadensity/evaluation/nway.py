@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metadensity.files import DamagedFileError, atomic_file
+from metadensity.files import ARCHIVE_ERRORS, DamagedFileError, atomic_file
 
 ARRAYS = ("support", "query", "label")
 
@@ -125,7 +124,7 @@ class NWayEpisodes:
             }
         except (FileNotFoundError, IsADirectoryError):
             raise FileNotFoundError(f"There is no file {path}. NWayEpisodes.save writes one.") from None
-        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except ARCHIVE_ERRORS as error:
             raise DamagedFileError(
                 f"{path} is damaged, no .npz archive, or holds pickled objects ({error}). Write it again with "
                 "NWayEpisodes.save, or np.savez with plain numeric arrays."

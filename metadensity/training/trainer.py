@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from metadensity.checks import require_levels
 from metadensity.episode import Episode, EpisodeSource
 from metadensity.evaluation.intervals import clustered_mean
+from metadensity.evaluation.leaks import SupportLeakError, guard_support
 from metadensity.evaluation.likelihood import evaluate
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
@@ -26,6 +28,8 @@ from metadensity.training.optimizers import build_optimizer, like_parameter, set
 from metadensity.training.weight_average import moving_average, newest_share
 
 _VALIDATED_AT_ONCE = 16  # tasks
+_WATCHED = 8  # episodes
+_log = logging.getLogger(__name__)
 
 
 class TrainingDivergedError(RuntimeError):
@@ -70,6 +74,7 @@ class MetaTrainer:
         self.step = 0
         self.best = math.inf
         self.losses: list[float] = []  # since the last line of metrics
+        self._watched = 0  # episodes that were looked at for queries in their own support
         self.stopping = False  # set by a signal handler: end after the current step
 
     @property
@@ -209,6 +214,7 @@ class MetaTrainer:
         """
         config = self.config
         episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
+        self._watch_for_leaks(episode)
         for group in self.optimizer.param_groups:
             set_learning_rate(group, config.learning_rate_at(self.step))
         if self._graphed is None:
@@ -231,6 +237,17 @@ class MetaTrainer:
             self.average.n_averaged += 1
         self.step += 1
         return value, gradient
+
+    def _watch_for_leaks(self, episode: Episode) -> None:
+        """Say once, of the first episodes, that queries are in their own support: it would be learned to copy them."""
+        if self._watched == _WATCHED:
+            return
+        self._watched += 1
+        try:
+            guard_support(episode)
+        except SupportLeakError as problem:
+            self._watched = _WATCHED
+            _log.warning("Step %d of the training: %s", self.step, problem)
 
     def _gradients(self, episode: Episode) -> Tensor:
         """Set the gradients, clipped. Returns the loss and the norm they had."""

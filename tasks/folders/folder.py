@@ -10,8 +10,9 @@ import numpy as np
 from metadensity.checks import require_count
 from tasks.checks import split_parts
 from tasks.data.cache import sha256_of_json
+from tasks.data.notices import in_short, say_once
 from tasks.data.roots import DataError, find_data_root
-from tasks.folders.class_split import by_folder, listed, merged_classes, read_split, split_of
+from tasks.folders.class_split import by_folder, chosen_split, listed, merged_classes
 from tasks.folders.image_files import ImageFiles, Preparation
 from tasks.folders.pixel_store import store_of
 from tasks.folders.stored import StoredTasks
@@ -31,6 +32,8 @@ def folder(
     fit: str = "crop",
     min_images: int = 2,
     splits: str | os.PathLike[str] | None = None,
+    white: float | None = None,
+    damaged: str = "refuse",
 ) -> StoredTasks:
     """Images by folder, ``(3, size, size)`` with 256 levels, or ``(1, size, size)`` with ``grey``.
 
@@ -40,31 +43,36 @@ def folder(
     splits: a JSON file ``{"train": [class, ...], "validation": [...], "test": [...]}``. None: the published parts
         (the lists, or top folders train, val and test) where they share no class, with a tenth of the training classes
         for validation where none is published; otherwise all classes together, a tenth each to test and validation,
-        by the SHA-256 of their names.
-    size, grey, levels, fit: how an image is resized, see ``tasks.folders.image_files.Preparation``.
+        by the SHA-256 of their names. "unfiltered": so too, but drawn before small classes are left out.
+    size, grey, levels, fit, white: how an image is prepared, see ``tasks.folders.image_files.Preparation``.
     min_images: classes with fewer images than this are left out. An episode needs shots + queries of them.
+    damaged: "refuse" images that cannot be read, naming all of them, or "skip" them: the recipe then names them.
 
     All images are resized once, into the user's cache folder, and read from there when they are drawn.
     Raises ValueError for options out of range, DataError where the images are missing or damaged.
     """
     parts = split_parts("folder", split)
-    how = Preparation(size, grey, levels, fit)
+    how = Preparation(size, grey, levels, fit, white=white)
     min_images = require_count("min_images", min_images, 1)
     files = files_of("folder", folder, data_root)
-    found = listed(files) or by_folder(files)
+    where = str(files.path)
+    found = listed(files) or by_folder(files, refuse=splits is None)
     classes = merged_classes(found)
     if set(classes) == {""}:
-        raise DataError(f"{files.path} holds its images in no folders; a class is a folder. Sort them into folders.")
-    classes.pop("", None)  # images beside the folders
-    names = {part: [name for name in inside if name] for part, inside in found.items()}
-    chosen = read_split(splits, classes, str(files.path)) if splits is not None else split_of(names, str(files.path))
+        raise DataError(f"{where} holds its images in no folders; a class is a folder. Sort them into folders.")
+    if beside := classes.pop("", []):
+        say_once(f"{where}: {len(beside):,} images are in no class's folder and are left out: {in_short(beside)}.")
+    whole, chosen = chosen_split(found, classes, splits, min_images, where)  # known before hours of preparation
     stored = [image for images in classes.values() for image in images]
-    store, row = store_of(files, stored, how), {name: number for number, name in enumerate(stored)}
-    kept = [name for part in parts for name in chosen[part] if len(classes[name]) >= min_images]
+    store, row = store_of(files, stored, how, damaged), {name: number for number, name in enumerate(stored)}
+    if store.damaged:
+        classes = {name: [image for image in images if image not in store.damaged] for name, images in classes.items()}
+        whole, chosen = chosen_split(found, classes, splits, min_images, where)
+    kept = [name for part in parts for name in chosen[part]]
     if not kept:
-        sizes = [len(classes[name]) for part in parts for name in chosen[part]]
+        sizes = [len(classes[name]) for part in parts for name in whole[part]]
         raise DataError(
-            f"{files.path}: no class of {split} has {min_images} images (min_images={min_images}); the largest "
+            f"{where}: no class of {split} has {min_images} images (min_images={min_images}); the largest "
             f"of {len(sizes)} has {max(sizes, default=0)}. Ask for fewer."
         )
     groups = sorted({group_of(name) for name in kept})
@@ -86,7 +94,8 @@ def folder(
             "how": how.recipe(),
             "least": min_images,  # the name in files of earlier versions: equal tasks keep equal recipes
             "files_sha256": sha256_of_json(stored),
-            "split_sha256": sha256_of_json(chosen),
+            "split_sha256": sha256_of_json(whole),
+            **store.left_out(),
         },
     )
 

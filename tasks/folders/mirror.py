@@ -31,6 +31,8 @@ def mirror(
     fit: str = "crop",
     crops: int = 0,
     resize: int | None = None,
+    white: float | None = None,
+    damaged: str = "refuse",
 ) -> StoredTasks:
     """One image and its mirror image are a class: ``(3, size, size)`` with 256 levels, or one channel with ``grey``.
 
@@ -41,18 +43,19 @@ def mirror(
         The split is the published one (top folders train, val and test; the lists of Stanford Online Products) with
         a tenth of the training images for validation where none is published; otherwise a tenth of the images each
         for test and validation, by the SHA-256 of their paths. It is by file: all crops of one are in one split.
-    size: the paper's is 48. grey, levels, fit, crops, resize: see ``image_files.Preparation``; with crops,
-        so many windows of each image are a class each.
+    size: the paper's is 48. grey, levels, fit, crops, resize, white: see ``image_files.Preparation``;
+        with crops, so many windows of each image are a class each.
+    damaged: "refuse" images that cannot be read, naming all of them, or "skip" them: the recipe then names them.
 
     A group is the folder that the images lie in. All images are prepared once, into the user's cache folder.
     Raises ValueError for options out of range, DataError where the images are missing or damaged.
     """
     parts = split_parts("mirror", split)
-    how = Preparation(size, grey, levels, fit, crops, resize)
+    how = Preparation(size, grey, levels, fit, crops, resize, white)
     files = files_of("mirror", folder, data_root)
     published = {
         part: sorted(name for images in classes.values() for name in images)
-        for part, classes in (listed(files) or by_folder(files)).items()
+        for part, classes in (listed(files) or by_folder(files, flat=True)).items()
     }
     where = f"{files.path}, each image a class,"
     if not {"train", "test"} <= set(published):
@@ -60,8 +63,8 @@ def mirror(
     elif "validation" not in published:
         published |= by_rule(published["train"], where, SPLITS[:2])
     stored = [name for part in SPLITS for name in published[part]]
-    store, row = store_of(files, stored, how), {name: number for number, name in enumerate(stored)}
-    kept = [name for part in parts for name in published[part]]
+    store, row = store_of(files, stored, how, damaged), {name: number for number, name in enumerate(stored)}
+    kept = [name for part in parts for name in published[part] if name not in store.damaged]
     folders = [PurePosixPath(name).parent.as_posix() for name in kept]
     groups = sorted(set(folders))
     each = how.per_file
@@ -83,6 +86,7 @@ def mirror(
             "how": how.recipe(),
             "files_sha256": sha256_of_json(stored),
             "split_sha256": sha256_of_json(published),
+            **store.left_out(),
         },
         mirrored=True,
     )

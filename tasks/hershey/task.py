@@ -115,6 +115,7 @@ def hershey(
         levels=2,
         recipe={**recipe, **drawn},
         packed=True,
+        ink=True,
     )
 
 

@@ -77,6 +77,7 @@ def _drawn(task: TaskDistribution, per_class: int) -> ImageTasks:
         event_shape=task.event_shape,
         levels=task.levels,
         recipe={**task.recipe, "images_per_class": per_class},
+        ink=task.ink,
     )
 
 

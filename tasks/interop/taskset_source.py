@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import torch
 from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.interop.conversions import episode_from_labelled
+
+_log = logging.getLogger(__name__)
 
 
 class TasksetSource:
@@ -32,12 +35,14 @@ class TasksetSource:
         self.levels = levels
         self.seed = require_uint64("seed", seed)
         self.class_ids = class_ids
+        self._warned = False
         self.event_shape: tuple[int, ...] = tuple(self._drawn(0, 0).event_shape)
 
     def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
         """Episode number ``index``: n-way tasks side by side until there are ``tasks`` classes; the rest is left out.
 
-        Raises ValueError for a count out of range, or where the Taskset draws fewer images of a class.
+        Raises ValueError for a count out of range, or where the Taskset draws fewer images of a class. Logs a warning
+        where a query is in its own support.
         """
         index = require_uint64("index", index)
         tasks, queries = require_count("tasks", tasks, 1), require_count("queries", queries, 1)
@@ -53,10 +58,30 @@ class TasksetSource:
             )
         # The queries first, so that they do not depend on the number of shots.
         episode = Episode(support=images[queries : queries + shots], query=images[:queries])
+        self._warn_of_repeats(episode)
         if not self.class_ids:
             return episode
         ids = [part.class_ids for part in parts if part.class_ids is not None]
         return replace(episode, class_ids=torch.cat(ids)[:tasks])
+
+    def _warn_of_repeats(self, episode: Episode) -> None:
+        """Say once where a query is an image of its own support, as of KShots with replacement=True."""
+        if self._warned or not episode.shots:
+            return
+        same = torch.stack([(image == episode.query).flatten(2).all(-1) for image in episode.support]).any(0)
+        if count := int(same.sum()):
+            self._warned = True
+            drawn_twice = any(
+                getattr(each, "replacement", False) for each in getattr(self.taskset, "task_transforms", ())
+            )
+            why = (
+                "draws images twice (replacement=True)" if drawn_twice else "draws images twice, or some look the same"
+            )
+            _log.warning(
+                "%d of %d queries have the pixels of an image of their own support, as the Taskset %s. A support that "
+                "holds the query gives the answer away, and evaluate refuses it: draw without replacement.",
+                *(count, same.numel(), why),
+            )
 
     def _drawn(self, index: int, number: int) -> Episode:
         with _seeded(f"{self.seed} {index} {number}"):

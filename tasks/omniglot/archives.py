@@ -7,7 +7,6 @@ import io
 import logging
 import re
 import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from metadensity.files import ARCHIVE_ERRORS
 from tasks.data.download import md5_of
 from tasks.data.roots import DataError
 
@@ -82,7 +82,7 @@ def read_archive(path: Path, archive: Archive) -> Characters:
     remedy = f"Delete it and download it again, from {archive.url}."
     try:
         found, rows = _members(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, SyntaxError) as problem:
+    except (*ARCHIVE_ERRORS, SyntaxError) as problem:
         raise DataError(f"{path} is damaged ({problem}). {remedy}") from problem
     drawings = Counter(found)
     alphabets = {name.split("/")[0] for name in drawings}

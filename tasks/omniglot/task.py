@@ -7,6 +7,7 @@ Science 350(6266). The splits, by alphabet, are in ``splits/omniglot.json``; ``s
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from tasks.styles import STYLES_VERSION, require_styles, restyled, style
 ARCHIVES = (BACKGROUND, EVALUATION)
 PROTOCOLS = ("paper", "background", "small1", "small2", "vinyals")
 REDRAWN = PROTOCOLS[:2]  # those whose parts hold every alphabet once, so that others can be drawn
+FOLDERS = ("omniglot", "omniglot-py")  # of ours, and of torchvision
 _CHUNK = 1000
 
 
@@ -48,7 +50,8 @@ def omniglot(
 
     split: "train", "validation", "test", or several joined by "+": "train+validation" is all that a
         protocol lets one train on.
-    data_root: the folder that holds ``omniglot/images_background.zip`` and ``images_evaluation.zip``.
+    data_root: the folder that holds ``omniglot/images_background.zip`` and ``images_evaluation.zip``, or
+        ``omniglot-py/`` with the two, as torchvision puts them.
     seed: fixes the episodes.
     size, shrink, threshold: how 105 x 105 is shrunk, see ``tasks.omniglot.shrink``. The default, 4 x 4 max-pooling
         to 26 x 26, is the paper's. ``threshold`` concerns "area" and "bilinear" alone.
@@ -81,7 +84,7 @@ def omniglot(
     styles = require_styles(styles)
     parts = split_parts("omniglot", split)
     root = find_data_root(data_root)
-    paths = [root.path / "omniglot" / archive.file for archive in ARCHIVES]
+    paths = [_place(root.path, archive.file) for archive in ARCHIVES]
     for path, archive in zip(paths, ARCHIVES, strict=True):
         fetch(path, archive.url, archive.md5, allowed=not root.named if download is None else download)
     recipe = {
@@ -131,7 +134,14 @@ def omniglot(
         levels=2,
         recipe={**recipe, "protocol": protocol, **drawn},
         packed=True,
+        ink=True,
     )
+
+
+def _place(root: Path, file: str) -> Path:
+    """Where an archive is, or is to be put where it is in neither folder."""
+    places = [root / folder / file for folder in FOLDERS]
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def _split(names: list[str], protocol: str, split_by: str | None, split_seed: int) -> Split:

@@ -35,6 +35,7 @@ class TemplateTasks(TaskDistribution):
     """
 
     group_noun = "template"
+    ink = True
 
     def __init__(
         self, name: str, split: str, seed: int, *, templates: Bitmaps, reach: int, flip: float, recipe: dict[str, Any]

@@ -309,15 +309,16 @@ def test_mirror_images_are_the_smallest_classes(pictures: Path, script: Any) -> 
         script(memorisation.experiment, run=run)
 
 
+@pytest.mark.parametrize("ink", [False, True])
 @pytest.mark.parametrize(("channels", "levels"), [(1, 2), (3, 2), (1, 17), (3, 8), (3, 256)])
-def test_pictures_are_neither_grey_nor_stretched(channels: int, levels: int) -> None:
-    """The first and the last level are black and white, whatever else the image holds; drawings are ink on paper."""
-    low, high = (255, 0) if (channels, levels) == (1, 2) else (0, 255)
+def test_pictures_are_neither_grey_nor_stretched(channels: int, levels: int, ink: bool) -> None:
+    """The first and the last level are black and white, whatever else the image holds; of ink, white and black."""
+    low, high = (255, 0) if ink else (0, 255)
     ends = torch.tensor([0, levels - 1]).view(1, 1, 2).expand(channels, 1, 2)
-    assert image_array(ends, levels).tolist() == [[[low] * 3, [high] * 3]]
+    assert image_array(ends, levels, ink).tolist() == [[[low] * 3, [high] * 3]]
     dark = torch.zeros(channels, 2, 2, dtype=torch.uint8)
-    assert (as_shown(dark, levels) == low).all(), "an image of one level keeps it"
-    if channels == 3:
+    assert (as_shown(dark, levels, ink) == low).all(), "an image of one level keeps it"
+    if channels == 3 and not ink:
         red = torch.tensor([levels - 1, 0, 0]).view(3, 1, 1)
         assert image_array(red, levels).tolist() == [[[255, 0, 0]]]
         grid = support_beside_samples(red[None, None], red[None, None], levels)

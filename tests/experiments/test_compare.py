@@ -77,6 +77,10 @@ def test_numbers_and_latest_name_runs(evaluated: list[str], script: Any, runs: P
     names = {row["model"] for row in within["rows"]}
     assert names == {f"{name} ({numbers[1]})" for name in evaluate.BASELINES}
     assert within["config_differences"][f"independent ({numbers[1]})"]["model.name"] == ["conditional", "independent"]
+    text = (Path(within["folder"]) / "comparison.md").read_text()
+    names_of = ", ".join(f"{name} ({numbers[1]})" for name in evaluate.BASELINES)
+    assert f"{names_of}: fitted by the evaluation itself, with the named configuration baseline." in text
+    assert "| training." not in text, "settings of baselines are no settings of a training"
 
 
 def test_a_run_against_itself_is_the_same(evaluated: list[str], script: Any, tmp_path: Path, capsys: Any) -> None:

@@ -84,7 +84,7 @@ def episode(shots: int = 3) -> Episode:
 
 def test_attention_maps_are_the_weights_spread_over_the_pixels() -> None:
     model, given = small(), episode()
-    found = attention_maps(model, given)
+    found = attention_maps(model, given, ink=True)
     assert found is not None
     maps, null = found
     assert maps.shape == (3, 2, 8, 8)
@@ -99,7 +99,7 @@ def test_attention_maps_are_the_weights_spread_over_the_pixels() -> None:
     place = divmod(int(maps[1, 0].argmax()), 8)
     rows, columns = model.patches.grid
     assert (place[0] * rows // 8, place[1] * columns // 8) == divmod(best, columns)
-    picture = attention_picture(model, given)
+    picture = attention_picture(model, given, ink=True)
     assert picture is not None
     assert picture.shape == (2 * 10, 4 * 10 + 1, 3)
     assert (picture[..., 0] > picture[..., 1]).any(), "nothing is marked in red"
@@ -107,7 +107,7 @@ def test_attention_maps_are_the_weights_spread_over_the_pixels() -> None:
 
 def test_where_chosen_pixels_look() -> None:
     model, given = small(), episode()
-    picture = pixel_picture(model, given, pixels=2)
+    picture = pixel_picture(model, given, pixels=2, ink=True)
     assert picture is not None
     block = 4 * 10 + 1  # the query, a line, three supports
     assert picture.shape == (2 * 10, 2 * block + 6, 3)

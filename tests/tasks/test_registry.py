@@ -59,7 +59,8 @@ def test_an_unknown_name_says_what_there_is() -> None:
     with pytest.raises(UnknownTaskError) as caught:
         TASKS["omniglott"]
     assert str(caught.value) == (
-        "there is no task 'omniglott'; give one of digits, emoji, folder, hershey, mirror, omniglot, templates."
+        "there is no task 'omniglott'; give one of digits, emoji, folder, hershey, mirror, omniglot, templates. "
+        "Did you mean 'omniglot'?"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, report, sample, train
+from experiments import classify, compare, evaluate, memorisation, report, sample, train
 from experiments.recording.run_folder import RunFolder
 from experiments.run_page.page import ReportError, write_report
 from experiments.run_page.parts import Page, newest_report, table
@@ -23,9 +23,11 @@ pytestmark = pytest.mark.filterwarnings("default")  # Jupyter's packages warn of
 SETTINGS: dict[str, Any] = {"task": {"size": 12}}
 NAMED = ("hershey", "attention", "fast")
 HEADINGS = [
-    *("Run", "Curves", "Likelihood", "Support beside samples", "Attention", "Do samples copy the support?", "Cost"),
-    "Settings",
+    *("Run", "Curves", "Likelihood", "Comparison", "Classification", "Support beside samples", "Completions"),
+    *("Attention", "Do samples copy the support?", "Cost", "Settings"),
 ]
+
+PARTS = ("likelihood", "memorisation", "attention", "cost", "comparison", "completions", "classification")
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +174,54 @@ def test_making_it_again_makes_no_new_runs(page: Path, trained: RunFolder, runs:
 
 def test_parts_that_were_not_made_say_how_to(script: Any) -> None:
     run = RunFolder(script(train.experiment, "digits", "support_mean", "fast").result["folder"])
-    said = {name: getattr(Page(run.path), name)().data for name in ("likelihood", "memorisation", "attention", "cost")}
+    said = {name: getattr(Page(run.path), name)().data for name in PARTS}
     assert f"python -m experiments.evaluate with run={run.path.name}" in said["likelihood"]
     assert f"python -m experiments.memorisation with run={run.path.name}" in said["memorisation"]
+    for name in ("comparison", "completions", "classification"):
+        assert "python -m experiments." in said[name]
     assert "support_mean has no attention" in said["attention"]
     assert f"training, run {run.path.name}" in said["cost"]
+
+
+def test_what_was_done_with_a_run_is_shown_as_what_it_is(script: Any) -> None:
+    """Completions are no samples, samples of another model in a run of this one are not its own."""
+    run = RunFolder(script(train.experiment, "digits", "support_mean", "fast").result["folder"])
+    other = script(train.experiment, "digits", "support_mean", "fast", seed=1).result["folder"]
+    drawn = script(sample.experiment, "fast", run=str(run.path), temperature=0.5).result["folder"]
+    completed = script(sample.experiment, "fast", run=str(run.path), observed="top").result["folder"]
+    script(sample.experiment, "fast", run=other, against=[str(run.path)])
+    page = Page(run.path)
+    samples, completions = page.samples().data, page.completions().data
+    assert f"Run {Path(drawn).name}, test classes: supports, a line, samples." in samples
+    assert "Drawn at temperature 0.5, not from the density itself." in samples
+    assert (samples.count("<img"), completions.count("<img")) == (2, 1)
+    assert f"Run {Path(completed).name}, test classes: supports, a line, the whole image, completions of" in completions
+    assert "(top)" in completions
+    assert "python -m experiments.sample with run=" in Page(other).completions().data
+    result = script(classify.experiment, run=str(run.path), ways=2, episodes=3).result
+    shown = page.classification().data
+    for text in (
+        f"{100 * result['accuracy']:.1f}",
+        f"{result['nll']:.3f}",
+        "2-way, 1-shot",
+        "nearest neighbour",
+        "50.0",
+    ):
+        assert text in shown
+    evaluated = script(evaluate.experiment, "fast", run=str(run.path), against=[other], baselines=False).result
+    compared = script(compare.experiment, runs=[evaluated["folder"]]).result
+    shown = page.comparison().data
+    for row in compared["rows"]:
+        assert f"{row['mean']:+.3f}" in shown
+    assert "Paired differences" in shown
+    checked = script(memorisation.experiment, "fast", run=str(run.path)).result
+    assert checked["verdict"] in page.memorisation().data
+    third = script(train.experiment, "digits", "support_mean", "fast", training={"steps": 2}).result["folder"]
+    run.best.write_bytes(RunFolder(third).best.read_bytes())
+    later = Page(run.path)  # other weights: nothing of it was made with them
+    assert later.samples().data.count("<img") == 1
+    for part in (later.completions, later.classification, later.comparison, later.memorisation):
+        assert "python -m experiments." in part().data
 
 
 def test_an_evaluation_of_other_weights_is_not_shown(

@@ -11,6 +11,7 @@ import pytest
 
 from metadensity.files import Arrays, read_arrays, write_arrays
 from tasks.data.cache import cached
+from tasks.data.notices import SAID
 
 RECIPE = {"task": "made", "sizes": (1, 2)}
 
@@ -74,3 +75,41 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, monkeypa
     for _ in range(2):
         assert cached("made", RECIPE, build)["numbers"].sum() == 15
     assert len(calls) == 2
+
+
+def test_what_was_warned_of_is_said_again(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In every process: a cache that answers in silence would swallow that the data are not the published ones."""
+    calls: list[int] = []
+
+    def build() -> Arrays:
+        calls.append(1)
+        logging.getLogger("tasks.somewhere").warning("%s is not the published file", "x.zip")
+        return {"numbers": np.arange(3)}
+
+    for _ in range(3):
+        SAID.clear()
+        caplog.clear()
+        assert cached("made", RECIPE, build).keys() == {"numbers"}
+        assert [record.getMessage() for record in caplog.records] == ["x.zip is not the published file"]
+    caplog.clear()
+    cached("made", RECIPE, build)  # another split, in the same process
+    assert not caplog.records
+    assert len(calls) == 1
+    (path,) = (own_cache / "cache").iterdir()
+    write_arrays(path, {"numbers": np.arange(3)}, RECIPE)  # of an earlier version, which kept no warnings
+    cached("made", RECIPE, build)
+    assert len(calls) == 2
+
+
+def test_a_warning_is_printed_where_nobody_set_up_logging(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build() -> Arrays:
+        logging.getLogger("tasks.somewhere").warning("said")
+        return {}
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for _ in range(2):  # built, and out of the cache
+        SAID.clear()
+        cached("made", RECIPE, build)
+        assert capsys.readouterr().err == "said\n"

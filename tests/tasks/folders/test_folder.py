@@ -61,7 +61,7 @@ def test_classes_of_unequal_size_make_episodes(flat: Path) -> None:
 def test_small_classes_are_left_out_when_told(flat: Path) -> None:
     task = folder("train+validation+test", folder=flat, size=4, min_images=5)
     assert sorted(task.class_names) == sorted(name for name, size in FLAT.items() if size >= 5)
-    with pytest.raises(DataError, match=r"no class of train has 9 images \(min_images=9\); the largest of 10 has 6"):
+    with pytest.raises(DataError, match=r"no class has 9 images \(min_images=9\); the largest of 12 has 6"):
         folder("train", folder=flat, size=4, min_images=9)
     # As earlier versions called it.
     recorded: Any = build_task({"name": "folder", "folder": str(flat), "size": 4, "least": 5}, "train+validation+test")

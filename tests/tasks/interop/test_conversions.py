@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 import metadensity
+from metadensity.evaluation.leaks import SupportLeakError
 from metadensity.models import MODELS
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks import TASKS, ImageTasks, TaskDistribution
@@ -346,6 +347,37 @@ def test_a_taskset_is_a_source_of_pure_episodes(learn2learn: ModuleType) -> None
     ):
         with pytest.raises(ValueError, match=message):
             source.episode(0, *counts)
+
+
+def test_a_taskset_that_draws_images_twice_is_told_so(
+    learn2learn: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``evaluate`` refuses a query that is in its own support; training on it teaches to copy."""
+    data, transforms = to_learn2learn(TASKS["digits"](split="train")), learn2learn.data.transforms
+    for replacement in (True, False):
+        draw = [transforms.NWays(data, n=2), transforms.KShots(data, k=12, replacement=replacement)]
+        if replacement:  # of few images, so that some come twice
+            few = learn2learn.data.MetaDataset(torch.utils.data.Subset(data, [*range(6), *range(200, 206)]))
+            draw = [transforms.NWays(few, n=2), transforms.KShots(few, k=12, replacement=True)]
+        last = transforms.LoadData(few if replacement else data)
+        source = TasksetSource(learn2learn.data.Taskset(data, [*draw, last]), levels=17)
+        caplog.clear()
+        for index in range(5):
+            source.episode(index, tasks=4, shots=8, queries=4)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == replacement, said
+        model = MODELS["support_mean"](event_shape=source.event_shape, levels=source.levels)
+        config = TrainingConfig(steps=3, tasks=4, queries=4, shots=(8,), warmup=1)
+        MetaTrainer(model, source, None, config).run()
+        told = [text for text in (record.getMessage() for record in caplog.records) if text.startswith("Step 0")]
+        assert len(told) == replacement
+        if replacement:
+            assert (
+                "queries have the pixels of an image of their own support, as the Taskset draws images twice" in said[0]
+            )
+            assert "have the pixels of an image of their own support" in told[0]
+            with pytest.raises(SupportLeakError):
+                metadensity.evaluate(model, [source.episode(0, tasks=4, shots=8, queries=4)])
 
 
 def test_the_trainer_takes_a_taskset(learn2learn: ModuleType) -> None:

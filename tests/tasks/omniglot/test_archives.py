@@ -135,3 +135,22 @@ def test_a_truncated_archive_reaches_the_user_as_a_clear_error(tmp_path: Path, o
     with pytest.raises(DataError, match=r"images_background\.zip is damaged"):
         TASKS["omniglot"](split="test", data_root=tmp_path)
     assert not own_cache.exists()
+
+
+def test_torchvisions_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "omniglot-py").mkdir()
+    for name in ("images_evaluation.zip", "images_background.zip"):
+        write(tmp_path / "omniglot-py" / name, members())
+    with pytest.raises(DataError, match=r"omniglot-py/images_background\.zip holds 2 alphabets"):
+        TASKS["omniglot"](split="test", data_root=tmp_path)
+
+
+@pytest.mark.parametrize(("byte", "value"), [(8, 9), (6, 1)], ids=["deflate64", "encrypted"])
+def test_an_archive_that_python_does_not_read_is_named(tmp_path: Path, byte: int, value: int) -> None:
+    data = bytearray(write(tmp_path / "small.zip", members()).read_bytes())
+    name = b"images/Beta/character01/0002_01.png"
+    for offset, start in ((byte, data.index(name) - 30), (byte + 2, data.rindex(name) - 46)):
+        data[start + offset] = value
+    (tmp_path / "small.zip").write_bytes(data)
+    with pytest.raises(DataError, match=r"small\.zip is damaged \(.*(compression|encrypted).*\)\. Delete it"):
+        read_archive(tmp_path / "small.zip", SMALL)
