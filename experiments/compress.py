@@ -23,8 +23,9 @@ from sacred.run import Run
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.ingredients import build_task
+from experiments.ingredients.evaluation import place_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes
+from experiments.ingredients.task import task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
@@ -35,6 +36,7 @@ from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.files import write_atomically
 
 experiment = make_experiment("compress", named_configs={"fast": {"limit": 3}})
+experiment.config(place_settings)
 
 
 @experiment.config
@@ -75,19 +77,21 @@ def compress(
     device: str,
     seed: int,
     progress: bool,
+    data_root: str | None,
+    folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
     """Code the queries of episodes, decode them, compare; print the lengths, write the codes, JSON and Markdown."""
-    folder, subject = folder_of(_run), find_model(run)
+    output, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
-    task = build_task(config["task"], split)
+    task = task_of(subject, split, data_root, folder)
     chosen = choose_episodes(task, None, [shots], queries, 1, limit, seed, 1000 if limit is None else limit)
     batches = EpisodeBatches(chosen, task, [shots], tasks_per_file)
-    record_use(_run, folder, "compressed", [subject], chosen.hash)
-    (folder / "codes").mkdir()
+    record_use(_run, output, "compressed", [subject], chosen.hash)
+    (output / "codes").mkdir()
     files = []
     for number, episode in enumerate(tqdm(batches, "coding", disable=not progress, unit="file")):
-        files.append(code_file(model, episode.to(device), folder / "codes" / f"{number:04}.bin"))
+        files.append(code_file(model, episode.to(device), output / "codes" / f"{number:04}.bin"))
     images, pixels = sum(file.images for file in files), math.prod(task.event_shape)
     excess = sum(file.bits - file.information for file in files)
     rows = [
@@ -120,15 +124,16 @@ def compress(
         "split": split,
         "shots": shots,
         "episodes_sha256": chosen.hash,
+        "bits_per_image": sum(file.bits for file in files) / images,
         "images": images,
         "event_shape": list(task.event_shape),
         "files": [vars(file) for file in files],
         "excess_bits_per_file": excess / len(files),
         "threads": torch.get_num_threads(),
-        "folder": str(folder),
+        "folder": str(output),
     }
-    write_atomically(folder / "compression.json", json.dumps(result, indent=1, allow_nan=False).encode())
-    write_atomically(folder / "compression.md", section.markdown().encode())
+    write_atomically(output / "compression.json", json.dumps(result, indent=1, allow_nan=False).encode())
+    write_atomically(output / "compression.md", section.markdown().encode())
     return result
 
 

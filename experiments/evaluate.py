@@ -87,8 +87,8 @@ def evaluate(
         name = _fresh(found.config()["model"]["name"], models)
         models[name] = found.model(device)
         origins[name] = origin(found)
+    train = task_of(subject, "train", data_root, folder)
     if baselines:
-        train = task_of(subject, "train", data_root, folder)
         settings = {} if baseline_steps is None else {"steps": baseline_steps}
         for baseline in BASELINES:
             name = _fresh(baseline, models)
@@ -112,7 +112,7 @@ def evaluate(
         f"on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
         f"classes in {row.groups} groups"
     )
-    overlap = training_overlap(task, build_task(config["task"], "train"), evaluations[first])
+    overlap = training_overlap(task, train, evaluations[first])
     sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)
     sections[0].notes += overlap.notes(task)
     print("\n" + "\n".join(section.plain() for section in sections))

@@ -7,14 +7,8 @@ from numbers import Real
 from typing import Any
 
 LONGEST = 400  # characters of a result that has no score
-SETTINGS = {
-    "seed",
-    "seconds",
-    "steps",
-    "parameters",
-    "shots",
-    "temperature",
-}  # numbers that are no results
+# Numbers that are no results.
+SETTINGS = set("seed seconds steps parameters shots temperature size repeats resamples".split())
 
 
 def score(result: Any) -> str:
