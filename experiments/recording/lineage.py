@@ -14,15 +14,17 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from sacred.run import Run
 
 from experiments.recording.run_folder import RunFolder
 from experiments.recording.trained_model import TrainedModel
 from metadensity.files import DamagedFileError, read_header, write_atomically
 from tasks import TaskDistribution
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "lineage.json"
 PLACES = ("task.data_root", "task.folder")  # settings that name where the data lie
@@ -185,6 +187,8 @@ def curve(run: RunFolder) -> pd.DataFrame:
     rows: dict[int, dict[str, Any]] = {}
     for line in joined_metrics(run):
         rows.setdefault(line["step"], {}).update(line)
+    import pandas as pd
+
     return pd.DataFrame([rows[step] for step in sorted(rows)])
 
 

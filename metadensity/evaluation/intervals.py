@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes to import
 
 
 def count_groups(groups: NDArray[np.int64]) -> int:
@@ -30,7 +30,7 @@ def clustered_mean(
     if count < 2:
         return mean, (-math.inf, math.inf)
     error = math.sqrt(count / (count - 1) * float(np.square(sums).sum())) / len(values)
-    half = float(student_t.ppf((1 + level) / 2, count - 1)) * error
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * error
     return mean, (mean - half, mean + half)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 
@@ -82,4 +82,4 @@ def difference(reference: Spread, other: Spread) -> tuple[float, tuple[float, fl
 
 
 def _quantile(degrees: float) -> float:
-    return float(student_t.ppf((1 + LEVEL) / 2, degrees))
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
