@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ class Evaluated:
 @experiment.main
 def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
     """Print the paired differences; write JSON, Markdown and a plot. Returns the differences by model and shots."""
-    if isinstance(runs, str | int):
-        runs = [runs]
+    runs = as_list(runs)
     if not runs:
         raise ValueError(
             'runs is empty; give folders of experiments.evaluate, for example runs=\'["runs/4","runs/7"]\'.'
@@ -120,6 +119,16 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
     figure = difference_curve(by_model, reference.label, f"Paired differences to {reference.label}")
     save_figure(figure, folder / "comparison.png")
     return result
+
+
+def as_list(runs: str | int | Sequence[str | int]) -> list[str | int]:
+    """Runs, of which there may be one, as a list. Raises TypeError for text that stands for several."""
+    if isinstance(runs, str) and runs.strip().startswith(("(", "[")):
+        raise TypeError(
+            f"{runs!r} is text that looks like several runs: papermill hands a tuple over as text, and so does -r. "
+            """Give a list, as -y 'evaluations: ["4", "7"]', or parameters={"evaluations": ["4", "7"]} in Python."""
+        )
+    return [runs] if isinstance(runs, str | int) else list(runs)
 
 
 def find_evaluation(run: str) -> Path:

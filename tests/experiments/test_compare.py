@@ -208,3 +208,13 @@ def test_a_bound_beside_an_exact_number_is_said_wherever_it_stands(
     plain = script(compare.experiment, runs=evaluated)
     assert {row["quantity"] for row in plain.result["rows"]} == {"exact"}
     assert "bound" not in (Path(plain.result["folder"]) / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["('4', '7')", ' ["4", "7"]'])
+def test_a_tuple_that_papermill_made_text_of_is_refused(text: str) -> None:
+    with pytest.raises(TypeError, match="papermill hands a tuple over as text"):
+        compare.as_list(text)
+
+
+def test_one_run_is_a_list_of_one() -> None:
+    assert [compare.as_list(runs) for runs in ("4", 4, ["4", 7], ("4",))] == [["4"], [4], ["4", 7], ["4"]]
