@@ -19,7 +19,7 @@ from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import markdown, plain
 from metadensity.evaluation.classification import (
     Classification,
@@ -38,6 +38,7 @@ HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % inte
 PART = 16  # episodes between two updates of the progress bar
 
 experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "episodes": 4}})
+experiment.check(require_models)
 
 
 @experiment.config
@@ -56,7 +57,7 @@ def _defaults() -> None:
     images_per_batch = 64  # pairs of a query and a class at a time; a GPU takes more
     device = "cpu"
     precision = "float32"
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main

@@ -21,7 +21,7 @@ from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.headings import MEMORISATION
 from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
@@ -32,6 +32,7 @@ from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistributio
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
 
 experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 2, "classes": 4, "permutations": 50}})
+experiment.check(require_models)
 
 
 @experiment.config
@@ -47,7 +48,7 @@ def _defaults() -> None:
     tasks_per_batch = 16  # the samples depend on it as they do on the seed
     device = "cpu"
     seed = 0  # of supports, samples and permutations
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main

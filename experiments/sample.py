@@ -28,7 +28,7 @@ from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from metadensity import Density, Episode
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
@@ -39,6 +39,7 @@ SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
 OBSERVED = ("top", "left", "small")
 
 experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shots": 1, "samples": 2}})
+experiment.check(require_models)
 
 
 @experiment.config
@@ -57,7 +58,7 @@ def _defaults() -> None:
     images_at_once = 64  # what is drawn together, and lost together where a run is interrupted
     device = "cpu"
     seed = 0  # of the samples
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main

@@ -17,7 +17,7 @@ OF_EVERY_TASK = frozenset(
 )
 
 TASK_OPTIONS = RegisteredOptions("task", lambda name: TASKS[name], "hershey", ("split",))
-task = Ingredient("task")
+task = Ingredient("task", save_git_info=False)  # a run records its sources itself
 task.configurations.append(TASK_OPTIONS)
 
 

@@ -32,13 +32,14 @@ class RunRecord:
     """What a run folder says of itself.
 
     status: as Sacred has it; DIED for a run that says RUNNING but has been silent for two minutes, UNKNOWN where the
-    record is missing or damaged. metrics: numbers of the result and, under their own names, the last of each number in
-    metrics.jsonl. started: UTC.
+    record is missing or damaged. name: that of Sacred's flag -n. metrics: numbers of the result and, under their own
+    names, the last of each number in metrics.jsonl. started: UTC.
     """
 
     folder: Path
     status: str = "UNKNOWN"
     experiment: str = ""
+    name: str = ""
     started: str = ""
     seconds: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class RunRecord:
             "run": self.run,
             "status": self.status,
             "experiment": self.experiment,
+            "name": self.name,
             "started": self.started,
             "seconds": self.seconds,
             "kind": self.lineage.get("kind", ""),
@@ -99,6 +101,7 @@ def read_run(folder: Path, now: datetime | None = None) -> RunRecord:
     lineage = _json(folder / "lineage.json")[0]
     record.config, record.lineage = flatten(config), lineage
     record.experiment = str(entry.get("experiment", {}).get("name", ""))
+    record.name = str((entry.get("meta") or {}).get("name", ""))
     record.started = str(entry.get("start_time") or "")[:19]
     record.status = _status(entry, folder, now or datetime.now(UTC))
     end = entry.get("stop_time") or entry.get("heartbeat")
@@ -132,6 +135,8 @@ def _status(entry: Mapping[str, Any], folder: Path, now: datetime) -> str:
 
 def _result(result: Any) -> dict[str, float]:
     """The numbers of a result; of an evaluation its subject's rows, as ``nats_per_dim_4_shots``."""
+    if _number(result):
+        return {"result": float(result)}
     if not isinstance(result, Mapping):
         return {}
     found = {key: float(value) for key, value in result.items() if _number(value)}
