@@ -101,7 +101,7 @@ class AtomicFileObserver(FileStorageObserver):
 
 
 class CopyingFileObserver(AtomicFileObserver):
-    """A further folder of runs (Sacred's flag -F), where the run has a number of its own if its own is taken.
+    """A further folder of runs (Sacred's flag -F), where the run has the next number there.
 
     When the run ends, what else it wrote is copied, but for ``lineage.json``, which says where other runs lie.
     """
@@ -132,8 +132,7 @@ class CopyingFileObserver(AtomicFileObserver):
         self._copy()
 
     def _make_run_dir(self, _id: Any) -> None:
-        taken = _id is not None and (Path(self.basedir) / str(_id)).exists()
-        super()._make_run_dir(None if taken else _id)
+        super()._make_run_dir(None)
 
     def _copy(self) -> None:
         origin, here = Path(self.first.dir), Path(self.dir)
