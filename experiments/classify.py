@@ -20,7 +20,7 @@ from experiments.ingredients.task import task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import markdown, plain
 from metadensity.evaluation.classification import (
     Classification,
@@ -40,6 +40,7 @@ PART = 16  # episodes between two updates of the progress bar
 
 experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "episodes": 4}})
 experiment.config(place_settings)
+experiment.check(require_models)
 
 
 @experiment.config
@@ -58,7 +59,7 @@ def _defaults() -> None:
     images_per_batch = 64  # pairs of a query and a class at a time; a GPU takes more
     device = "cpu"
     precision = "float32"
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main

@@ -29,7 +29,7 @@ from experiments.ingredients.task import task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import Section
 from metadensity import Episode, FewShotModel
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
@@ -37,6 +37,7 @@ from metadensity.files import write_atomically
 
 experiment = make_experiment("compress", named_configs={"fast": {"limit": 3}})
 experiment.config(place_settings)
+experiment.check(require_models)
 
 
 @experiment.config

@@ -23,7 +23,7 @@ from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
 from experiments.reporting.tables import comma_separated, cost_record, marked, records
 from experiments.reporting.training_overlap import training_overlap
@@ -33,6 +33,7 @@ from metadensity.files import write_atomically
 from tasks import TaskDistribution
 
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
+experiment.check(require_models)
 experiment.config(evaluation_settings)
 experiment.config(episode_settings)
 experiment.config(place_settings)

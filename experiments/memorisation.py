@@ -22,7 +22,7 @@ from experiments.ingredients.task import task_of
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.headings import MEMORISATION
 from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
@@ -34,6 +34,7 @@ SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
 
 experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 2, "classes": 4, "permutations": 50}})
 experiment.config(place_settings)
+experiment.check(require_models)
 
 
 @experiment.config
@@ -49,7 +50,7 @@ def _defaults() -> None:
     tasks_per_batch = 16  # the samples depend on it as they do on the seed
     device = "cpu"
     seed = 0  # of supports, samples and permutations
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main

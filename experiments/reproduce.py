@@ -48,7 +48,7 @@ experiment = make_experiment(
 @experiment.config
 def _defaults() -> None:
     only = list[str]()  # names of entries; none: all
-    weights = "shipped"  # or a folder of trained models, FAMILY-ENTRY.safetensors; None: do not look
+    weights = "shipped"  # or a folder that holds FAMILY-ENTRY.safetensors for each entry; None: do not look
     keep_weights = None  # a folder to copy the trained models to
     keep_records = None  # a folder to write the records to, besides the run's
     folder = None  # mirror, products: images to take in place of the plan's (a folder, or a zip archive)
@@ -58,7 +58,7 @@ def _defaults() -> None:
     tasks_per_batch = 16
     fast = False  # tiny nets and four steps: to see that it works
     device = "cpu"  # where to train and to evaluate
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main
@@ -95,6 +95,8 @@ def speeds(fast: bool, _run: Run) -> dict[str, Any]:
 @experiment.command
 def readme(document: str | None) -> None:
     """Write the tables of the repository's records into reproductions/README.md, or another with their marks."""
+    if not RECORDS.is_dir():
+        raise FileNotFoundError(f"There are no records at {RECORDS}: an installed package has none. Use a clone.")
     for plan in PLANS.values():
         replace_block(Path(document or DOCUMENT), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
 

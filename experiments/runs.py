@@ -23,7 +23,7 @@ from experiments.recording.root import runs_root
 from experiments.recording.run_filters import FilterError, parse_filter
 from experiments.recording.run_table import RunRecord, read_run, read_runs, select, sort_runs
 
-COLUMNS = ["run", "status", "experiment", "started", "seconds", "task.name", "model.name", "parents"]
+COLUMNS = ["run", "status", "experiment", "name", "started", "seconds", "task.name", "model.name", "parents"]
 COLUMNS += ["score", "command", "comment"]
 
 

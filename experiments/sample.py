@@ -30,7 +30,7 @@ from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
-from experiments.recording.trained_model import find_model
+from experiments.recording.trained_model import find_model, require_models
 from metadensity import Density, Episode
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
@@ -43,6 +43,7 @@ OBSERVED = ("top", "left", "small")
 
 experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shots": 1, "samples": 2}})
 experiment.config(place_settings)
+experiment.check(require_models)
 
 
 @experiment.config
@@ -61,7 +62,7 @@ def _defaults() -> None:
     images_at_once = 64  # what is drawn together, and lost together where a run is interrupted
     device = "cpu"
     seed = 0  # of the samples
-    progress = True
+    progress = True  # whether bars are shown
 
 
 @experiment.main

@@ -1,11 +1,15 @@
-"""Meta-train a model: ``python -m experiments.train with omniglot attention``."""
+"""Meta-train a model: ``python -m experiments.train with omniglot attention``.
+
+Training that ended goes on in a new run: ``with resume=runs/1``, at the settings of that run. What is to change is
+given beside it, and named: ``training.steps=8000 allow=training.steps``.
+"""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from experiments.figures.attention_maps import attention_picture
 from experiments.figures.images import draw_samples, save_picture, support_beside_samples
 from experiments.ingredients import (
     NAMED_CONFIGS,
+    TRAINING_DEFAULTS,
     build_model,
     build_task,
     model,
@@ -29,7 +34,13 @@ from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.folder_observer import FolderObserver
 from experiments.recording.initial_weights import load_initial_weights, weights_file
-from experiments.recording.resume import inherit_best, newest_state, require_same_config
+from experiments.recording.resume import (
+    find_resumable,
+    inherit_best,
+    newest_state,
+    require_same_config,
+    require_steps_left,
+)
 from experiments.recording.run_folder import RunFolder, folder_of
 from metadensity.evaluation.cost import parameter_count
 from metadensity.training import MetaTrainer
@@ -43,8 +54,9 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 
     STATUS = "INTERRUPTED"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message, print_traceback=False)
+        self.exit_status = 128 + number  # as a shell has it of a program that a signal ended
 
 
 @experiment.config
@@ -54,7 +66,35 @@ def _defaults() -> None:
     initial = None  # a run, a shipped model's name or a file of weights to begin from
     allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
     keep = 2  # how many of the newest states stay, besides the best model
-    progress = True
+    progress = True  # whether bars are shown
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide the weights."""
+    return {key: config[key] for key in ("task", "model", "training", "seed", "initial") if key in config}
+
+
+@experiment.goes_on_from
+def _settings_of_the_parent(typed: Mapping[str, Any]) -> dict[str, Any] | None:
+    if typed.get("resume") is None:
+        return None
+    found = _deciding(read_config(find_resumable(typed["resume"]).config()))
+    known = {key: value for key, value in found.get("training", {}).items() if key in TRAINING_DEFAULTS}
+    return {**found, "training": known}
+
+
+@experiment.check
+def _can_begin(config: Mapping[str, Any]) -> None:
+    """Raise for settings that no training can begin with."""
+    training_config(config["training"], config["seed"])
+    if config["resume"] is not None:
+        parent = find_resumable(config["resume"])
+        require_same_config(read_config(parent.config()), _deciding(config), config["allow"])
+        require_steps_left(parent, config["training"]["steps"])
+    elif config["initial"] is not None:
+        weights_file(config["initial"])
+    if config["keep"] < 1:
+        raise ValueError(f"keep={config['keep']}; at least 1 state must stay, or nothing could be resumed.")
 
 
 @experiment.main
@@ -90,8 +130,7 @@ def train(
     if resume is None:
         lineage.record(_run, folder, "trained", parents, episodes)
     else:
-        parent = RunFolder.find(resume, holding="state-*.safetensors")
-        require_same_config(read_config(parent.config()), settings, allow)
+        parent = find_resumable(resume)
         if not any(name.startswith("task.") and name not in lineage.PLACES for name in allow):
             lineage.require_same_episodes(parent, episodes)
         state = newest_state(parent)
@@ -105,12 +144,14 @@ def train(
     print(f"{model['name']}: {parameter_count(net):,} parameters; {task['name']}: {train_tasks.event_shape}")
     observer = FolderObserver(folder, _run, provenance, keep)
     try:
-        with _stopping(trainer):
+        with _stopping(trainer) as signals:
             observer.checkpoint(trainer, best=False)  # from here on a killed run can be resumed
             trainer.run(observer, progress)
         if trainer.stopping and trainer.step < trainer.config.steps:
             observer.checkpoint(trainer, best=False)
-            raise TrainingStopped(f"Stopped by a signal at step {trainer.step}; resume={folder} goes on from there.")
+            name = signal.Signals(signals[0]).name
+            said = f"Stopped by {name} at step {trainer.step}; resume={folder} goes on from there."
+            raise TrainingStopped(said, signals[0])
         picture = _samples(RunFolder(folder), observer, validation_tasks, trainer.config.shots, seed)
         observer.settings(settings, _final(RunFolder(folder), trainer.best))
     finally:
@@ -126,10 +167,12 @@ def train(
 
 
 @contextmanager
-def _stopping(trainer: MetaTrainer) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end training after the current step."""
+def _stopping(trainer: MetaTrainer) -> Iterator[list[int]]:
+    """Let SIGTERM and Ctrl-C end training after the current step. Gives the signals that came."""
+    came: list[int] = []
 
     def stop(number: int, _: Any) -> None:
+        came.append(number)
         if trainer.stopping and number == signal.SIGINT:  # a second Ctrl-C does not wait for the step to end
             raise KeyboardInterrupt
         trainer.stopping = True
@@ -139,7 +182,7 @@ def _stopping(trainer: MetaTrainer) -> Iterator[None]:
     except ValueError:  # not the main thread, which alone may handle signals
         before = {}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

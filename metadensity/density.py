@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from metadensity.checks import (
     expand_known,
+    is_whole,
     real_places,
     require_integer_pixels,
     require_lengths,
@@ -99,6 +100,10 @@ class Density(Distribution):
             require_levels("value", value, self.levels)
 
     def _extended(self, sample_shape: Sequence[int]) -> torch.Size:
+        if is_whole(sample_shape):
+            raise TypeError(
+                f"sample_shape={sample_shape}; give a shape: sample(({sample_shape},)) draws so many images."
+            )
         return torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
 
 

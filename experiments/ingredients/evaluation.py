@@ -14,7 +14,7 @@ def evaluation_settings() -> None:
     device = "cpu"  # of the evaluation
     precision = "float32"  # of the evaluation
     seed = 0  # of the supports, of what a bound draws, and of what is trained
-    progress = True
+    progress = True  # whether bars are shown
 
 
 # Which fixed episodes a task is scored on.

@@ -26,7 +26,7 @@ def find_model(name: str) -> type[FewShotModel]:
 
 
 MODEL_OPTIONS = RegisteredOptions("model", find_model, "attention", ("event_shape", "levels"))
-model = Ingredient("model")
+model = Ingredient("model", save_git_info=False)  # a run records its sources itself
 model.configurations.append(MODEL_OPTIONS)
 
 

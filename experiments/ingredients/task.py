@@ -29,7 +29,7 @@ FILES = {
 PACKED = ("archives_md5", "pillow")  # of a recipe: how the same pixels were come by
 
 TASK_OPTIONS = RegisteredOptions("task", lambda name: TASKS[name], "hershey", ("split",))
-task = Ingredient("task")
+task = Ingredient("task", save_git_info=False)  # a run records its sources itself
 task.configurations.append(TASK_OPTIONS)
 
 

@@ -14,16 +14,14 @@ from typing import Any
 
 from sacred.config import ConfigDict
 from sacred.config.config_summary import ConfigSummary
-from sacred.utils import SacredError
 
+from experiments.recording.docstrings import explanations
+from experiments.recording.settings import Setting, SettingError, alike, signature_settings
 from metadensity import FewShotModel
 
 
-class UnknownOptionError(SacredError, ValueError):
+class UnknownOptionError(SettingError):
     """A setting that was typed, and that what was chosen does not take."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, print_traceback=False, print_usage=False)
 
 
 class RegisteredOptions:
@@ -57,8 +55,10 @@ class RegisteredOptions:
         takes = self.takes(name, options)
         if unknown := sorted(options.keys() - takes.keys()):
             said = ", ".join(f"{self.path}.{key}" for key in unknown)
+            near = alike(unknown[0], takes)
+            meant = f" Did you mean {' or '.join(f'{self.path}.{key}' for key in near)}?" if near else ""
             raise UnknownOptionError(
-                f"There is no {said} where {self.path}.name={name}; it takes {', '.join(takes) or 'none'}."
+                f"There is no {said} where {self.path}.name={name}; it takes {', '.join(takes) or 'none'}.{meant}"
             )
         whole = {**takes, **options}
         if absent := [key for key, value in whole.items() if value is inspect.Parameter.empty]:
@@ -98,11 +98,7 @@ class RegisteredOptions:
 
     def takes(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of what is called ``name``, with their defaults, where ``options`` are among those chosen."""
-        found = self.find(name)
-        if isinstance(found, type) and issubclass(found, FewShotModel):
-            signature = found.signature(options)  # which one option may decide
-        else:
-            signature = inspect.signature(found)
+        signature = self._signature(name, options)
         open_ended = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
         takes = {
             key: list(each.default) if isinstance(each.default, tuple) else each.default
@@ -110,6 +106,24 @@ class RegisteredOptions:
             if key not in self.given and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
         }
         return {**dict.fromkeys(options.keys() - takes.keys()), **takes} if open_ended else takes
+
+    def settings(self, chosen: Mapping[str, Any]) -> dict[str, Setting]:
+        """The name, and the options of what is called so: of what kind they are, and what its docstring says of them.
+
+        chosen: some of the settings, which decide what there is. Raises for a name there is not.
+        """
+        name = chosen.get("name", self.default)
+        options = {key: value for key, value in chosen.items() if key != "name"}
+        takes, signature = self.takes(name, options), self._signature(name, options)
+        texts = explanations(self.find(name), takes.keys())
+        own = [each for key, each in signature.parameters.items() if key in takes]
+        return {"name": Setting(self.default, str, f"which {self.path}"), **signature_settings(own, texts)}
+
+    def _signature(self, name: str, options: Mapping[str, Any]) -> inspect.Signature:
+        found = self.find(name)
+        if isinstance(found, type) and issubclass(found, FewShotModel):
+            return found.signature(options)  # which one option may decide
+        return inspect.signature(found)
 
     def fitting(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Those of ``options`` that what is called ``name`` takes."""

@@ -15,6 +15,23 @@ class ChangedConfigError(ValueError):
     """A resumed run would not be the run it goes on from."""
 
 
+class NothingToDoError(ValueError):
+    """A run to resume is finished. To a shell this is a success, so that a job may resume until it is done."""
+
+    exit_status = 0
+
+
+def require_steps_left(run: RunFolder, steps: int) -> None:
+    """Raise NothingToDoError where the newest state of ``run`` is of the last step, ValueError where it is later."""
+    states = [path for path in run.states() if _is_whole(path)]
+    step = step_of(states[-1]) if states else 0
+    more = f"To train on, give more: resume={run.path} training.steps={2 * step} allow=training.steps"
+    if step == steps:
+        raise NothingToDoError(f"{run.path} has done all of its {steps} steps, so there is nothing to do. {more}")
+    if step > steps:
+        raise ValueError(f"training.steps={steps}, but {run.path} has done {step} steps already. {more}")
+
+
 def require_same_config(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
@@ -28,8 +45,17 @@ def require_same_config(
         lines = "\n".join(f"    {key}: {before!r} -> {after!r}" for key, (before, after) in changed.items())
         raise ChangedConfigError(
             f"The configuration differs from the run to resume:\n{lines}\n"
-            f"Give the old values, or name what may change, for example allow=\"['{next(iter(changed))}']\"."
+            "Leave out what is not to change, as the run's own settings are taken then; or name what may: "
+            f'allow="{sorted(changed)}".'
         )
+
+
+def find_resumable(run: str | int) -> RunFolder:
+    """A run with states of training, as ``RunFolder.find`` finds it. Raises FileNotFoundError where it has none."""
+    found = RunFolder.find(run, holding="state-*.safetensors")
+    if not found.states():
+        raise FileNotFoundError(f"{found.path} has no state to resume from: it ended before its first checkpoint.")
+    return found
 
 
 def newest_state(run: RunFolder) -> Path:
@@ -37,11 +63,8 @@ def newest_state(run: RunFolder) -> Path:
 
     Raises FileNotFoundError where the run has no state at all, DamagedFileError where none can be read.
     """
-    states = run.states()
-    if not states:
-        raise FileNotFoundError(f"{run.path} has no state to resume from: it ended before its first checkpoint.")
     problems = []
-    for path in reversed(states):
+    for path in reversed(find_resumable(str(run.path)).states()):
         try:
             read_tensors(path)
         except DamagedFileError as error:
@@ -50,6 +73,14 @@ def newest_state(run: RunFolder) -> Path:
         else:
             return path
     raise DamagedFileError(f"No state of {run.path} can be read:\n" + "\n".join(problems))
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        read_tensors(state)
+    except DamagedFileError:
+        return False
+    return True
 
 
 def inherit_best(parent: RunFolder, child: RunFolder, step: int) -> Path | None:

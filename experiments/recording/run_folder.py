@@ -14,10 +14,12 @@ samples/                           support beside samples
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sacred.observers import FileStorageObserver
 from sacred.run import Run
@@ -28,6 +30,7 @@ from metadensity.files import DamagedFileError, JsonLines
 
 # Kept apart from metrics.jsonl, which is a function of the configuration.
 WALL_CLOCK = {"train/images_per_second", "train/cpu_seconds"}
+_UNOBSERVED: WeakKeyDictionary[Run, Path] = WeakKeyDictionary()  # of runs that no observer gives a folder
 
 
 def folder_of(run: Run) -> Path:
@@ -35,9 +38,26 @@ def folder_of(run: Run) -> Path:
     for observer in run.observers:
         if isinstance(observer, FileStorageObserver):
             return Path(observer.dir)
-    folder = runs_root() / "unobserved" / time.strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    if run not in _UNOBSERVED:
+        _UNOBSERVED[run] = _fresh_folder(runs_root() / "unobserved" / time.strftime("%Y%m%d-%H%M%S"))
+    return _UNOBSERVED[run]
+
+
+def unobserved_folder(run: Run) -> Path | None:
+    """The folder that ``folder_of`` made for a run without a file observer; None where it made none."""
+    return _UNOBSERVED.get(run)
+
+
+def _fresh_folder(wanted: Path) -> Path:
+    """A new folder of this name, numbered where it is taken: several runs may begin in the same second."""
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")
 
 
 class RunFolder:

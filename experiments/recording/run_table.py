@@ -33,13 +33,14 @@ class RunRecord:
     """What a run folder says of itself.
 
     status: as Sacred has it; DIED for a run that says RUNNING but has been silent for two minutes, UNKNOWN where the
-    record is missing or damaged. metrics: numbers of the result and, under their own names, the last of each number in
-    metrics.jsonl. started: UTC. score, command: see ``headlines``. comment: that of Sacred's flag -c.
+    record is missing or damaged. name, comment: those of Sacred's flags -n and -c. score, command: see ``headlines``.
+    metrics: numbers of the result and, under their own names, the last of each number in metrics.jsonl. started: UTC.
     """
 
     folder: Path
     status: str = "UNKNOWN"
     experiment: str = ""
+    name: str = ""
     started: str = ""
     seconds: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class RunRecord:
             "run": self.run,
             "status": self.status,
             "experiment": self.experiment,
+            "name": self.name,
             "started": self.started,
             "seconds": self.seconds,
             "kind": self.lineage.get("kind", ""),
@@ -106,6 +108,7 @@ def read_run(folder: Path, now: datetime | None = None) -> RunRecord:
     lineage = _json(folder / "lineage.json")[0]
     record.config, record.lineage = flatten(config), lineage
     record.experiment = str(entry.get("experiment", {}).get("name", ""))
+    record.name = str((entry.get("meta") or {}).get("name", ""))
     record.started = str(entry.get("start_time") or "")[:19]
     record.status = _status(entry, folder, now or datetime.now(UTC))
     end = entry.get("stop_time") or entry.get("heartbeat")
@@ -142,6 +145,8 @@ def _status(entry: Mapping[str, Any], folder: Path, now: datetime) -> str:
 
 def _result(result: Any) -> dict[str, float]:
     """The numbers of a result; of an evaluation its subject's rows, as ``nats_per_dim_4_shots``."""
+    if _number(result):
+        return {"result": float(result)}
     if not isinstance(result, Mapping):
         return {}
     found = {key: float(value) for key, value in result.items() if _number(value)}

@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from sacred.observers import FileStorageObserver, MongoObserver, SqlObserver
-from sacred.serializer import flatten
 
 from metadensity.files import JsonLines, write_atomically
 
@@ -27,6 +32,8 @@ PATIENCE = 5.0  # seconds a database may take for one event before the run goes 
 
 def make_fault_tolerant(observers: Iterable[Any]) -> list[Any]:
     """The observers with files written atomically, and all others guarded. Queued observers are refused.
+
+    The first folder is the run's own; others get a copy of it, and one that is named twice counts once.
 
     Raises ValueError for Sacred's QueueObserver round anything: in Sacred 0.8.7 it hangs once a scalar was logged.
     """
@@ -38,7 +45,11 @@ def make_fault_tolerant(observers: Iterable[Any]) -> list[Any]:
                 "it: it is guarded against lost connections here."
             )
         if type(observer) is FileStorageObserver:
-            found.append(AtomicFileObserver.of(observer))
+            files = [each for each in found if isinstance(each, AtomicFileObserver)]
+            if all(Path(each.basedir).resolve() != Path(observer.basedir).resolve() for each in files):
+                found.append(
+                    CopyingFileObserver.beside(files[0], observer) if files else AtomicFileObserver.of(observer)
+                )
         elif isinstance(observer, FileStorageObserver | FaultTolerantObserver):
             found.append(observer)
         else:
@@ -64,9 +75,21 @@ class AtomicFileObserver(FileStorageObserver):
         """Begin the record; Sacred's would put its own names of the sources into what the next observer is given."""
         return super().started_event(dict(ex_info), *arguments, **event)
 
+    def queued_event(self, ex_info: dict[str, Any], *arguments: Any, **event: Any) -> Any:
+        """Note a run that is to be started later, its sources where those of started ones are.
+
+        Sacred's would look for them in the current folder, and give those of the same name one place.
+        """
+        whole = {**ex_info, "sources": self.save_sources(ex_info)}
+        copy_sources, self.copy_sources = self.copy_sources, False
+        try:
+            return super().queued_event(whole, *arguments, **event)
+        finally:
+            self.copy_sources = copy_sources
+
     def save_json(self, obj: Any, filename: str) -> None:
         """Write atomically; a number that is not finite, which JSON cannot hold, as null."""
-        text = json.dumps(finite(flatten(obj)), sort_keys=True, indent=2, allow_nan=False)
+        text = json.dumps(plain(obj), sort_keys=True, indent=2, allow_nan=False)
         write_atomically(Path(self.dir) / filename, text.encode())
 
     def log_metrics(self, metrics_by_name: dict[str, dict[str, list[Any]]], info: Any) -> None:
@@ -74,17 +97,72 @@ class AtomicFileObserver(FileStorageObserver):
         lines = JsonLines(Path(self.dir) / "scalars.jsonl")
         for name, found in metrics_by_name.items():
             for step, value, when in zip(found["steps"], found["values"], found["timestamps"], strict=True):
-                value = finite(flatten(value))
-                lines.append({"name": name, "step": step, "value": value, "time": when.isoformat()})
+                lines.append({"name": name, "step": plain(step), "value": plain(value), "time": when.isoformat()})
 
 
-def finite(value: Any) -> Any:
-    """The same for strict JSON."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+class CopyingFileObserver(AtomicFileObserver):
+    """A further folder of runs (Sacred's flag -F), where the run has the next number there.
+
+    When the run ends, what else it wrote is copied, but for ``lineage.json``, which says where other runs lie.
+    """
+
+    first: AtomicFileObserver
+
+    @classmethod
+    def beside(cls, first: AtomicFileObserver, other: FileStorageObserver) -> CopyingFileObserver:
+        """One with the settings of Sacred's, for the runs that ``first`` records."""
+        made = cls.of(other)
+        assert isinstance(made, cls)
+        made.first = first
+        return made
+
+    def completed_event(self, *arguments: Any, **event: Any) -> None:
+        """Record the end, and copy."""
+        super().completed_event(*arguments, **event)
+        self._copy()
+
+    def interrupted_event(self, *arguments: Any, **event: Any) -> None:
+        """Record the end, and copy."""
+        super().interrupted_event(*arguments, **event)
+        self._copy()
+
+    def failed_event(self, *arguments: Any, **event: Any) -> None:
+        """Record the end, and copy."""
+        super().failed_event(*arguments, **event)
+        self._copy()
+
+    def _make_run_dir(self, _id: Any) -> None:
+        super()._make_run_dir(None)
+
+    def _copy(self) -> None:
+        origin, here = Path(self.first.dir), Path(self.dir)
+        for path in sorted(origin.rglob("*")):
+            copy = here / path.relative_to(origin)
+            if path.is_file() and not copy.exists() and path.name != "lineage.json":
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy)
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON has it, without pickles: numbers of any library as Python's, None for those not finite.
+
+    Tensors and arrays are lists, and numbers where they have no dimension; paths and all that is no data are text.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(item) for item in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 class FaultTolerantObserver:
@@ -127,7 +205,7 @@ class FaultTolerantObserver:
         for name, found in metrics_by_name.items():
             kept = self.pending.setdefault(name, {"steps": [], "values": [], "timestamps": []})
             for key, values in kept.items():
-                values.extend(found[key])
+                values.extend(found[key] if key == "timestamps" else plain(found[key]))
         # With the heartbeat that follows at once, so that a lost server costs one time-out and not two.
         self.info = info
 
@@ -197,10 +275,11 @@ class FaultTolerantObserver:
 
     def _fitting(self, event: dict[str, Any]) -> dict[str, Any]:
         """Sacred's SQL table has room for one number as the result; a whole one goes into its ``info``, as JSON."""
+        event = {**event, **{key: plain(event[key]) for key in ("result", "info") if key in event}}
         result = event.get("result")
         if not isinstance(self.inner, SqlObserver) or isinstance(result, int | float | None):
             return event
-        info = {**json.loads(self.inner.run.info or "{}"), **event.get("info", {}), "result": finite(flatten(result))}
+        info = {**json.loads(self.inner.run.info or "{}"), **event.get("info", {}), "result": result}
         if "info" not in event:  # the last event has none
             self.inner.run.info = json.dumps(info)
             return {**event, "result": None}

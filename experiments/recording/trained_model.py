@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,3 +75,9 @@ def find_model(run: str | int) -> TrainedModel:
     if path.suffix == SUFFIX:
         raise FileNotFoundError(f"There are no weights at {path}. Give a file of metadensity.save, or a run. {known}")
     raise FileNotFoundError(f"There is no run at {runs_root() / path}; `ls {runs_root()}` lists them. {known}")
+
+
+def require_models(config: Mapping[str, Any]) -> None:
+    """Raise as ``find_model`` unless the settings ``run`` and ``against`` name trained models."""
+    for run in (config["run"], *config.get("against", ())):
+        find_model(run)

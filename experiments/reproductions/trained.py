@@ -112,6 +112,11 @@ def trained(
         config = _kept(named, {**updates, "initial": initial})
     folder = find_run(config)
     if folder is None or not finished(folder):
+        if weights not in (None, SHIPPED):  # who names a folder does not ask for hours of training
+            raise FileNotFoundError(
+                f"weights={weights!r} holds no {weights_name(plan.weight_prefixes[0], name)}, and no finished run has "
+                f"this model ({plan.name}, {name}). Give weights=shipped for what is shipped, or weights=None to train."
+            )
         resume = None if folder is None else str(folder.path)
         print(f"{plan.name}: training {name}" + (f", going on with {resume}" if resume else ""))
         updates["training"] = {**updates.get("training", {}), "device": device, "graphs": device.startswith("cuda")}

@@ -24,7 +24,7 @@ from metadensity.files import DamagedFileError, write_atomically
 
 
 def train_run(run: Run, config: Mapping[str, Any], progress: bool, named: Sequence[str] = ()) -> RunFolder:
-    """Train by ``experiments.train``, recorded beside ``run`` as a run of its own.
+    """Train by ``experiments.train``, recorded beside ``run`` as a run of its own, whose number ``run`` records.
 
     config: values of task, model and training, the seed, and others of the experiment. named: its named
     configurations. Raises as the training does.
@@ -32,7 +32,9 @@ def train_run(run: Run, config: Mapping[str, Any], progress: bool, named: Sequen
     folders = [Path(observer.dir).parent for observer in run.observers if isinstance(observer, FileStorageObserver)]
     updates = {"resume": None, **config, "progress": progress}
     with recorded_in(train.experiment, folders[0] if folders else runs_root()):
-        return RunFolder(train.experiment.run(config_updates=updates, named_configs=named).result["folder"])
+        trained = RunFolder(train.experiment.run(config_updates=updates, named_configs=named).result["folder"])
+    run.info.setdefault("trainings", []).append(trained.path.name)
+    return trained
 
 
 def find_runs(runs: Iterable[str | int]) -> list[TrainedModel]:

@@ -24,7 +24,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
     as any other model, but its members then learn together, and lean on one another.
 
     members: how many. member: which kind, a name in ``metadensity.models.MODELS`` of a model with one PixelCNN. The
-        others: what that kind takes.
+        others: what that kind takes, of attention nets see ``AttentionConfig``.
     """
 
     kinds: ClassVar[Mapping[str, type[FewShotModel]]] = {}  # MODELS, which this file cannot import

@@ -157,3 +157,12 @@ def test_no_tasks_are_no_error(recipe: Recipe) -> None:
     density = subject(subject.images(2, 0, seed=0))
     assert density.log_prob(subject.images(4, 0, seed=0)).shape == (4, 0)
     assert density.sample((4,)).shape == (4, 0, 1, 3, 3)
+
+
+@each_subject
+def test_a_number_in_place_of_a_sample_shape(recipe: Recipe) -> None:
+    subject = recipe.build(EVENT)
+    density = subject(subject.images(0, 3, seed=0))
+    for number in (8, np.int64(8)):
+        with pytest.raises(TypeError, match=says("sample_shape=8", "sample((8,)) draws so many images")):
+            density.sample(number)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,11 @@ def test_a_part_runs_and_is_recorded(part: str, script: Any) -> None:
 
 def test_a_part_is_a_command_of_its_own(tmp_path: Path, repo_root: Path) -> None:
     command = [sys.executable, "-m", "experiments.bench", "likelihood", "-F", str(tmp_path), "with", "fast"]
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "METADENSITY_RUNS": str(tmp_path / "runs")}
+    (tmp_path / "runs" / "7").mkdir(parents=True)
+    done = subprocess.run(command, cwd=repo_root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "8" / "benchmark.json").is_file()
     recorded = json.loads((tmp_path / "1" / "benchmark.json").read_text())
     assert {row["part"] for row in recorded["rows"]} == {"likelihood"}
     assert set(bench.PARTS) <= set(bench.experiment.commands)

@@ -225,3 +225,21 @@ def test_configurations_that_lead_to_the_same_weights() -> None:
     assert same_config({**config, "training": {**config["training"], "device": "cuda", "graphs": True}}, config)
     assert not same_config({**config, "model": {**config["model"], "patch_stride": 2}}, {**config, "model": model})
     assert not same_config({**config, "model": {**config["model"], "attention": None}}, config)
+
+
+def test_no_training_begins_where_weights_that_were_named_are_not_there(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_run(*_: Any) -> None:
+        pytest.fail("hours of training were begun in place of a message")
+
+    monkeypatch.setattr("experiments.reproductions.trained.train_run", train_run)
+    says = (
+        r"weights='.*empty' holds no mirror-.*safetensors, and no finished run .* Give weights=shipped .* weights=None"
+    )
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=says):
+        run(script, "mirror", weights=str(tmp_path / "empty"), fast=False)
+    monkeypatch.setattr(reproduce, "RECORDS", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"There are no records at .*nowhere"):
+        reproduce.readme(None)

@@ -133,6 +133,7 @@ def test_other_data_under_the_same_settings_are_refused(links: list[RunFolder], 
     shutil.copytree(links[0].path, tmp_path / "altered")
     path = tmp_path / "altered" / "lineage.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "episodes_sha256": "0" * 64}))
+    RunFolder(tmp_path / "altered").states()[-1].unlink()  # so that there is something left to do
     more: dict[str, Any] = {"training": {"steps": 4, "decay": "none"}, **SETTINGS}
     with pytest.raises(LineageError, match=r"The settings are those of .*but the data are not"):
         script(train.experiment, *NAMED, resume=str(tmp_path / "altered"), **more)

@@ -18,7 +18,7 @@ import torch
 from experiments import train
 from experiments.ingredients import TRAINING_DEFAULTS, read_config
 from experiments.recording import lineage
-from experiments.recording.resume import ChangedConfigError, newest_state, require_same_config
+from experiments.recording.resume import ChangedConfigError, NothingToDoError, newest_state, require_same_config
 from experiments.recording.run_folder import RunFolder
 from metadensity.files import DamagedFileError, read_tensors
 
@@ -64,6 +64,50 @@ def test_more_steps_are_allowed_where_named(half: RunFolder, script: Any) -> Non
         script(train.experiment, "hershey", "attention", "fast", **more)
     run = script(train.experiment, "hershey", "attention", "fast", allow=["training.steps"], **more)
     assert run.result["steps"] == 6
+
+
+def test_a_resumed_run_takes_the_settings_of_its_parent(whole: RunFolder, half: RunFolder, script: Any) -> None:
+    """Nothing of them is typed again, in Python and with named configurations that say the same."""
+    for named in ((), ("attention",)):
+        resumed = RunFolder(script(train.experiment, *named, resume=str(half.path)).result["folder"])
+        one, other = (read_tensors(folder.states()[-1])[0] for folder in (whole, resumed))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        for part in ("task", "model", "training", "seed", "initial"):
+            assert resumed.config()[part] == whole.config()[part]
+        assert resumed.config()["resume"] == str(half.path)
+        recorded = json.loads((resumed.path / "run.json").read_text())
+        assert recorded["meta"]["named_configs"] == list(named)
+
+
+def test_of_a_resumed_run_only_what_is_to_change_is_given(half: RunFolder, script: Any) -> None:
+    run = script(train.experiment, resume=str(half.path), training={"steps": 6}, allow="training.steps")
+    assert run.result["steps"] == 6
+    assert (run.config["task"]["size"], run.config["model"]["planes"]) == (12, 4)
+    with pytest.raises(ChangedConfigError, match=r"model.planes: 4 -> 5\n.*as the run's own settings are taken then"):
+        script(train.experiment, resume=str(half.path), model={"planes": 5})
+    with pytest.raises(ValueError, match=r"no model.layers where model.name=independent"):
+        script(train.experiment, resume=str(half.path), model={"name": "independent", "layers": 2})
+
+
+def test_a_run_with_nothing_left_to_do_says_so(whole: RunFolder, script: Any, runs: Path) -> None:
+    before = sorted(runs.iterdir())
+    more = rf"give more: resume={whole.path} training.steps=8 allow=training.steps"
+    with pytest.raises(NothingToDoError, match=rf"has done all of its 4 steps, so there is nothing to do. .*{more}"):
+        script(train.experiment, resume=str(whole.path))
+    with pytest.raises(ValueError, match=rf"training.steps=2, but .* has done 4 steps already. .*{more}"):
+        script(train.experiment, resume=str(whole.path), training={"steps": 2}, allow=["training.steps"])
+    for steps, status in ((), 0), (("training.steps=2", "allow=training.steps"), 2):
+        with pytest.raises(SystemExit) as end:
+            train.experiment.run_commandline(["train", "with", f"resume={whole.path}", *steps])
+        assert end.value.code == status
+    assert sorted(runs.iterdir()) == before
+
+
+def test_what_is_no_training_cannot_be_resumed(tmp_path: Path, script: Any) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"run": "latest", "seed": 0}')
+    with pytest.raises(FileNotFoundError, match=r"other has no state to resume from"):
+        script(train.experiment, resume=str(tmp_path / "other"))
 
 
 def test_a_setting_that_only_one_side_has_is_a_difference() -> None:
@@ -118,6 +162,8 @@ def test_a_signal_loses_nothing(number: signal.Signals, tmp_path: Path, repo_roo
         time.sleep(0.05)
     process.send_signal(number)
     process.wait(60)
+    ends = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == ends[number]
     run = RunFolder(folder)
     step = int(read_tensors(newest_state(run))[1]["step"])
     if number != signal.SIGKILL:

@@ -17,14 +17,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from sacred.observers import FileStorageObserver, MongoObserver, RunObserver, SqlObserver, TinyDbObserver
 
 from experiments import train
-from experiments.recording.run_folder import RunFolder
+from experiments.recording.command_line import make_experiment
+from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.recording.run_table import read_run
 from experiments.recording.sacred_observers import AtomicFileObserver, FaultTolerantObserver, make_fault_tolerant
 from metadensity.files import JsonLines
 
@@ -294,3 +299,60 @@ def test_sacreds_flags_add_guarded_observers(tmp_path: Path) -> None:
     kinds = {type(observer): getattr(observer, "name", "") for observer in made.observers}
     assert kinds.get(FaultTolerantObserver) == "SqlObserver"
     assert AtomicFileObserver in kinds
+
+
+def test_numbers_of_any_library_are_plain_numbers(tmp_path: Path) -> None:
+    experiment = make_experiment("numbers")
+
+    @experiment.main
+    def main(_run: Any) -> Any:
+        for value in (
+            np.float32(1.5),
+            torch.tensor(2.5),
+            np.int64(3),
+            torch.tensor(4.0, dtype=torch.bfloat16),
+            math.nan,
+        ):
+            _run.log_scalar("value", value)
+        return {
+            **{"float32": np.float32(1.5), "float64": np.float64(2.5), "int": np.int64(3), "bool": np.bool_(True)},
+            **{"tensor": torch.tensor(4.5, requires_grad=True), "one": torch.tensor([5.0]), "array": np.arange(3)},
+            **{"path": tmp_path, "nan": float("nan"), "infinite": np.float32("inf"), "tuple": (1, np.float16(2))},
+            **{"other": {3: object}, "fraction": Fraction(1, 4)},
+        }
+
+    experiment.observers.append(FileStorageObserver(str(tmp_path)))
+    experiment.run()
+    text = (tmp_path / "1" / "run.json").read_text() + (tmp_path / "1" / "scalars.jsonl").read_text()
+    assert "py/" not in text
+    result = json.loads((tmp_path / "1" / "run.json").read_text())["result"]
+    assert result == {
+        **{"float32": 1.5, "float64": 2.5, "int": 3, "bool": True, "tensor": 4.5, "one": [5.0], "array": [0, 1, 2]},
+        **{"path": str(tmp_path), "nan": None, "infinite": None, "tuple": [1, 2.0], "other": {"3": str(object)}},
+        "fraction": 0.25,
+    }
+    assert [line["value"] for line in JsonLines(tmp_path / "1" / "scalars.jsonl").read()] == [1.5, 2.5, 3, 4.0, None]
+    record = read_run(tmp_path / "1")
+    assert (record.metrics["float32"], record.metrics["tensor"]) == (1.5, 4.5)
+
+
+def test_a_number_alone_is_a_result(tmp_path: Path) -> None:
+    database = tmp_path / "runs.sqlite"
+    experiment = make_experiment("number")
+    experiment.main(lambda: np.float32(1.5))
+    experiment.observers += [FileStorageObserver(str(tmp_path)), SqlObserver(f"sqlite:///{database}")]
+    experiment.run()
+    assert read_run(tmp_path / "1").metrics == {"result": 1.5}
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("SELECT result FROM run").fetchall() == [(1.5,)]
+    connection.close()
+
+
+def test_runs_that_nothing_observes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METADENSITY_RUNS", str(tmp_path))
+    monkeypatch.setattr(time, "strftime", lambda _: "20261127-142036")
+    experiment = make_experiment("unobserved")
+    experiment.main(lambda _run: [str(folder_of(_run)), str(folder_of(_run))])
+    first, second = (experiment.run(options={"--unobserved": True}).result for _ in range(2))
+    assert first[0] == first[1] != second[0] == second[1]
+    assert sorted(path.name for path in (tmp_path / "unobserved").iterdir()) == ["20261127-142036", "20261127-142036-2"]
