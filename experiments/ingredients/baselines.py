@@ -17,11 +17,14 @@ def fit_baseline(
 ) -> FewShotModel:
     """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline".
 
-    Fewer queries are taken where the smallest class has too few images for them beside ``max(shots)`` supports.
+    Fewer supports and queries are taken where the smallest class has too few images for as many as ``shots`` asks: a
+    class to train on may have fewer than those that are scored.
     """
     model = build_model({"name": name}, train.event_shape, train.levels, seed)
     config = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, "seed": seed, **settings}
     sizes = getattr(train, "class_size", None)  # tasks that draw without end have none
     if sizes is not None:
-        config["queries"] = max(1, min(config["queries"], int(min(sizes)) - max(shots)))
+        smallest = int(min(sizes))
+        config["shots"] = tuple(count for count in shots if count < smallest) or (0,)
+        config["queries"] = max(1, min(config["queries"], smallest - max(config["shots"])))
     return MetaTrainer(model, train, None, TrainingConfig(**config)).run()

@@ -65,7 +65,7 @@ def _of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
         if _is_number(row.get("nats_per_image")):
             return f"{row['nats_per_image']:.2f} nats/image{at}"
         if _is_number(row.get("mean")):
-            return f"{row['mean']:+.3f} nats/image{at}"
+            return f"{row['model']}: {row['mean']:+.3f} nats/image{at}"
     return ""
 
 

@@ -27,7 +27,7 @@ ROWS = [
     [
         ({"validation/cautious": 0.16812, "steps": 4, "seconds": 3.0}, "0.1681 nats/dim in validation"),
         ({"rows": ROWS, "weights_sha256": "a" * 64}, "61.24 nats/image at 1 shot"),
-        ({"rows": [{"model": "b", "shots": 4, "mean": -0.5}], "reference": "a"}, "-0.500 nats/image at 4 shots"),
+        ({"rows": [{"model": "b", "shots": 4, "mean": -0.5}], "reference": "a"}, "b: -0.500 nats/image at 4 shots"),
         ({"shots": 1, "ways": 5, "accuracy": 0.9404}, "94.0 % right of 5 ways"),
         ({"shots": 4, "tests": {"support": {"auc": 0.434}}}, "43.4 % of samples closer"),
         ({"seed": 3, "samples": 80, "picture": "x.png", "observed": None}, "80 samples"),
