@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.recording.flat_configs import differences
 from experiments.recording.run_folder import RunFolder, step_of
+from experiments.recording.run_table import read_run
 from metadensity.files import DamagedFileError, read_header, read_tensors, write_atomically
 
 
@@ -22,11 +23,14 @@ class NothingToDoError(ValueError):
 
 
 def require_steps_left(run: RunFolder, steps: int) -> None:
-    """Raise NothingToDoError where the newest state of ``run`` is of the last step, ValueError where it is later."""
+    """Raise NothingToDoError where ``run`` is completed at the last step, ValueError where it is past that.
+
+    One that was killed after its last step has its record and its samples to finish.
+    """
     states = [path for path in run.states() if _is_whole(path)]
     step = step_of(states[-1]) if states else 0
     more = f"To train on, give more: resume={run.path} training.steps={2 * step} allow=training.steps"
-    if step == steps:
+    if step == steps and read_run(run.path).status == "COMPLETED":
         raise NothingToDoError(f"{run.path} has done all of its {steps} steps, so there is nothing to do. {more}")
     if step > steps:
         raise ValueError(f"training.steps={steps}, but {run.path} has done {step} steps already. {more}")
