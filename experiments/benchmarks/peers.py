@@ -85,7 +85,7 @@ class PlainPixelCNN(nn.Module):
         head = network.head
         layers = [cast(GatedLayer, layer) for layer in network.layers]
         plain = not layers[0].contexts and network.attention is None and isinstance(head, Categorical)
-        if not plain or network.dims != 2 or network.event_shape[0] != 1:
+        if not plain or network.space_dims != 2 or network.event_shape[0] != 1:
             raise ValueError("The plain PixelCNN is unconditional, categorical, and of one channel in two dimensions.")
         kernel_size = 2 * layers[0].conv(0).reach + 1
         self.levels = network.levels

@@ -48,7 +48,7 @@ def test_equal_to_the_plain_form(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     inputs, exact = given(sizes, size=size), given(sizes, torch.float64, size)
     assert native_additive.possible(*inputs)
-    read, expected = native_additive.read(*inputs), plain(*exact)
+    read, expected = native_additive.attend(*inputs), plain(*exact)
     slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     found = [read, *native_additive.gradients(slope, *inputs)]
     wanted = [expected, *torch.autograd.grad(expected, exact, slope.double())]
@@ -98,7 +98,7 @@ def test_at_its_limit_it_holds() -> None:
     values, score = torch.eye(4)[None], torch.tensor([[1.5]])
     assert native_additive.possible(query, keys, values, score)
     torch.testing.assert_close(
-        native_additive.read(query, keys, values, score), plain(query, keys, values, score), rtol=1e-5, atol=1e-6
+        native_additive.attend(query, keys, values, score), plain(query, keys, values, score), rtol=1e-5, atol=1e-6
     )
 
 

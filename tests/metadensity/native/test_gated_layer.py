@@ -106,7 +106,7 @@ CASES = {
     "first, reads": Case(excludes_current=True, attended=4, skip_sum=True),
     "odd planes": Case(planes=5, skip=3, context=2, attended=7, batch=6, tasks=3),
     "one plane": Case(planes=1, skip=1),
-    "odd planes, first": Case(planes=13, skip=20, strict=True),
+    "odd planes, first": Case(planes=13, skip=20, excludes_current=True),
     "one place": Case(space=(1, 1), context=3),
     "one row": Case(space=(1, 9)),
     "one column": Case(space=(17, 1)),
@@ -261,7 +261,7 @@ def test_the_gradient_has_a_gradient(name: str, within: Callable[[], Any]) -> No
 
 @needs_compiler
 def test_one_tensor_as_both_stacks() -> None:
-    case, results = Case(strict=True), []
+    case, results = Case(excludes_current=True), []
     for within in (nullcontext, disabled):
         x = case.inputs()["v"]
         with within():

@@ -70,11 +70,11 @@ def test_convolving_a_window_is_convolving_the_whole(
 @pytest.mark.parametrize("kernel_size", [0, 1, 2, 4, -3])
 def test_kernels_that_have_no_middle(kernel_size: int) -> None:
     with pytest.raises(ValueError, match=re.escape(f"kernel_size={kernel_size}; a causal convolution needs an odd")):
-        CausalConv(1, 1, 2, 0, kernel_size, strict=True)
+        CausalConv(1, 1, 2, 0, kernel_size, excludes_current=True)
 
 
 def test_initial_weights_are_those_of_torch() -> None:
-    conv = CausalConv(8, 500, 2, 0, 3, strict=False)
+    conv = CausalConv(8, 500, 2, 0, 3, excludes_current=False)
     bound = 1 / math.sqrt(8 * 2 * 3)
     for tensor in (conv.weight.detach(), conv.bias.detach()):
         assert tensor.abs().max() <= bound

@@ -60,7 +60,7 @@ def test_a_place_at_a_time_reads_the_same(shape: tuple[int, ...]) -> None:
     assert at_once.shape == (6, 6, *shape[1:])
     for place in itertools.product(*map(range, shape[1:])):
         index = (slice(None), slice(None), *place)
-        torch.testing.assert_close(memory.read(scores, place), at_once[index])
+        torch.testing.assert_close(memory.features_at(scores, place), at_once[index])
         scores = scores + memory.scores(images[index], place)
 
 
