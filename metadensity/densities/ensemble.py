@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -46,4 +47,7 @@ class EnsembleDensity(RasterDensity):
 
     def _sample_cached(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
         pairs = [(member.network, member.condition) for member in self.members]
-        return sample_ensemble(pairs, uniforms, known, temperature)
+        with contextlib.ExitStack() as restored:
+            for member in self.members:
+                restored.enter_context(member.captured.restored())
+            return sample_ensemble(pairs, uniforms, known, temperature)

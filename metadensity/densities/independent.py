@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.likelihoods.levels import gather_levels, invert_cdf
+from metadensity.likelihoods.levels import at_least_float32, gather_levels, invert_cdf
 
 
 class IndependentDensity(FactorisedDensity):
@@ -22,7 +22,7 @@ class IndependentDensity(FactorisedDensity):
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None, tasks: int | None = None) -> None:
         given, levels, *event_shape = logits.shape
-        self.log_probs = logits.log_softmax(1)
+        self.log_probs = at_least_float32(logits).log_softmax(1)
         super().__init__(given if tasks is None else tasks, event_shape, levels, validate_args)
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.density import SequentialDensity
 from metadensity.likelihoods.levels import invert_cdf
+from metadensity.networks.captured import CapturedTensors
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.upscaler import Upscaler, strided_index
 
@@ -39,6 +40,7 @@ class MultiscaleDensity(SequentialDensity):
         validate_args: bool | None = None,
     ) -> None:
         self.base, self.upscalers = base, list(upscalers)
+        self.captured = CapturedTensors(*(network for network, _ in self.upscalers))
         super().__init__(base.tasks, event_shape, levels, validate_args)
 
     @property
@@ -66,9 +68,10 @@ class MultiscaleDensity(SequentialDensity):
         for stride, upscaler, condition in self._scales():
             image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
-                features = upscaler.features(image, group, condition)
                 target = image[strided_index(upscaler.offsets[group])]
-                terms[_within(upscaler, group, stride)] = upscaler.head.log_prob(features, target)
+                with self.captured.restored():
+                    found = upscaler.head.log_prob(upscaler.features(image, group, condition), target)
+                terms[_within(upscaler, group, stride)] = found
         return terms.view(value.shape)
 
     @property
@@ -92,7 +95,8 @@ class MultiscaleDensity(SequentialDensity):
             image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
                 inside = _within(upscaler, group, stride)
-                found = upscaler.attention_weights(image, group, condition)
+                with self.captured.restored():
+                    found = upscaler.attention_weights(image, group, condition)
                 weights[inside] = found.view(weights[inside].shape)
         return weights
 
@@ -119,11 +123,11 @@ class MultiscaleDensity(SequentialDensity):
             ]  # a view: what is drawn is written into the image
             for group in upscaler.groups:
                 whole = _within(upscaler, group, stride)
-                features = upscaler.features(image, group, condition)
                 of_group = None if held is None else held[whole]
-                image[strided_index(upscaler.offsets[group])] = _draw(
-                    upscaler, features, chances[whole], of_group, temperature
-                )
+                with self.captured.restored():
+                    features = upscaler.features(image, group, condition)
+                    drawn = _draw(upscaler, features, chances[whole], of_group, temperature)
+                image[strided_index(upscaler.offsets[group])] = drawn
         return flat.view(uniforms.shape)
 
     @property

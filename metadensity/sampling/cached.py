@@ -22,7 +22,7 @@ from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import to_unit_range
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel
-from metadensity.sampling.naive import draw_levels
+from metadensity.sampling.naive import draw_levels, sample_by_logits
 
 
 def sample_cached(
@@ -36,8 +36,9 @@ def sample_cached(
     """Sample with nothing computed twice: each stack advances once for each of its slices. See ``sample_naive``.
 
     compiled: draw the pixels of a line in the native kernel, where there is one and it can (see ``native_kernel``).
+    A network with hooks or parts of others in it is called as a whole for each pixel, see ``is_plain``.
     """
-    return _run([_CachedSampler(network, condition, len(uniforms), compiled)], uniforms, known, temperature)
+    return _sample([(network, condition)], uniforms, known, temperature, compiled)
 
 
 def sample_ensemble(
@@ -47,8 +48,24 @@ def sample_ensemble(
     temperature: float = 1.0,
 ) -> Tensor:
     """Sample from the mean of several networks' conditionals, side by side in torch. See ``sample_cached``."""
-    samplers = [_CachedSampler(network, condition, len(uniforms), compiled=False) for network, condition in members]
-    return _run(samplers, uniforms, known, temperature)
+    return _sample(members, uniforms, known, temperature, compiled=False)
+
+
+def _sample(
+    members: Sequence[tuple[PixelCNN, Conditioning]],
+    uniforms: Tensor,
+    known: Tensor | None,
+    temperature: float,
+    compiled: bool,
+) -> Tensor:
+    if all(network.is_plain for network, _ in members):
+        samplers = [_CachedSampler(network, condition, len(uniforms), compiled) for network, condition in members]
+        return _run(samplers, uniforms, known, temperature)
+
+    def logits(pixels: Tensor) -> Tensor:
+        return mixture_logits([network(pixels, condition) for network, condition in members], 1)
+
+    return sample_by_logits(logits, uniforms, known, temperature)
 
 
 def _run(samplers: Sequence[_CachedSampler], uniforms: Tensor, known: Tensor | None, temperature: float) -> Tensor:
