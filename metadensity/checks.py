@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,11 +54,24 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def require_integer_pixels(name: str, pixels: Any) -> None:
     """Raise TypeError unless ``pixels`` is a tensor of an integer dtype."""
     if not isinstance(pixels, Tensor) or pixels.dtype not in _INTEGERS:
-        given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+        given = str(pixels.dtype) if isinstance(pixels, Tensor) else type(pixels).__name__
         raise TypeError(
-            f"{name} holds {given}; pixels are integers in [0, levels), for example torch.uint8. "
-            "Binarise or quantise the images first."
+            f"{name} holds {given}; pixels are integers in [0, levels), in a tensor of torch.uint8 for example. "
+            f"{_advice(name, pixels)}"
         )
+
+
+def _advice(name: str, pixels: Any) -> str:
+    """What to type in place of ``pixels``, which are no tensor of integers."""
+    if isinstance(pixels, np.ndarray) and pixels.dtype.kind in "biu":
+        unsigned = pixels.dtype in (np.uint16, np.uint32, np.uint64)  # which torch hardly knows
+        cast = ".astype(np.uint8)" if pixels.dtype.kind == "b" else ".astype(np.int64)" if unsigned else ""
+        return f"Type torch.from_numpy({name}{cast})."
+    if isinstance(pixels, Tensor) and not pixels.is_floating_point():
+        return f"Type {name}.to({'torch.uint8' if pixels.dtype == torch.bool else 'torch.int64'})."
+    if isinstance(pixels, list | tuple):
+        return f"Type torch.tensor({name})."
+    return "Binarise or quantise the images first."
 
 
 def require_levels(name: str, pixels: Tensor, levels: int) -> None:
@@ -65,15 +79,23 @@ def require_levels(name: str, pixels: Tensor, levels: int) -> None:
 
     While a CUDA graph is recorded nothing is known of the pixels, and nothing is asked.
     """
-    if pixels.numel() == 0 or (pixels.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return
-    low, high = (int(bound) for bound in torch.aminmax(pixels))
+    low, high = _bounds(pixels)
     if low < 0 or high >= levels:
         more = "" if low < 0 else f", or build the model with levels={high + 1}"
         raise ValueError(
             f"{name} holds pixels from {low} to {high}; with levels={levels} they must lie in [0, {levels - 1}]. "
             f"Rescale the pixels{more}."
         )
+
+
+def _bounds(numbers: Tensor) -> tuple[int, int]:
+    """The smallest and the largest, of all tasks where torch.func.vmap shows one; 0 and 0 where none is known."""
+    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+        numbers = torch._C._functorch.get_unwrapped(numbers)
+    if not numbers.numel() or (numbers.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return 0, 0
+    low, high = torch.aminmax(numbers)
+    return int(low), int(high)
 
 
 def require_temperature(temperature: float) -> None:
@@ -89,9 +111,10 @@ def expand_known(known: Tensor, shape: torch.Size, levels: int) -> Tensor:
         expanded = known.long().expand(shape)
     except RuntimeError as error:
         raise ValueError(f"known has shape {tuple(known.shape)}; it must broadcast to {tuple(shape)}.") from error
-    if known.numel() and not -1 <= int(known.min()) <= int(known.max()) < levels:
+    low, high = _bounds(known)
+    if low < -1 or high >= levels:
         raise ValueError(
-            f"known holds pixels from {int(known.min())} to {int(known.max())}; give levels 0 to {levels - 1}, and -1 "
+            f"known holds pixels from {low} to {high}; give levels 0 to {levels - 1}, and -1 "
             "where a pixel is to be drawn."
         )
     return expanded
@@ -104,11 +127,9 @@ def require_lengths(name: str, lengths: Any, shape: Sequence[int], places: int) 
         raise TypeError(f"{name} holds {given}; lengths are integers, for example torch.int64.")
     if tuple(lengths.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {tuple(lengths.shape)}; one length a sequence is {tuple(shape)}.")
-    if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= places:
-        raise ValueError(
-            f"{name} holds {int(lengths.min())} to {int(lengths.max())}; of sequences with {places} places, 0 to "
-            f"{places} can be real."
-        )
+    low, high = _bounds(lengths)
+    if low < 0 or high > places:
+        raise ValueError(f"{name} holds {low} to {high}; of sequences with {places} places, 0 to {places} can be real.")
 
 
 def real_places(lengths: Tensor, places: int) -> Tensor:

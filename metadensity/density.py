@@ -12,7 +12,6 @@ from torch.distributions import Distribution, constraints
 
 from metadensity.checks import (
     expand_known,
-    is_whole,
     real_places,
     require_integer_pixels,
     require_lengths,
@@ -24,6 +23,15 @@ from metadensity.drawing import Draws
 
 EXACT = "exact"
 """The quantity of a density that is no bound."""
+
+
+def _not_given(what: str, instead: str) -> Any:
+    """What stands in place of a method of torch.distributions that these densities do not have: it says so."""
+
+    def refuse(self: Density, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not give {what}. {instead}")
+
+    return refuse
 
 
 class Density(Distribution):
@@ -38,12 +46,26 @@ class Density(Distribution):
 
     exact: ClassVar[bool] = True
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.nonnegative_integer
 
     def __init__(self, tasks: int, event_shape: Sequence[int], levels: int, validate_args: bool | None = None) -> None:
         self.levels = levels
-        self._validate_pixels = Distribution._validate_args if validate_args is None else validate_args
+        self._validate_pixels = (
+            validate_args is not False
+        )  # not torch's default, which torch.compile switches off for all
         super().__init__(torch.Size([tasks]), torch.Size(event_shape), validate_args=False)
+
+    entropy: Any = _not_given("its entropy", "An estimate: -density.log_prob(density.sample((1000,))).mean(0).")
+    mean: Any = property(_not_given("its mean", "An estimate: density.sample((1000,)).double().mean(0)."))
+    variance: Any = property(_not_given("its variance", "An estimate: density.sample((1000,)).double().var(0)."))
+    rsample: Any = _not_given("reparameterised samples", "Pixels are integers: take sample.")
+    cdf: Any = _not_given("a cumulative distribution function", "Images have no order: take log_prob.")
+    icdf: Any = cdf
+    enumerate_support: Any = _not_given("a list of all images", "There are levels ** event_shape.numel() of them.")
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        """Images of integers in ``[0, levels)``."""
+        return constraints.independent(constraints.integer_interval(0, self.levels - 1), len(self.event_shape))
 
     @property
     def tasks(self) -> int:
@@ -99,12 +121,60 @@ class Density(Distribution):
         if self._validate_pixels:
             require_levels("value", value, self.levels)
 
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ExpandedDensity:
+        """The same over a larger batch: ``(*more, tasks)``, or ``(*more, n)`` where there is one task.
+
+        Raises ValueError for another batch shape.
+        """
+        return ExpandedDensity(self, torch.Size(batch_shape))
+
     def _extended(self, sample_shape: Sequence[int]) -> torch.Size:
-        if is_whole(sample_shape):
+        try:
+            return torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
+        except TypeError:
             raise TypeError(
-                f"sample_shape={sample_shape}; give a shape: sample(({sample_shape},)) draws so many images."
+                f"sample_shape={sample_shape!r}; give a tuple of numbers: sample((8,)) draws 8 images of each task."
+            ) from None
+
+
+class ExpandedDensity(Distribution):
+    """``base`` over a larger batch, whose entries are independent: what ``Density.expand`` gives.
+
+    batch_shape: ``(*more, tasks)``, or ``(*more, n)`` where ``base`` has one task.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, base: Density, batch_shape: torch.Size) -> None:
+        self.base, self._event_dims = base, len(base.event_shape)
+        if not batch_shape or (batch_shape[-1] != base.tasks and base.tasks != 1):
+            raise ValueError(
+                f"batch_shape={tuple(batch_shape)}; a density of {base.tasks} tasks expands to (*more, {base.tasks})."
             )
-        return torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
+        self._copied = batch_shape[-1] != base.tasks
+        super().__init__(batch_shape, base.event_shape, validate_args=False)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        """That of ``base``."""
+        return self.base.support
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ExpandedDensity:
+        """See ``Density.expand``."""
+        return ExpandedDensity(self.base, torch.Size(batch_shape))
+
+    def log_prob(self, value: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """``(*sample, *batch_shape)`` of ``(*sample, *batch_shape, C, *space)``; see ``Density.log_prob``."""
+        own = value.unsqueeze(-1 - self._event_dims) if self._copied else value
+        found = self.base.log_prob(own, generator)
+        found = found.squeeze(-1) if self._copied else found
+        return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))
+
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """``(*sample_shape, *batch_shape, C, *space)``; see ``Density.sample``."""
+        if self._copied:
+            return self.base.sample((*sample_shape, *self.batch_shape), generator).squeeze(-1 - self._event_dims)
+        return self.base.sample((*sample_shape, *self.batch_shape[:-1]), generator)
 
 
 class BoundDensity(Density):
@@ -161,7 +231,9 @@ class FactorisedDensity(Density):
         return True
 
     def _summed(self, terms: Tensor) -> Tensor:
-        return terms.flatten(-len(self.event_shape)).sum(-1, dtype=torch.float64).to(terms.dtype)
+        """Added up in float64, and given in float32 at least: half the precision would round whole nats away."""
+        total = terms.flatten(-len(self.event_shape)).sum(-1, dtype=torch.float64)
+        return total.to(torch.promote_types(terms.dtype, torch.float32))
 
 
 class SequentialDensity(FactorisedDensity):

@@ -9,8 +9,9 @@ import json
 import lzma
 import math
 import os
+import secrets
+import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,18 +41,22 @@ class DamagedFileError(RuntimeError):
 def atomic_file(path: str | Path, size: int | None = None) -> Iterator[BinaryIO]:
     """A file to write within a ``with``: synced and renamed to ``path`` at its end, removed where it fails.
 
-    After a crash the file is the old one or the new one, never a part. size: bytes, to be said where the disk is full.
+    After a crash the file is the old one or the new one, never a part. It has the mode of the file before it, or
+    that of any new file of this user. size: bytes, to be said where the disk is full.
     Raises OSError where the disk is full or the folder cannot be written; what was there before is left intact.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    # Not by tempfile, whose files are their owner's alone: the mode is what any new file gets here, by the umask.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -118,7 +123,8 @@ def write_arrays(path: Path, arrays: Arrays, head: Mapping[str, Any], compressed
 def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Arrays and head of a file of ``write_arrays``. No pickle is read.
 
-    Raises FileNotFoundError where there is none, DamagedFileError where it is damaged or another file.
+    Raises FileNotFoundError where there is none, DamagedFileError where it is damaged, another file or not to be
+    read.
     """
     try:
         # Opened here, as numpy leaves a file that is no archive open.
@@ -130,6 +136,8 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
         return arrays, json.loads(arrays.pop("head").tobytes())
     except FileNotFoundError:
         raise
+    except PermissionError as problem:
+        raise DamagedFileError(f"{path} cannot be read by this user ({problem.strerror}).") from problem
     except (*ARCHIVE_ERRORS, KeyError, TypeError, AttributeError) as problem:
         raise DamagedFileError(f"{path} is damaged ({problem}).") from problem
 
@@ -140,6 +148,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
     The header is covered by a hash of its own, so that the content hash names the weights alone.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen: set[int] = set()
+    for name, tensor in plain.items():  # tied weights are written once for each of their names
+        if tensor.untyped_storage().data_ptr() in seen:
+            plain[name] = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
     digest = content_hash(plain)
     metadata = {key: json.dumps(value, allow_nan=False) for key, value in {**header, "sha256": digest}.items()}
     metadata["header_sha256"] = _header_hash(metadata)

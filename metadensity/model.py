@@ -61,6 +61,7 @@ class FewShotModel(nn.Module):
     def __init__(self, event_shape: Sequence[int], levels: int) -> None:
         super().__init__()
         self.provenance: dict[str, Any] = {}
+        self.default_dtype = torch.get_default_dtype()  # what a file has to build it under
         try:
             space = tuple(operator.index(size) for size in event_shape)
         except TypeError:  # not a sequence, or not of whole numbers
@@ -195,7 +196,7 @@ def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """A value as JSON has it: whole numbers of any type as int, sequences as lists."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(each) for each in value]
     return operator.index(value) if is_whole(value) and not isinstance(value, bool) else value

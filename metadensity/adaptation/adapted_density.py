@@ -18,6 +18,7 @@ from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import Density, FactorisedDensity
 from metadensity.drawing import Draws
 from metadensity.model import FewShotModel
+from metadensity.networks.captured import CapturedTensors
 
 
 def adapted_density(model: FewShotModel, parameters: Mapping[str, Tensor], support: Tensor, loop: InnerLoop) -> Density:
@@ -49,6 +50,7 @@ class _Tasks:
     def __init__(self, model: FewShotModel, parameters: Mapping[str, Tensor], support: Tensor, loop: InnerLoop) -> None:
         self.model, self.loop, self.device = model, loop, support.device
         self.parameters = {f"model.{name}": tensor for name, tensor in parameters.items()}
+        self.captured = CapturedTensors(model, own=parameters)
         self._together: Callable[[Sequence[Tensor]], Density]
         self._conditioned: ParameterDict = {}  # what the densities are made of, (tasks, *shape) each
 
@@ -63,6 +65,11 @@ class _Tasks:
 
     def __len__(self) -> int:
         return self.count
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "The density of an adapted model holds functions, so it is neither copied nor stored. Adapt again."
+        )
 
     def _density(self, part: ParameterDict) -> Density:
         """The density of the task whose share of the tensors this is."""
@@ -86,11 +93,13 @@ class _Tasks:
             found: ParameterDict = map_tasks(one, vectorised, own, part)
             return found
 
-        shared, results = bound.tensors(), []
+        results: list[ParameterDict] = []
         chunks = self.loop.chunks(len(self), vectorised)
         sizes = [here.stop - here.start for here in chunks]
-        for own, part in zip(split_tasks(self.parameters, sizes), split_tasks(inputs, sizes), strict=True):
-            results.append(rematerialised(chunk, own, part, shared, keep=not self.loop.rematerialise))
+        with self.captured.restored():
+            shared = bound.tensors()
+            for own, part in zip(split_tasks(self.parameters, sizes), split_tasks(inputs, sizes), strict=True):
+                results.append(rematerialised(chunk, own, part, shared, keep=not self.loop.rematerialise))
         return {name: torch.cat([result[name] for result in results]) for name in results[0]}
 
     def run(self, function: Callable[[Any, Tensor], Tensor], values: Tensor) -> Tensor:
@@ -114,7 +123,8 @@ class _Tasks:
             own, part = (
                 {name: tensor[i] for name, tensor in all_.items()} for all_ in (self.parameters, self._conditioned)
             )
-            results.append(bound.call(own, part, given))
+            with self.captured.restored():
+                results.append(bound.call(own, part, given))
         return torch.cat(results, 1)
 
 
@@ -122,12 +132,16 @@ def take_apart(whole: Any, tensors: list[Tensor]) -> Callable[[Sequence[Tensor]]
     """Append all tensors that ``whole`` is made of to ``tensors``; returns what makes its like from as many others.
 
     whole: a density, or what densities are made of: tensors, dataclasses, lists, tuples, dictionaries. Modules and all
-    else stay as they are; modules have their parameters replaced by functional calls.
+    else stay as they are; modules have their parameters replaced by functional calls, and a density made within one
+    captures those.
     """
     if isinstance(whole, Tensor):
         tensors.append(whole)
         place = len(tensors) - 1
         return lambda found: found[place]
+    if isinstance(whole, CapturedTensors):
+        networks = whole.networks
+        return lambda _: CapturedTensors(*networks)
     kind: Any = type(whole)
     if isinstance(whole, Density | _Tasks):
         attributes = take_apart(vars(whole), tensors)

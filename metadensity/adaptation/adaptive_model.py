@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from torch import Tensor
 
@@ -24,8 +25,18 @@ class AdaptiveModel(FewShotModel):
 
     base: FewShotModel
     inner_loss: Loss
-    loop: InnerLoop
     reptile: bool = False
+
+    @property
+    def loop(self) -> InnerLoop:
+        """How it adapts. What replaces it is written into ``config``, so that a file builds the model with it."""
+        return self._loop
+
+    @loop.setter
+    def loop(self, loop: InnerLoop) -> None:
+        if hasattr(self, "_loop"):
+            self.config |= {name: value for name, value in asdict(loop).items() if name in self.config}
+        self._loop = loop
 
     def step_sizes(self) -> Mapping[str, Tensor] | None:
         """Learned step sizes by name of the base's parameter; None where ``loop.step_size`` is that of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -46,4 +47,7 @@ class EnsembleDensity(RasterDensity):
         return torch.stack([member._attention_weights(value) for member in self.members]).mean(0)
 
     def _sample_cached(self, draws: Draws) -> Tensor:
-        return sample_ensemble([(member.network, member.condition) for member in self.members], draws)
+        with contextlib.ExitStack() as restored:
+            for member in self.members:
+                restored.enter_context(member.captured.restored())
+            return sample_ensemble([(member.network, member.condition) for member in self.members], draws)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metadensity.density import FactorisedDensity
 from metadensity.drawing import invert_cdf
-from metadensity.likelihoods.levels import gather_levels
+from metadensity.likelihoods.levels import at_least_float32, gather_levels
 
 
 class IndependentDensity(FactorisedDensity):
@@ -23,7 +23,7 @@ class IndependentDensity(FactorisedDensity):
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None, tasks: int | None = None) -> None:
         given, levels, *event_shape = logits.shape
-        self.log_probs = logits.log_softmax(1)
+        self.log_probs = at_least_float32(logits).log_softmax(1)
         super().__init__(given if tasks is None else tasks, event_shape, levels, validate_args)
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
+from metadensity.networks.captured import CapturedTensors
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.upscaler import Upscaler, strided_index
 
@@ -40,6 +41,7 @@ class MultiscaleDensity(SequentialDensity):
         validate_args: bool | None = None,
     ) -> None:
         self.base, self.upscalers = base, list(upscalers)
+        self.captured = CapturedTensors(*(network for network, _ in self.upscalers))
         super().__init__(base.tasks, event_shape, levels, validate_args)
 
     @property
@@ -67,9 +69,10 @@ class MultiscaleDensity(SequentialDensity):
         for stride, upscaler, condition in self._scales():
             image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
-                features = upscaler.features(image, group, condition)
                 target = image[strided_index(upscaler.offsets[group])]
-                terms[_within(upscaler, group, stride)] = upscaler.head.log_prob(features, target)
+                with self.captured.restored():
+                    found = upscaler.head.log_prob(upscaler.features(image, group, condition), target)
+                terms[_within(upscaler, group, stride)] = found
         return terms.view(value.shape)
 
     @property
@@ -93,7 +96,8 @@ class MultiscaleDensity(SequentialDensity):
             image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
                 inside = _within(upscaler, group, stride)
-                found = upscaler.attention_weights(image, group, condition)
+                with self.captured.restored():
+                    found = upscaler.attention_weights(image, group, condition)
                 weights[inside] = found.view(weights[inside].shape)
         return weights
 
@@ -107,9 +111,10 @@ class MultiscaleDensity(SequentialDensity):
             # A view: what is drawn is written into the image.
             image = pixels[strided_index([0] * upscaler.space_dims, stride)]
             for group in upscaler.groups:
-                features = upscaler.features(image, group, condition)
                 of_group = flat.map(operator.itemgetter(_within(upscaler, group, stride)))
-                image[strided_index(upscaler.offsets[group])] = _draw(upscaler, features, of_group)
+                with self.captured.restored():
+                    drawn = _draw(upscaler, upscaler.features(image, group, condition), of_group)
+                image[strided_index(upscaler.offsets[group])] = drawn
         return pixels.view(draws.uniforms.shape)
 
     @property

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
+from metadensity.likelihoods.levels import at_least_float32
+from metadensity.networks.captured import CapturedTensors
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.cached import sample_cached
@@ -33,7 +35,7 @@ class RasterDensity(SequentialDensity):
         if not len(pixels):  # no tasks or no samples: the network cannot tell which
             return torch.zeros(0, self.levels, *self.event_shape, device=pixels.device)
         logits = self._network_logits(pixels)
-        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        return at_least_float32(logits)
 
     @abstractmethod
     def _network_logits(self, pixels: Tensor) -> Tensor:
@@ -85,22 +87,26 @@ class RasterDensity(SequentialDensity):
 class PixelCNNDensity(RasterDensity):
     """The density of a network that gives the logits of every pixel from the pixels before it.
 
-    Conditioned once, used many times: the support was encoded into ``condition``. The density reads
-    the network's parameters when it is used, so use it before they change.
+    Conditioned once, used many times: the support was encoded into ``condition``. It is the density of the parameters
+    that the network has now, see ``CapturedTensors``.
     """
 
     def __init__(self, network: PixelCNN, condition: Conditioning, validate_args: bool | None = None) -> None:
         self.network, self.condition = network, condition
+        self.captured = CapturedTensors(network)
         super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
 
     def _network_logits(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels, self.condition)
+        with self.captured.restored():
+            return self.network(pixels, self.condition)
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         pixels = value.reshape(-1, *self.event_shape)
         if not len(pixels):  # no tasks or no samples: the network cannot tell which
             return torch.zeros(value.shape, device=value.device)
-        return self.network.head.log_prob(self.network.features(pixels, self.condition), pixels).view(value.shape)
+        with self.captured.restored():
+            terms = self.network.head.log_prob(self.network.features(pixels, self.condition), pixels)
+        return terms.view(value.shape)
 
     @property
     def device(self) -> torch.device:
@@ -113,8 +119,10 @@ class PixelCNNDensity(RasterDensity):
         return self.condition.memory is not None
 
     def _attention_weights(self, value: Tensor) -> Tensor:
-        weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
+        with self.captured.restored():
+            weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
         return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
 
     def _sample_cached(self, draws: Draws) -> Tensor:
-        return sample_cached(self.network, self.condition, draws)
+        with self.captured.restored():
+            return sample_cached(self.network, self.condition, draws)

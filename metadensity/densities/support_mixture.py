@@ -16,21 +16,21 @@ from metadensity.likelihoods.levels import gather_levels
 class MixtureDensity(FactorisedDensity):
     """A mixture of densities with independent pixels: one for each image of a support, and their common prior.
 
-    images: ``(S, tasks, C, *space)``; prior: ``(levels, C, *space)`` log-probabilities; noise_logit: log-odds of a
-    pixel to be redrawn; log_weights: ``(S + 1,)``, normalised, the prior's last.
+    images: ``(S, tasks, C, *space)``; prior: ``(levels, C, *space)`` log-probabilities; noise: probability of a pixel
+    to be redrawn; log_weights: ``(S + 1,)``, normalised, the prior's last.
     Nothing here holds a table of all levels for each task, which 256 of them make large.
     """
 
-    def __init__(self, images: Tensor, prior: Tensor, noise_logit: Tensor, log_weights: Tensor) -> None:
-        self.images, self.prior, self.noise_logit, self.log_weights = images, prior, noise_logit, log_weights
+    def __init__(self, images: Tensor, prior: Tensor, noise: Tensor, log_weights: Tensor) -> None:
+        self.images, self.prior, self.noise, self.log_weights = images, prior, noise, log_weights
         super().__init__(images.shape[1], images.shape[2:], len(prior))
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         """The conditionals of the mixture: differences of its running totals in raster order, channels fastest."""
         space_dims = len(self.event_shape) - 1
-        noise, by_prior = self.noise_logit.sigmoid(), gather_levels(self.prior[None], value)
-        redrawn = noise * by_prior.exp()
-        kept = [(redrawn + (1 - noise) * (value == image)).log() for image in self.images]
+        by_prior = gather_levels(self.prior[None], value)
+        redrawn = self.noise * by_prior.exp()
+        kept = [(redrawn + (1 - self.noise) * (value == image)).log() for image in self.images]
         terms = torch.stack([*kept, by_prior]).movedim(-space_dims - 1, -1)  # (components, *sample, tasks, *space, C)
         running = terms.flatten(-space_dims - 1).cumsum(-1) + self.log_weights.view(
             -1, *[1] * (value.ndim - space_dims)
@@ -48,6 +48,6 @@ class MixtureDensity(FactorisedDensity):
         choices = torch.rand(*sample_shape, self.tasks, generator=generator, device=device)
         component = invert_cdf(self.log_weights, choices)  # (*sample, tasks)
         image = self.images.long()[component.clamp(max=len(self.images) - 1), torch.arange(self.tasks, device=device)]
-        kept = torch.rand(shape, generator=generator, device=device) >= self.noise_logit.sigmoid()
+        kept = torch.rand(shape, generator=generator, device=device) >= self.noise
         of_image = (component < len(self.images))[(...,) + (None,) * len(self.event_shape)]
         return torch.where(kept & of_image, image, drawn)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from metadensity.likelihoods.levels import at_least_float32
 
 
 class Likelihood(nn.Module, ABC):
@@ -42,9 +43,7 @@ class Likelihood(nn.Module, ABC):
 
         By default the entries of ``forward``. A likelihood that can do without that table saves its memory here.
         """
-        logits = self(features, pixels)
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        return -F.cross_entropy(logits, pixels.long(), reduction="none")
+        return -F.cross_entropy(at_least_float32(self(features, pixels)), pixels.long(), reduction="none")
 
     def kernel_weights(self) -> dict[str, Tensor] | None:
         """The weights that the native line sampler takes (see ``Categorical``), or None where it cannot draw this."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.likelihoods.base import Likelihood
-from metadensity.nn.convolution import CONV, CONVOLVE, pointwise
+from metadensity.nn.convolution import CONV, CONVOLVE, is_plain, pointwise
 from metadensity.nn.inputs import to_unit_range
 
 
@@ -35,11 +35,23 @@ class Categorical(Likelihood):
         hidden = self.hidden(F.relu(features))
         if self.previous is not None:
             seen = to_unit_range(pixels, self.levels, hidden.dtype)
+            if not is_plain(self.previous, CONV[self.space_dims]):
+                self.previous(seen[:0])  # so that hooks set the weight, which is masked here
             hidden = hidden + CONVOLVE[self.space_dims](seen, self.previous.weight * self.mask)
         return self.logits(F.relu(hidden)).unflatten(1, (self.channels, self.levels)).transpose(1, 2)
 
+    @property
+    def _is_plain(self) -> bool:
+        kind = CONV[self.space_dims]
+        parts = [part for part in (self.hidden, self.previous, self.logits) if part is not None]
+        return is_plain(self, Categorical) and all(is_plain(part, kind) for part in parts)
+
     def logits_at(self, features: Tensor, pixels: Tensor, channel: int) -> Tensor:
         """See ``Likelihood.logits_at``."""
+        if not self._is_plain:
+            space = (None,) * self.space_dims
+            logits: Tensor = self(features[(..., *space)], pixels[(..., *space)])
+            return logits[:, :, channel].flatten(1)
         width = features.shape[1]
         rows = slice(channel * width, (channel + 1) * width)
         hidden = F.linear(F.relu(features), self.hidden.weight[rows].flatten(1), self.hidden.bias[rows])
@@ -49,12 +61,14 @@ class Categorical(Likelihood):
         rows = slice(channel * self.levels, (channel + 1) * self.levels)
         return F.linear(F.relu(hidden), self.logits.weight[rows].flatten(1), self.logits.bias[rows])
 
-    def kernel_weights(self) -> dict[str, Tensor]:
+    def kernel_weights(self) -> dict[str, Tensor] | None:
         """What the native line sampler takes, channel by channel, inputs first.
 
         hidden ``(C, features, features)``, logits ``(C, features, levels)``, hidden_bias ``(C, features)``, logits_bias
         ``(C, levels)``; previous ``(C, C, features)``, of which it reads the channels before, or ``(1,)`` for none.
         """
+        if not self._is_plain:
+            return None
         channels, features = self.channels, self.features
 
         def inputs_first(weight: Tensor) -> Tensor:

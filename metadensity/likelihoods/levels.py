@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """A tensor in float32 where it is of half the precision, which is too little for log-probabilities."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def gather_levels(table: Tensor, value: Tensor) -> Tensor:
     """The entries of a table of all levels at those of images, the shape of ``value``.
 

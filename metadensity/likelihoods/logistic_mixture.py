@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.likelihoods.base import Likelihood
-from metadensity.nn.convolution import pointwise
+from metadensity.likelihoods.levels import at_least_float32
+from metadensity.nn.convolution import CONV, is_plain, pointwise
 from metadensity.nn.inputs import to_unit_range
 
 BOUND = 9.0
@@ -128,9 +129,11 @@ class LogisticMixture(Likelihood):
     def _mixture(self, features: Tensor) -> Mixture:
         """The parameters, in float32 at least: they are divided by scales, which magnifies their rounding."""
         with torch.autocast(features.device.type, enabled=False):
-            hidden = F.elu(features.float() if features.dtype in (torch.bfloat16, torch.float16) else features)
-            if features.ndim == 2:
+            hidden = F.elu(at_least_float32(features))
+            if features.ndim == 2 and is_plain(self.parameters_of, CONV[self.space_dims]):
                 raw = F.linear(hidden, self.parameters_of.weight.flatten(1), self.parameters_of.bias)
+            elif features.ndim == 2:
+                raw = self.parameters_of(hidden[(..., *[None] * self.space_dims)]).flatten(1)
             else:
                 raw = self.parameters_of(hidden)
         return Mixture.of(raw, self.channels, self.components)

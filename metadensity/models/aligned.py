@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.model import FewShotModel
 from metadensity.networks.config import AlignedConfig
 from metadensity.networks.pixelcnn import PixelCNN
-from metadensity.nn.convolution import pointwise
+from metadensity.nn.convolution import CONV, is_plain, pointwise
 from metadensity.nn.encoders import SupportPatchEncoder, SupportVectorEncoder
 from metadensity.nn.support_map import SupportMap
 
@@ -48,11 +48,16 @@ class AlignedPixelCNN(FewShotModel, options=[AlignedConfig]):
         if self.network.prototypes is not None:
             vector = vector + self.network.prototypes.encode_support(support)
         given = self.network.conditioning(support.shape[1], vector, patches)
-        features = self.map(support).movedim(1, -1)
-        weights = iter(self.to_gates.weight.flatten(1).split(2 * self.network.planes))
+        mapped = self.map(support)
         # Gate by gate: the biases of all of them in one block would be hundreds of channels to write and to take apart.
+        gates: Iterator[Tensor]
+        if is_plain(self.to_gates, CONV[len(self.event_shape) - 1]):
+            weights = self.to_gates.weight.flatten(1).split(2 * self.network.planes)
+            gates = (F.linear(mapped.movedim(1, -1), weight).movedim(-1, 1) for weight in weights)
+        else:
+            gates = iter(self.to_gates(mapped).split(2 * self.network.planes, 1))
         biases = [
-            [F.linear(features, next(weights)).movedim(-1, 1) + bias for bias in layer] if i in self.mapped else layer
+            [next(gates) + bias for bias in layer] if i in self.mapped else layer
             for i, layer in enumerate(given.biases)
         ]
         return PixelCNNDensity(self.network, dataclasses.replace(given, biases=biases))

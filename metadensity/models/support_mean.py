@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metadensity.densities.support_mean import SupportMeanDensity
+from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
 
 
@@ -24,4 +25,5 @@ class SupportMean(FewShotModel):
 
     def condition(self, support: Tensor) -> SupportMeanDensity:
         """Add the counts of the support to the prior."""
-        return SupportMeanDensity(self.logits.softmax(0), self.log_strength.exp(), support)
+        prior, strength = at_least_float32(self.logits), at_least_float32(self.log_strength)
+        return SupportMeanDensity(prior.softmax(0), strength.exp(), support)

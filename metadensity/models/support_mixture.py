@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metadensity.densities.support_mixture import MixtureDensity
+from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
 
 
@@ -26,5 +27,6 @@ class SupportMixture(FewShotModel):
 
     def condition(self, support: Tensor) -> MixtureDensity:
         """One component a support image, and the prior."""
-        weights = torch.cat([torch.zeros_like(self.prior_logit).expand(len(support)), self.prior_logit[None]])
-        return MixtureDensity(support, self.logits.log_softmax(0), self.noise_logit, weights.log_softmax(0))
+        prior, noise_logit, prior_logit = map(at_least_float32, (self.logits, self.noise_logit, self.prior_logit))
+        weights = torch.cat([torch.zeros_like(prior_logit).expand(len(support)), prior_logit[None]])
+        return MixtureDensity(support, prior.log_softmax(0), noise_logit.sigmoid(), weights.log_softmax(0))

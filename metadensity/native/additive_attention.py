@@ -54,7 +54,7 @@ def gradients(
     gradient: Tensor, query: Tensor, keys: Tensor, values: Tensor, score: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the four inputs from that of what was read."""
-    found = [torch.empty(tensor.shape) for tensor in (query, keys, values, score)]
+    found = [torch.empty(tensor.shape, dtype=torch.float32) for tensor in (query, keys, values, score)]
     names = ("grad_query", "grad_key", "grad_value", "grad_score")
     _run("backward", query, keys, values, score, grad_attended=gradient, **dict(zip(names, found, strict=True)))
     return found[0], found[1], found[2], found[3]

@@ -54,5 +54,5 @@ def empty_from_pool(*shape: int) -> Tensor:
     """An uninitialised float32 tensor on the CPU."""
     size = 4 * math.prod(shape)
     if size < SMALLEST:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32)  # whatever the default is
     return torch.from_numpy(_pool.take(size)).view(shape)

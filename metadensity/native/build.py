@@ -18,7 +18,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -156,7 +155,7 @@ def build(folder: Path, source: Path) -> Path:
     target = folder / f"{source.stem}-{hashlib.sha256(described + text).hexdigest()[:16]}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_suffix(".lock"), timeout=600):
+        with FileLock(target.with_suffix(".lock"), timeout=600, mode=0o666):
             if not target.exists():
                 _log.warning("compiling %s for this machine, which takes up to half a minute, once", source.name)
                 _compile([*command, str(source)], target)
@@ -171,13 +170,12 @@ def flags() -> list[str]:
 
 
 def _compile(command: Sequence[str], target: Path) -> None:
-    handle, temporary = tempfile.mkstemp(suffix=".part", dir=target.parent)
-    os.close(handle)
+    temporary = target.with_suffix(".part")  # the lock is held; and the compiler gives it the mode of any new file
     try:  # to a temporary name, then renamed: none is left half done
-        subprocess.run([*command, "-o", temporary], check=True, capture_output=True, timeout=300)
+        subprocess.run([*command, "-o", str(temporary)], check=True, capture_output=True, timeout=300)
         os.replace(temporary, target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _folder() -> Path:

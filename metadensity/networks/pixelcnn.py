@@ -13,7 +13,7 @@ from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.config import PixelCNNConfig
 from metadensity.nn.attention import SupportAttention
 from metadensity.nn.causal import GatedLayer
-from metadensity.nn.convolution import pointwise
+from metadensity.nn.convolution import CONV, is_plain, pointwise
 from metadensity.nn.inputs import PixelInput
 from metadensity.nn.prototypes import Prototypes
 
@@ -69,6 +69,15 @@ class PixelCNN(nn.Module):
         self.penult = pointwise(penultimate, penultimate, space_dims)
         self.head = build_likelihood(
             config.likelihood, penultimate, event_shape[0], levels, space_dims, components=config.components
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weights of what runs once a pixel say all that it does, so that a sampler may go by them."""
+        return (
+            is_plain(self.input, PixelInput)
+            and all(cast(GatedLayer, layer).is_plain for layer in self.layers)
+            and is_plain(self.penult, CONV[self.space_dims])
         )
 
     def conditioning(

@@ -19,8 +19,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from metadensity.nn.convolution import CONVOLVE, pointwise
-from metadensity.nn.functional.gated_layer import LayerWeights, causal_convolution, gated_layer
+from metadensity.nn.convolution import CONV, CONVOLVE, is_plain, pointwise
+from metadensity.nn.functional.gated_layer import LayerWeights, causal_convolution, gated_layer, gated_layer_of
 
 
 class CausalConv(nn.Module):
@@ -99,6 +99,16 @@ class GatedLayer(nn.Module):
         """The convolution of one stack."""
         return cast(CausalConv, self.convs[stack])
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its ``weights`` say all that it does; otherwise its parts have to be called. See ``is_plain``."""
+        pointwise = [*self.links, self.out, *([] if self.read is None else [self.read])]
+        return (
+            is_plain(self, GatedLayer)
+            and all(is_plain(conv, CausalConv) for conv in self.convs)
+            and all(is_plain(part, CONV[len(self.convs)]) for part in pointwise)
+        )
+
     def biases(self, vector: Tensor) -> list[Tensor]:
         """What the task vector ``(tasks, context)`` adds to the gates: ``(tasks, 2 * planes, 1, ...)`` a stack."""
         space_dims = len(self.convs)
@@ -118,6 +128,10 @@ class GatedLayer(nn.Module):
         self, stacks: list[Tensor], biases: list[Tensor], attended: Tensor | None = None, skip_sum: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Map stacks ``(batch, features, *space)`` to the next ones, and to ``skip_sum`` plus the skip output."""
+        if not self.is_plain:
+            return gated_layer_of(
+                self.convs, self.links, self.out, self.read, stacks, biases, attended, skip_sum, self.residual
+            )
         return gated_layer(
             stacks, self.weights(), biases, attended, skip_sum, self.conv(0).excludes_current, self.residual
         )

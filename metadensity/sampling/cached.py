@@ -24,20 +24,32 @@ from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import to_unit_range
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel
+from metadensity.sampling.naive import sample_by_logits
 
 
 def sample_cached(network: PixelCNN, condition: Conditioning, draws: Draws, compiled: bool = True) -> Tensor:
     """Sample with nothing computed twice: each stack advances once for each of its slices. See ``sample_naive``.
 
     compiled: draw the pixels of a line in the native kernel, where there is one and it can (see ``native_kernel``).
+    A network with hooks or parts of others in it is called as a whole for each pixel, see ``is_plain``.
     """
-    return _run([_CachedSampler(network, condition, len(draws.uniforms), compiled and draws.native)], draws)
+    return _sample([(network, condition)], draws, compiled and draws.native)
 
 
 def sample_ensemble(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws) -> Tensor:
     """Sample from the mean of several networks' conditionals, side by side in torch. See ``sample_cached``."""
-    batch = len(draws.uniforms)
-    return _run([_CachedSampler(network, condition, batch, compiled=False) for network, condition in members], draws)
+    return _sample(members, draws, compiled=False)
+
+
+def _sample(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws, compiled: bool) -> Tensor:
+    if all(network.is_plain for network, _ in members):
+        batch = len(draws.uniforms)
+        return _run([_CachedSampler(network, condition, batch, compiled) for network, condition in members], draws)
+
+    def logits(pixels: Tensor) -> Tensor:
+        return mixture_logits([network(pixels, condition) for network, condition in members], 1)
+
+    return sample_by_logits(logits, draws)
 
 
 def _run(samplers: Sequence[_CachedSampler], draws: Draws) -> Tensor:

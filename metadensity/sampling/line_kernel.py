@@ -8,6 +8,8 @@ from metadensity.native import line_sampler
 from metadensity.native.line_sampler import LineKernel, padded, padded_halves
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.attention import SupportAttention
+from metadensity.nn.convolution import CONV, is_plain
 from metadensity.sampling.last_stack import LastStack
 
 
@@ -22,6 +24,10 @@ def native_kernel(network: PixelCNN, condition: Conditioning, last: LastStack, b
         network.prototypes is None and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
     )
     of_head = network.head.kernel_weights()
+    if network.attention is not None:
+        plain &= is_plain(network.attention, SupportAttention) and is_plain(
+            network.attention.query, CONV[network.space_dims]
+        )
     if not plain or of_head is None or torch.is_autocast_enabled("cpu"):
         return None
     if (library := line_sampler.library()) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from pathlib import Path
 
 import pooch
@@ -26,6 +27,10 @@ def fetch(path: Path, url: str, md5: str, *, allowed: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(url, known_hash=f"md5:{md5}", fname=path.name, path=path.parent, progressbar=True)
+        any_new = path.with_name(f".{path.name}.mode")  # pooch leaves a file that its owner alone can read
+        any_new.touch(mode=0o666)
+        path.chmod(stat.S_IMODE(any_new.stat().st_mode))
+        any_new.unlink()
     except (OSError, ValueError) as problem:
         # What requests raises is an OSError; pooch raises ValueError for a wrong checksum.
         message = f"{path} is missing and could not be downloaded ({problem}). Try again, or {choices}."

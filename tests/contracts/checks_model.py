@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor
 
 import metadensity
+from metadensity import Density
+from metadensity.adaptation.functional import FunctionalPair
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import FactorisedDensity, SequentialDensity
 
 from .checks_density import agreement
-from .subjects import Subject, arguments
+from .subjects import Subject, arguments, randomise
 
 # Largest mean difference of log p in bfloat16 from float32, in nats/dim, and largest difference of one image.
 # bfloat16 keeps 8 bits: each rounding is off by up to 0.4 %, and several layers follow one another.
@@ -94,6 +97,73 @@ def batches_have_shapes(subject: Subject) -> None:
     assert close(log_prob.flatten(0, 1), density.log_prob(value.flatten(0, 1)).detach())
     assert close(log_prob, density.log_prob(value.to(torch.uint8)).detach()), "the integer type of pixels matters"
     assert density.log_prob(value[:, :0]).shape == (2, 0, 2)
+
+
+def answers(density: Density, subject: Subject) -> dict[str, Callable[[], Tensor]]:
+    """All that is asked of a density, by name: what it scores, draws, completes, and looks at."""
+    value = subject.images(3, density.tasks, seed=32)
+    uniforms = torch.rand(value.shape, generator=torch.Generator().manual_seed(33))
+    known = torch.where(uniforms.flip(0) < 0.3, value, -1)
+    asked: dict[str, Callable[[], Tensor]] = {
+        "log_prob": lambda: density.log_prob(value),
+        "sample": lambda: density.sample((3,), torch.Generator().manual_seed(34)),
+    }
+    if isinstance(density, FactorisedDensity):
+        asked["conditional_log_probs"] = lambda: density.conditional_log_probs(value)
+    if isinstance(density, SequentialDensity):
+        asked["completion"] = lambda: density.sample_from_uniforms(uniforms, known=known)
+        if density.has_attention:
+            asked["attention_weights"] = lambda: density.attention_weights(value)
+    if isinstance(density, RasterDensity):  # which the naive sampler goes by
+        asked["logits"] = lambda: density.logits(value)
+    return asked
+
+
+def its_parameters_are_those_it_was_made_with(subject: Subject) -> None:
+    """What became of the model's parameters since does not matter, or the density says that they are lost.
+
+    It agrees with a copy that holds the parameters: made within torch.func.functional_call and used after it, in value
+    and in gradient; used while a functional call has put others in their place; and used after they were written over,
+    unless it refuses then.
+    """
+    support, parameters = subject.images(2, 2, seed=35), dict(subject.model.named_parameters())
+    other = Subject(copy.deepcopy(subject.model), subject.adapt)
+    randomise(other.model, seed=36)
+    others = {f"model.{name}": parameter.detach().clone() for name, parameter in other.model.named_parameters()}
+    before, expected = subject(support), other(support)
+    here = {name: ask().detach() for name, ask in answers(before, subject).items()}
+    there = {name: ask().detach() for name, ask in answers(expected, subject).items()}
+    assert not close(here["log_prob"], there["log_prob"]), "the parameters decide on nothing"
+
+    called = FunctionalPair(subject.model, lambda model: subject.adapt(model, support))
+    for name, ask in answers(called.call(others), subject).items():
+        assert close(ask().detach(), there[name]), (
+            f"{name}, made within a functional call, is not that of its parameters"
+        )
+    within = FunctionalPair(
+        subject.model, lambda model: {name: ask() for name, ask in answers(before, subject).items()}
+    )
+    for name, found in within.call(others).items():
+        assert close(found.detach(), here[name]), f"{name} is moved by another's functional call"
+
+    value = subject.images(3, 2, seed=37)
+    gradients = torch.func.grad(lambda given: called.call(given).log_prob(value).sum())(others)
+    expected.log_prob(value).sum().backward()
+    for name, parameter in other.model.named_parameters():
+        wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert close(gradients[f"model.{name}"], wanted), f"torch.func gives {name} another gradient than backward"
+
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.1)
+    for name, ask in answers(before, subject).items():
+        try:
+            found = ask()
+        except RuntimeError as error:
+            if "Make a new one: density = model(support)" not in str(error):
+                raise
+        else:
+            assert close(found.detach(), here[name]), f"{name} becomes a mix of old and new parameters"
 
 
 def gradients_reach_parameters(subject: Subject) -> None:

@@ -11,6 +11,7 @@ from metadensity import Density
 
 from . import checks_density, checks_model
 from .subjects import (
+    FIRST,
     KINDS,
     RECIPES,
     Case,
@@ -61,17 +62,22 @@ SAMPLERS = tuple(
 
 @dataclass(frozen=True)
 class Contract:
-    """A check, the images it is made on, in which precision, and to which kinds of density it applies."""
+    """A check, the images it is made on, in which precision, and to which kinds of density it applies.
+
+    heads: whether it is made with every likelihood; otherwise with the first.
+    """
 
     check: Callable[[Subject], None]
     cases: tuple[Case, ...]
     dtype: torch.dtype = torch.float32
     applies: Callable[[Density], bool] = is_exact
+    heads: bool = True
 
     @property
     def recipes(self) -> list[Recipe]:
         """Those of the suite that it applies to."""
-        return [recipe for recipe in RECIPES if self.applies(KINDS[str(recipe)])]
+        alike = [recipe for recipe in RECIPES if self.heads or recipe.options.get("likelihood", FIRST) == FIRST]
+        return [recipe for recipe in alike if self.applies(KINDS[str(recipe)])]
 
 
 CONTRACTS = (
@@ -85,6 +91,7 @@ CONTRACTS = (
     Contract(checks_model.tasks_are_separate, ONE_OF_EACH_DIMENSION, torch.float64),
     Contract(checks_model.batches_have_shapes, ONE_OF_EACH_DIMENSION, torch.float64),
     Contract(checks_model.gradients_reach_parameters, ONE_OF_EACH_DIMENSION, applies=is_any),
+    Contract(checks_model.its_parameters_are_those_it_was_made_with, (Case((1, 2, 2), 3),), torch.float64, heads=False),
     # Twice: in float64 nothing but a mistake makes them differ; float32 is what is used.
     Contract(checks_model.samplers_agree, SAMPLERS, torch.float64, is_network),
     Contract(checks_model.samplers_agree, ONE_OF_EACH_DIMENSION, torch.float32, is_network),

@@ -43,6 +43,8 @@ def variants(name: str) -> Sequence[Axis]:
     return (*FEWER.get(name, (ATTENTION, MORE)), [{"likelihood": each} for each in LIKELIHOODS])
 
 
+FIRST = "categorical"  # likelihood
+
 # Models that give every task the same density, by design.
 IGNORE_SUPPORT = {"independent", "unconditional"}
 
@@ -113,7 +115,7 @@ class Recipe:
     adaptation: str = "unadapted"
 
     def __str__(self) -> str:
-        parts = [self.name, *(str(value) for value in self.options.values() if value != "categorical")]
+        parts = [self.name, *(str(value) for value in self.options.values() if value != FIRST)]
         return "-".join(parts if self.adaptation == "unadapted" else [*parts, self.adaptation])
 
     def build(self, case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> Subject:
@@ -158,7 +160,7 @@ def recipes() -> list[Recipe]:
         axes = [[choice for choice in axis if takes >= choice.keys()] for axis in variants(name)]
         for choices in itertools.product(*(axis for axis in axes if axis)):
             chosen = {key: value for choice in choices for key, value in choice.items()}
-            first = chosen.get("likelihood", "categorical") == "categorical"
+            first = chosen.get("likelihood", FIRST) == FIRST
             outside = first and not adapts_itself(name) and name not in COMPOSED
             found += [Recipe(name, chosen, way) for way in ADAPTATIONS if way == "unadapted" or outside]
     return found

@@ -42,6 +42,12 @@ CONTROLS: list[tuple[Callable[..., FewShotModel], Case, Callable[[Subject], None
     (small(broken.DeafToSupport), IMAGES, checks_model.zero_shots_work, "leave the density as it was"),
     (broken.WrongShape, IMAGES, checks_model.batches_have_shapes, "do not add up"),
     (small(broken.Detached), IMAGES, checks_model.gradients_reach_parameters, "get no gradient"),
+    (
+        small(broken.ReadsLate),
+        IMAGES,
+        checks_model.its_parameters_are_those_it_was_made_with,
+        "within a functional call",
+    ),
     (small(broken.StaleCache), IMAGES, checks_model.samplers_agree, "pixels differ"),
     (small(broken.ForgetsWhatIsKnown), IMAGES, checks_model.completions_agree, "comes out as another"),
     (small(broken.StaleCache), IMAGES, checks_model.codes_are_as_long_as_log_prob, "more than -log2 p"),

@@ -10,7 +10,7 @@ import random
 import stat
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from metadensity.files import (
     sha256_of_arrays,
     write_arrays,
     write_atomically,
+    write_tensors,
 )
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b/c": torch.tensor(7), "half": torch.ones(3, dtype=torch.bfloat16)}
@@ -46,10 +47,52 @@ def test_writing_and_replacing(tmp_path: Path) -> None:
         write_atomically(path, data)
         assert path.read_bytes() == data
     assert left_over(path.parent) == ["file"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    """``os.umask``, as it was again afterwards."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o002, 0o022], ids=oct)
+def test_a_file_has_the_mode_that_any_new_file_has(mask: int, tmp_path: Path, umask: Callable[[int], int]) -> None:
+    """Private under 077, writable by the group under 002; and what its owner has set stays."""
+    umask(mask)
+    write_atomically(tmp_path / "file", b"new")
+    write_arrays(tmp_path / "arrays", {"a": np.zeros(3)}, {})
+    write_tensors(tmp_path / "tensors", TENSORS, HEADER)
+    (tmp_path / "plain").write_bytes(b"new")
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in left_over(tmp_path)}
+    assert modes == dict.fromkeys(("arrays", "file", "plain", "tensors"), 0o666 & ~mask)
+    (tmp_path / "file").chmod(0o640)
+    write_atomically(tmp_path / "file", b"newer")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_arrays_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_arrays(tmp_path / "arrays", {"a": np.zeros(3)}, {})
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(DamagedFileError, match=r"arrays cannot be read by this user \(Permission denied\)"):
+        read_arrays(tmp_path / "arrays")
+
+
+def test_tensors_that_share_memory_are_written_for_each_of_their_names(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).view(2, 3)
+    given = {"a": tied, "b": tied, "turned": tied.T, "part": tied[1]}
+    digest = write_tensors(tmp_path / "file", given, HEADER)
+    found, _ = read_tensors(tmp_path / "file")
+    assert all(torch.equal(found[name], tensor) for name, tensor in given.items())
+    assert digest == content_hash({name: tensor.clone() for name, tensor in given.items()})
+
+
+@pytest.mark.parametrize("call", ["fsync", "fchmod", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=repr)
 def test_an_error_while_writing_leaves_the_old_file(
     call: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,10 +131,13 @@ def test_a_disk_that_the_kernel_calls_full(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "file"
     write_atomically(path, b"old")
 
-    def on_full_device(**arguments: Any) -> tuple[int, str]:
-        return os.open("/dev/full", os.O_WRONLY), str(tmp_path / ".file.temporary")
+    opened = os.open
 
-    monkeypatch.setattr(tempfile, "mkstemp", on_full_device)
+    def on_full_device(path: Any, flags: int, mode: int = 0o777) -> int:
+        return opened("/dev/full", os.O_WRONLY) if flags & os.O_EXCL else opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", on_full_device)
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)  # not that of the device
     with pytest.raises(OSError, match="The disk is full"):
         write_atomically(path, b"new" * 100_000)
     assert path.read_bytes() == b"old"

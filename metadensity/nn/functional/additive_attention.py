@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metadensity.native import additive_attention as native_additive
 from metadensity.native.calls import bfloat16_wanted
-from metadensity.nn.functional.blockwise import recomputed_function, softmax_backward, vmap_as_tasks
+from metadensity.nn.functional.blockwise import forward_mode, recomputed_function, softmax_backward, vmap_as_tasks
 
 HELD = 1 << 24  # scores, 64 MiB of float32
 BLOCK = 1 << 18  # numbers in flight: 1 MiB of float32, which stays in a core's cache
@@ -76,10 +76,13 @@ def additive_attention(query: Tensor, keys: Tensor, values: Tensor, score: Tenso
 
     Up to HELD scores are held where a gradient may be asked for, which then needs a pass less; beyond that none are,
     nor where the native kernel computes. On the CPU it is float32 under autocast too, as the kernel is.
+    In forward mode (jvp) it is the plain form.
     """
     if bfloat16_wanted() and query.device.type == "cpu":
         with torch.autocast("cpu", enabled=False):
             return additive_attention(query.float(), keys.float(), values.float(), score.float())
+    if forward_mode():
+        return additive_read_plain(query, keys, values, score)
     few = query[..., 0].numel() * keys.shape[1] <= HELD
     if few and torch.is_grad_enabled() and not native_additive.possible(query, keys, values, score):
         return additive_scores(query, keys, score).softmax(-1) @ values

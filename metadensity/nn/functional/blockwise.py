@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 BLOCK = 1 << 20  # scores in flight: 4 MiB of float32, which caches hold
 CUDA_BLOCK = 1 << 27  # 512 MiB: a GPU is faster the more there is to do at once
@@ -64,6 +65,11 @@ def vmap_as_tasks(
     ]
     result: Tensor = function(*(tensor.flatten(0, 1) for tensor in batched))
     return result.unflatten(0, (info.batch_size, -1)), 0
+
+
+def forward_mode() -> bool:
+    """Whether torch differentiates in forward mode (jvp), which only the plain forms take."""
+    return forward_ad._current_level >= 0
 
 
 def softmax_backward(weights: Tensor, gradient: Tensor) -> Tensor:

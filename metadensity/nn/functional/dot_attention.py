@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from metadensity.nn.functional.blockwise import blocks, recomputed_function, softmax_backward
+from metadensity.nn.functional.blockwise import blocks, forward_mode, recomputed_function, softmax_backward
 
 
 def dot_read_plain(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -19,8 +19,10 @@ def dot_read(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """The same block by block: memory grows with T and with J, not with T x J; the gradient computes it all again.
 
     torch's fused kernel cannot be differentiated twice. Here a gradient of the gradient goes through the plain form,
-    with its memory. Works under torch.func.
+    with its memory. Works under torch.func. In forward mode it is the plain form.
     """
+    if forward_mode():
+        return dot_read_plain(query, keys, values)
     return _dot_read(query, keys, values)
 
 

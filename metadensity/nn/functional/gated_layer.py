@@ -15,7 +15,8 @@ All take a first layer (no current place, no residual), a context from attention
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -79,21 +80,44 @@ def gated_layer_plain(
     residual: bool = True,
 ) -> tuple[list[Tensor], Tensor]:
     """``gated_layer`` in torch's operations: the definition, in any number of dimensions."""
-    pointwise, last = CONVOLVE[len(stacks)], len(stacks) - 1
+    pointwise, stack_convs = CONVOLVE[len(stacks)], zip(weights.convs, weights.conv_biases, strict=True)
+    convs = [
+        partial(causal_convolution, weight=weight, bias=bias, stack=k, excludes_current=excludes_current)
+        for k, (weight, bias) in enumerate(stack_convs)
+    ]
+    links = [partial(pointwise, weight=link) for link in weights.links]
+    out = partial(pointwise, weight=weights.out, bias=weights.out_bias)
+    read = None if weights.from_attention is None else partial(pointwise, weight=weights.from_attention)
+    return gated_layer_of(convs, links, out, read, stacks, biases, attended, skip_sum, residual)
+
+
+def gated_layer_of(
+    convs: Iterable[Callable[[Tensor], Tensor]],
+    links: Iterable[Callable[[Tensor], Tensor]],
+    out: Callable[[Tensor], Tensor],
+    read: Callable[[Tensor], Tensor] | None,
+    stacks: Sequence[Tensor],
+    biases: Sequence[Tensor] = (),
+    attended: Tensor | None = None,
+    skip_sum: Tensor | None = None,
+    residual: bool = True,
+) -> tuple[list[Tensor], Tensor]:
+    """``gated_layer`` of functions in place of weights, or of modules, which are called as modules are."""
+    last = len(stacks) - 1
     new: list[Tensor] = []
-    z = stacks[0]
-    for k, x in enumerate(stacks):
-        own = causal_convolution(x, weights.convs[k], weights.conv_biases[k], k, excludes_current)
-        z = own + pointwise(z, weights.links[k - 1]) if k else own
+    z, links = stacks[0], iter(links)
+    for k, (x, conv) in enumerate(zip(stacks, convs, strict=True)):
+        z = conv(x) + next(links)(z) if k else conv(x)
         if biases:
             z = add_per_task(z, biases[k])
         if k < last:
             new.append(gate(z) + x if residual else gate(z))
-    if attended is not None and weights.from_attention is not None:
-        z = z + pointwise(attended, weights.from_attention)
-    planes = weights.out.shape[1]
-    out, skip = pointwise(gate(z), weights.out, weights.out_bias).split([planes, len(weights.out) - planes], dim=1)
-    new.append(stacks[last] + out if residual else out)
+    if attended is not None and read is not None:
+        z = z + read(attended)
+    gated = gate(z)
+    both, planes = out(gated), gated.shape[1]
+    onward, skip = both.split([planes, both.shape[1] - planes], dim=1)
+    new.append(stacks[last] + onward if residual else onward)
     return new, skip if skip_sum is None else skip_sum + skip
 
 

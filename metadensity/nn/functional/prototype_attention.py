@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from metadensity.nn.functional.blockwise import blocks, recomputed_function
+from metadensity.nn.functional.blockwise import blocks, forward_mode, recomputed_function
 
 
 def prototype_attention_plain(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor:
@@ -26,8 +26,10 @@ def prototype_attention(pixels: Tensor, images: Tensor, prior: Tensor) -> Tensor
 
     pixels: ``(groups, N, B, C)``, floats. images: ``(groups, N, P, C)``. prior: ``(groups, B, P)``. The result has the
     shape of ``pixels``, and its precision under autocast too, as scores are sums over many pixels. Its gradient has a
-    gradient, by the plain form and with its memory; works under torch.func.
+    gradient, by the plain form and with its memory; works under torch.func. In forward mode it is the plain form.
     """
+    if forward_mode():
+        return prototype_attention_plain(pixels, images, prior)
     return _recall(pixels, images.contiguous(), prior)  # strided ones are multiplied one by one
 
 

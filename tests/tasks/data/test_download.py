@@ -50,6 +50,8 @@ def test_a_download_is_verified_and_shows_its_progress(
     fetch(path, f"{address}/set.zip", md5, allowed=True)
     assert path.read_bytes() == content
     assert md5_of(path) == md5
+    (tmp_path / "any new file").touch()
+    assert path.stat().st_mode == (tmp_path / "any new file").stat().st_mode, "others may not read what was fetched"
     assert "100%" in capfd.readouterr().err
     # What is there is left alone, whatever its checksum: a copy packed anew is the user's to use.
     path.write_bytes(b"own copy")
