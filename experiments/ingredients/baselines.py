@@ -13,7 +13,7 @@ BASELINES = ("independent", "support_mean", "support_mixture")
 
 
 def fit_baseline(
-    name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, **settings: Any
+    name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, progress: bool = False, **settings: Any
 ) -> FewShotModel:
     """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline".
 
@@ -24,4 +24,4 @@ def fit_baseline(
     sizes = getattr(train, "class_size", None)  # tasks that draw without end have none
     if sizes is not None:
         config["queries"] = max(1, min(config["queries"], int(min(sizes)) - max(shots)))
-    return MetaTrainer(model, train, None, TrainingConfig(**config)).run()
+    return MetaTrainer(model, train, None, TrainingConfig(**config)).run(progress=f"fitting {name}" if progress else "")

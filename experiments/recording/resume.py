@@ -32,6 +32,24 @@ def require_same_config(
         )
 
 
+def state_to_resume(resume: str | int) -> tuple[RunFolder, Path]:
+    """A run to go on from and the state to do it from: its newest, or the one whose file is given.
+
+    Raises as ``newest_state``, FileNotFoundError where there is no such run, ValueError for a file of another kind.
+    """
+    path = Path(str(resume))
+    if not path.is_file():
+        run = RunFolder.find(resume, holding="state-*.safetensors")
+        return run, newest_state(run)
+    run = RunFolder(path.absolute().parent.parent)
+    if path.absolute() not in [state.absolute() for state in run.states()]:
+        raise ValueError(
+            f"resume={str(resume)!r} is no state of training. Give a run, or one of its checkpoints/state-*.safetensors"
+            f"; to begin anew with the weights of a file, give initial={str(resume)!r}."
+        )
+    return run, path
+
+
 def newest_state(run: RunFolder) -> Path:
     """The newest state of training in a run that can be read; damaged ones are named and passed over.
 

@@ -35,6 +35,7 @@ def write_report(
     make: bool = True,
     say: Callable[[str], None] = print,
     device: str = "cpu",
+    progress: bool = True,
 ) -> Path:
     """Write the page of a training run, by default ``report.html`` in its folder. Returns its path.
 
@@ -51,9 +52,9 @@ def write_report(
     if not folder.best.is_file():
         raise ReportError(f"{folder.path} has no best model yet: it was not validated, so there is nothing to report.")
     if make:
-        _make_missing(folder, say, device)
+        _make_missing(folder, say, device, progress)
     output = Path(output) if output is not None else folder.path / "report.html"
-    body = _executed(folder)
+    body = _executed(folder, progress)
     page = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
     title = f"Run {folder.path.name}: {_title(folder)}"
     write_atomically(output, f"{page.render(title=title, body=Markup(body))}\n".encode())
@@ -65,12 +66,12 @@ def _title(folder: RunFolder) -> str:
     return f"{config['model']['name']} on {config['task']['name']}"
 
 
-def _make_missing(folder: RunFolder, say: Callable[[str], None], device: str) -> None:
+def _make_missing(folder: RunFolder, say: Callable[[str], None], device: str, progress: bool) -> None:
     """Evaluate and check for memorisation, where that was not done for the best model."""
     config = folder.config()
     shots = sorted({0, 1, *config["training"]["shots"]})
     most = max(1, min(4, max(shots)))
-    common: dict[str, Any] = {"run": str(folder.path), "progress": False, "device": device}
+    common: dict[str, Any] = {"run": str(folder.path), "progress": progress, "device": device}
     wanted: list[tuple[Any, str, str, dict[str, Any]]] = [
         (evaluate.experiment, "evaluated", "evaluation.json", {"shots": shots, "limit": LIMIT, "baselines": False}),
         (memorisation.experiment, "memorisation", "memorisation.json", {"shots": most, "classes": LIMIT}),
@@ -86,7 +87,7 @@ def _make_missing(folder: RunFolder, say: Callable[[str], None], device: str) ->
             say(f"That failed, and the page says so: {error}")
 
 
-def _executed(folder: RunFolder) -> str:
+def _executed(folder: RunFolder, progress: bool) -> str:
     """The body of the page: the outputs of the notebook, and its headings."""
     logging.getLogger("papermill").setLevel(logging.WARNING)
     with warnings.catch_warnings():  # of Jupyter's packages among themselves
@@ -113,7 +114,7 @@ def _executed(folder: RunFolder) -> str:
                     str(done),
                     parameters={"run": str(folder.path.resolve())},
                     kernel_name="python3",
-                    progress_bar=False,
+                    progress_bar={"desc": "making the page"} if progress else False,
                     log_output=False,
                     kernel_manager_class=Local,
                     cwd=scratch,

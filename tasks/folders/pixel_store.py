@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from metadensity.files import DamagedFileError, atomic_file, read_arrays, write_arrays
+from metadensity.progress import with_progress
 from tasks.data import roots
 from tasks.data.cache import sha256_of_json
 from tasks.data.roots import DataError
@@ -94,7 +94,8 @@ def store_of(files: ImageFiles, names: list[str], how: Preparation) -> PixelStor
     # Threads: Pillow decodes and resizes without holding the interpreter.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         found = _ordered(pool, prepared, names)
-        return write_store(stem, recipe, shape, tqdm(found, "images", len(names), unit="image", disable=None))
+        shown = with_progress(found, f"reading images of {Path(files.path).name}", "images", total=len(names))
+        return write_store(stem, recipe, shape, shown)
 
 
 def _ordered(
