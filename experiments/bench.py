@@ -27,6 +27,7 @@ from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import markdown, plain
 from experiments.results import RECORDS
 from metadensity.files import write_atomically
+from metadensity.progress import with_progress
 
 PARTS = ("sampling", "training", "adaptation", "likelihood", "attention", "episodes")
 BENCH_RECORDS = RECORDS / "bench"
@@ -110,7 +111,7 @@ def run_parts(parts: Sequence[str], quick: bool, folder: Path) -> dict[str, Any]
     if unknown:
         raise ValueError(f"There is no benchmark {', '.join(map(repr, unknown))}; choose from {', '.join(PARTS)}.")
     result: dict[str, Any] = {"machine": machine(), "quick": quick, "seconds": {}, "rows": []}
-    for part in parts:
+    for part in with_progress(parts, "benchmarks", "parts", not quick):
         began = time.perf_counter()
         found = importlib.import_module(f"experiments.benchmarks.{part}").rows(quick)
         result["rows"] += [{"part": part, **row} for row in found]

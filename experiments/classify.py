@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sacred.run import Run
-from tqdm import tqdm
 
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation import place_settings
@@ -21,17 +21,19 @@ from experiments.recording.command_line import main, make_experiment
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
-from experiments.reporting.tables import markdown, plain
+from experiments.reporting.tables import interval, markdown, plain
 from metadensity.evaluation.classification import (
     Classification,
+    by_cluster,
     class_log_probs,
     classification,
     nearest_neighbour_scores,
     tie_aware_accuracy,
 )
-from metadensity.evaluation.intervals import bounded_mean, clustered_mean
+from metadensity.evaluation.intervals import Floats, bounded_mean, clustered_mean
 from metadensity.evaluation.nway import NWayEpisodes, stack_nway
 from metadensity.files import write_atomically
+from metadensity.progress import progress_bar
 from tasks import ImageTasks
 from tasks.episodes.nway import draw_nway, eligible_groups
 
@@ -48,7 +50,7 @@ def _defaults() -> None:
     run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
     file = None  # an .npz of n-way episodes; all settings down to seed are then the file's
     split = "test"
-    ways = 5
+    ways = None  # classes of an episode; None: 5, or what there are
     shots = 1
     queries = None  # of each class; None: 5, or what the classes allow
     episodes = 200
@@ -67,7 +69,7 @@ def classify(
     run: str,
     file: str | None,
     split: str,
-    ways: int,
+    ways: int | None,
     shots: int,
     queries: int | None,
     episodes: int,
@@ -98,6 +100,7 @@ def classify(
                 "of stored images, or file= with episodes."
             )
         where = f"{task.name}, {split}"
+        ways = default_ways(task, within_group) if ways is None else ways
         if within_group:
             groups = len(eligible_groups(task, ways))
             where += f", within one of {groups} of its {len(set(task.class_group.tolist()))} groups"
@@ -109,21 +112,22 @@ def classify(
         drawn.save(keep)
     record_use(_run, output, "classified", [subject], drawn.hash)
     began = time.perf_counter()
-    parts = list(_parts(drawn, config["model"]["name"], progress))
+    parts = _parts(drawn, config["model"]["name"], progress)
     scores = np.concatenate([class_log_probs(model, part, images_per_batch, precision) for part in parts])
     seconds = time.perf_counter() - began
     label = drawn.label.numpy()
-    found = classification(scores, label, bins)
+    dependence = drawn.dependence()
+    found = classification(scores, label, bins, dependence)
     name = config["model"]["name"]
     rows = [_row(name, found), *_chance(drawn.ways)]
-    nearest = _nearest(drawn, model.levels, found) if drawn.shots else None
+    nearest = _nearest(drawn, model.levels, scores, dependence[0]) if drawn.shots else None
     if nearest is not None:
         rows.insert(1, ["nearest neighbour", *_percent(nearest["accuracy"], nearest["interval"]), "", "", ""])
     title = (
         f"{name} ({subject.title}) on {where}: {drawn.ways}-way, {drawn.shots}-shot, {found.queries} queries "
         f"in {found.episodes} episodes"
     )
-    notes = _notes(name, nearest)
+    notes = _notes(name, found, nearest)
     bin_rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
     ]
@@ -151,17 +155,30 @@ def classify(
 
 
 def _parts(drawn: NWayEpisodes, name: str, progress: bool) -> Iterator[NWayEpisodes]:
-    starts = tqdm(range(0, len(drawn), PART), name, disable=not progress, unit=f"{PART} episodes")
-    return (drawn[start : start + PART] for start in starts)
+    with progress_bar(f"scoring {name}", len(drawn), "episodes", progress) as bar:
+        for start in range(0, len(drawn), PART):
+            part = drawn[start : start + PART]
+            yield part
+            bar.update(len(part))
 
 
-def _nearest(drawn: NWayEpisodes, levels: int, found: Classification) -> dict[str, Any]:
+def default_ways(task: ImageTasks, within_group: bool) -> int:
+    """5, or as many classes as the split has, or its largest group. Raises ValueError where that is one."""
+    classes = max(np.bincount(task.class_group)) if within_group else task.classes
+    if classes < 2:
+        raise ValueError(
+            f"The {task.split} split of {task.name} has {'no group of 2 classes' if within_group else '1 class'}, and "
+            "there is nothing to tell it from. Classify on another split, such as split=train."
+        )
+    return min(5, int(classes))
+
+
+def _nearest(drawn: NWayEpisodes, levels: int, scores: Floats, ids: NDArray[np.int64]) -> dict[str, Any]:
     """The pixel-space nearest neighbour on the same queries, and the paired difference of the model from it."""
     distances, label = -nearest_neighbour_scores(drawn, levels), drawn.label.numpy()
-    per_episode = tie_aware_accuracy(-distances, label).mean(1)
-    clusters = np.arange(len(per_episode))
-    accuracy, interval = bounded_mean(per_episode, clusters)
-    gain, gain_interval = clustered_mean(found.per_episode - per_episode, clusters)
+    right = tie_aware_accuracy(-distances, label)
+    accuracy, interval = bounded_mean(*by_cluster(right, ids))
+    gain, gain_interval = clustered_mean(*by_cluster(tie_aware_accuracy(scores, label) - right, ids))
     return _finite(
         {
             "accuracy": accuracy,
@@ -169,26 +186,26 @@ def _nearest(drawn: NWayEpisodes, levels: int, found: Classification) -> dict[st
             "gain": gain,
             "gain_interval": gain_interval,
             "identical_queries": int((distances.min(-1) == 0).sum()),
-            "per_episode": per_episode,
+            "per_episode": right.mean(1),
         }
     )
 
 
-def _notes(name: str, nearest: dict[str, Any] | None) -> str:
+def _notes(name: str, found: Classification, nearest: dict[str, Any] | None) -> str:
+    count, noun = found.over
+    further = "other classes" if noun == "classes" else "other images of these classes, not for other classes"
+    text = f"\nIntervals are over {count} {noun}, however often each was drawn: for {further}.\n"
     if nearest is None:
-        return ""
+        return text
     low, high = ("unknown" if bound is None else f"{100 * bound:+.1f}" for bound in nearest["gain_interval"])
-    text = (
-        f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {low} to {high}, paired by episode.\n"
-    )
+    text += f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {low} to {high}, in pairs.\n"
     if same := nearest["identical_queries"]:
         text += f"{same} queries equal one of their episode's support images pixel for pixel: they test nothing.\n"
     return text
 
 
 def _row(name: str, found: Classification) -> list[str]:
-    low, high = found.nll_interval
-    nll = [f"{found.nll:.3f}", f"{low:.3f} to {high:.3f}"]
+    nll = [f"{found.nll:.3f}", interval(found.nll_interval, 3)]
     return [name, *_percent(found.accuracy, found.accuracy_interval), *nll, f"{found.ece:.3f}"]
 
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from sacred.run import Run
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.ingredients.evaluation import place_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes
@@ -34,6 +33,7 @@ from experiments.reporting.tables import Section
 from metadensity import Episode, FewShotModel
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.files import write_atomically
+from metadensity.progress import with_progress
 
 experiment = make_experiment("compress", named_configs={"fast": {"limit": 3}})
 experiment.config(place_settings)
@@ -91,7 +91,7 @@ def compress(
     record_use(_run, output, "compressed", [subject], chosen.hash)
     (output / "codes").mkdir()
     files = []
-    for number, episode in enumerate(tqdm(batches, "coding", disable=not progress, unit="file")):
+    for number, episode in enumerate(with_progress(batches, "coding", "files", progress)):
         files.append(code_file(model, episode.to(device), output / "codes" / f"{number:04}.bin"))
     images, pixels = sum(file.images for file in files), math.prod(task.event_shape)
     excess = sum(file.bits - file.information for file in files)

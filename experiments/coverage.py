@@ -19,7 +19,6 @@ import scipy
 from numpy.typing import NDArray
 from sacred.run import Run
 from scipy.stats import bootstrap
-from tqdm import tqdm
 
 from experiments.benchmarks.timing import machine
 from experiments.recording.command_line import main, make_experiment
@@ -29,6 +28,7 @@ from experiments.reporting.tables import markdown, plain
 from experiments.results import RECORDS
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.files import write_atomically
+from metadensity.progress import with_progress
 
 RECORD = RECORDS / "coverage" / "coverage.json"
 DOCUMENT = Path(__file__).parents[1] / "metadensity" / "evaluation" / "README.md"
@@ -58,7 +58,7 @@ def coverage(
         raise ValueError(f"clusters={clusters}; give 2 or more of them in each, as one has no interval.")
     folder, began, rows = folder_of(_run), time.perf_counter(), []
     for distribution in DISTRIBUTIONS:
-        for count in tqdm(clusters, distribution, disable=not progress, unit="row"):
+        for count in with_progress(clusters, f"{distribution} clusters", "rows", progress):
             generator = np.random.default_rng([seed, count])
             rows.append(row(distribution, count, size, repeats, resamples, generator))
     result = {

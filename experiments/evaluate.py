@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from sacred.run import Run
-from tqdm import tqdm
 
 import metadensity
 from experiments.figures.shot_curves import save_figure, shot_curve
@@ -24,12 +23,19 @@ from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
 from experiments.recording.trained_model import find_model, require_models
-from experiments.reporting.evaluation_report import evaluation_report, group_records, support_record
+from experiments.reporting.evaluation_report import (
+    evaluation_report,
+    group_records,
+    infinite_notes,
+    support_notes,
+    support_record,
+)
 from experiments.reporting.tables import comma_separated, cost_record, marked, records
 from experiments.reporting.training_overlap import training_overlap
 from metadensity.evaluation.likelihood import score
 from metadensity.evaluation.support_use import support_use
 from metadensity.files import write_atomically
+from metadensity.progress import with_progress
 from tasks import TaskDistribution
 
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
@@ -93,19 +99,19 @@ def evaluate(
         settings = {} if baseline_steps is None else {"steps": baseline_steps}
         for baseline in BASELINES:
             name = _fresh(baseline, models)
-            models[name] = fit_baseline(baseline, train, tuple(shots), seed, **settings).to(device)
+            models[name] = fit_baseline(baseline, train, tuple(shots), seed, progress, **settings).to(device)
             training = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, **settings}
             fitted = {"task": config["task"], "model": {"name": baseline}, "training": training, "seed": seed}
             origins[name] = {"run": None, "config": fitted}
     batches = EpisodeBatches(chosen, task, sorted(set(shots)), tasks_per_batch)
     most = EpisodeBatches(chosen, task, [max(shots)], tasks_per_batch)
-    optimum = optimal(task, batches, device, duplicates)
+    optimum = optimal(task, batches, device, duplicates, progress)
     evaluations, uses = {}, {}
     for name, model in models.items():
-        stream = tqdm(batches, name, disable=not progress, unit="batch")
+        stream = with_progress(batches, f"scoring {name}", "batches", progress)
         evaluations[name] = metadensity.evaluate(model, stream, precision, duplicates, seed)
         if max(shots):
-            uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed)
+            uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed, progress)
     first = next(iter(evaluations))
     row = evaluations[first].rows[0]
     title = (
@@ -136,6 +142,7 @@ def evaluate(
         "models": {name: {**origins[name], **_weights(model)} for name, model in models.items()},
         "cost": {name: cost_record(evaluation.cost) for name, evaluation in evaluations.items()},
         "rows": records(evaluations, optimum),
+        "remarks": [*infinite_notes(evaluations), *support_notes(evaluations)],
         "groups": group_records(evaluations, task),
         "training_overlap": overlap.record(),
         "support_use": {name: support_record(use) for name, use in uses.items()},
@@ -152,7 +159,7 @@ def evaluate(
 
 
 def optimal(
-    task: TaskDistribution, batches: EpisodeBatches, device: str, duplicates: str
+    task: TaskDistribution, batches: EpisodeBatches, device: str, duplicates: str, progress: bool
 ) -> metadensity.Evaluation | None:
     """The evaluation of the truth itself, where the task knows it."""
     if task.optimum(next(iter(batches))) is None:
@@ -163,7 +170,7 @@ def optimal(
         assert density is not None
         return density.log_prob(episode.query)
 
-    return score(log_prob, batches, device, duplicates)
+    return score(log_prob, with_progress(batches, "scoring the optimum", "batches", progress), device, duplicates)
 
 
 def _weights(model: metadensity.FewShotModel) -> dict[str, Any]:

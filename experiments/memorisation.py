@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from sacred.run import Run
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.figures.images import GAP, PAPER, draw_samples, save_picture, support_beside_samples
 from experiments.ingredients.episode_counts import default_episode_sizes
@@ -28,6 +27,7 @@ from experiments.reporting.tables import markdown, plain
 from metadensity.episode import Episode
 from metadensity.evaluation.memorisation import CopyTest, closeness, nearest
 from metadensity.files import write_atomically
+from metadensity.progress import with_progress
 from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistribution
 
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
@@ -83,7 +83,7 @@ def memorisation(
     batches, digest = one_episode_a_class(task, shots, unseen + heldout, classes, seed, tasks_per_batch)
     record_use(_run, output, "memorisation", [subject], digest)
     began, drawn = time.perf_counter(), []
-    for number, batch in enumerate(tqdm(batches, "sampling", disable=not progress, unit="batch")):
+    for number, batch in enumerate(with_progress(batches, "sampling", "batches", progress)):
         drawn.append(draw_samples(model, batch, samples, seed=1_000_003 * seed + number))
     seconds = time.perf_counter() - began
     sampled = torch.cat(drawn, 1)
@@ -93,9 +93,9 @@ def memorisation(
     levels = task.levels
     (near, which), (kept_near, kept_which) = nearest(sampled, support, levels), nearest(kept, support, levels)
     tests = {
-        "support": closeness(near, kept_near, ids, seed, permutations),
+        "support": closeness(near, kept_near, ids, seed, permutations, progress),
         "unseen": closeness(
-            nearest(sampled, others, levels)[0], nearest(kept, others, levels)[0], ids, seed, permutations
+            nearest(sampled, others, levels)[0], nearest(kept, others, levels)[0], ids, seed, permutations, progress
         ),
     }
     picture = None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sacred.run import Run
-from tqdm import tqdm
 
 import metadensity
 from experiments.benchmarks.timing import machine
@@ -37,6 +36,7 @@ from metadensity import FewShotModel
 from metadensity.adaptation.fine_tuning import FineTuned, FineTuning
 from metadensity.evaluation.cost import parameter_count
 from metadensity.files import write_atomically
+from metadensity.progress import with_progress
 
 SPLITS = ("train", "validation", "test")
 DOCUMENT = Path(__file__).parent / "reproductions" / "README.md"
@@ -146,10 +146,10 @@ def reproduce(
         sets = {split: _batches(plan, source.config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}
         model, chosen = source.model(device), None
         if entry.tunings:
-            model, chosen = _tuned(model, entry, sets["validation"])
+            model, chosen = _tuned(model, entry, sets["validation"], progress)
         found = {
             split: metadensity.evaluate(
-                model, tqdm(sets[split], f"{name}, {split}", disable=not progress, unit="batch")
+                model, with_progress(sets[split], f"scoring {name}, {split}", "batches", progress)
             )
             for split in (
                 ("test",) if entry.fine_tunes else ("test", "train")
@@ -198,7 +198,9 @@ def _batches(
     )
 
 
-def _tuned(model: FewShotModel, entry: Entry, validation: EpisodeBatches) -> tuple[FineTuned, dict[str, Any]]:
+def _tuned(
+    model: FewShotModel, entry: Entry, validation: EpisodeBatches, progress: bool
+) -> tuple[FineTuned, dict[str, Any]]:
     """The model with the settings of fine-tuning that validation classes like best, and what they said of each.
 
     Where there is one alone nothing is asked.
@@ -207,7 +209,8 @@ def _tuned(model: FewShotModel, entry: Entry, validation: EpisodeBatches) -> tup
         return FineTuned(model, entry.tunings[0]), {"chosen": dataclasses.asdict(entry.tunings[0]), "tried": []}
 
     def score(settings: FineTuning) -> float:
-        rows = metadensity.evaluate(FineTuned(model, settings), validation).rows
+        stream = with_progress(validation, f"fine-tuning by {settings.steps} steps", "batches", progress)
+        rows = metadensity.evaluate(FineTuned(model, settings), stream).rows
         return sum(row.nats_per_image for row in rows) / len(rows)
 
     scores = [score(settings) for settings in entry.tunings]

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sacred.run import Run
-from tqdm import tqdm
 
 import metadensity
 from experiments.figures.grids import heat_map
@@ -35,6 +34,7 @@ from experiments.studies.training_runs import find_runs, in_words, other_setting
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import Difference, paired_difference
 from metadensity.evaluation.scores import LikelihoodRow
+from metadensity.progress import with_progress
 
 _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0, 1, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
@@ -96,7 +96,7 @@ def shots_grid(
     batches = EpisodeBatches(chosen, tested, sorted(set(test_shots)), tasks_per_batch)
     evaluations = {}
     for name, run in named.items():
-        stream = tqdm(batches, f"trained with {name}", disable=not progress, unit="batch")
+        stream = with_progress(batches, f"scoring what was trained with {name}", "batches", progress)
         evaluations[name] = metadensity.evaluate(run.model(device), stream, precision, duplicates)
     trained = {name: tuple(run.config()["training"]["shots"]) for name, run in named.items()}
     to_diagonal = differences_to_diagonal(evaluations, trained)

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sacred.run import Run
-from tqdm import tqdm
 
 import metadensity
 from experiments.figures.grids import split_points
@@ -34,6 +33,7 @@ from experiments.reporting.tables import bounds, marked
 from experiments.studies.split_report import KINDS, Scored, report, spread_records, spreads
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity.evaluation.comparison import IncomparableError
+from metadensity.progress import with_progress
 from tasks import TASKS
 
 _FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queries": 2, "limit": 8}
@@ -97,7 +97,7 @@ def split_sensitivity(
         chosen = choose_episodes(tested, None, shots, queries, draws, limit, seed, 1)
         batches = EpisodeBatches(chosen, tested, sorted(set(shots)), tasks_per_batch)
         kind, split_seed = config.get("split_by") or "committed", config.get("split_seed", 0)
-        stream = tqdm(batches, f"{kind} {split_seed}", disable=not progress, unit="batch")
+        stream = with_progress(batches, f"scoring {kind} {split_seed}", "batches", progress)
         evaluation = metadensity.evaluate(run.model(device), stream, precision, duplicates)
         train_classes = len(task_of(run, "train", data_root, folder).class_names)
         scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixel_identity(tested), evaluation))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ from experiments.recording.initial_weights import load_initial_weights, weights_
 from experiments.recording.resume import (
     find_resumable,
     inherit_best,
-    newest_state,
     require_same_config,
     require_steps_left,
+    state_to_resume,
 )
 from experiments.recording.run_folder import RunFolder, folder_of
 from metadensity.evaluation.cost import parameter_count
@@ -62,9 +62,10 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 @experiment.config
 def _defaults() -> None:
     seed = 0  # of the initial weights and the numbers of shots
-    resume = None  # a run to go on from, in a new run that names it
+    resume = None  # a run to go on from, in a new run that names it; or one of its states, to go on from that
     initial = None  # a run, a shipped model's name or a file of weights to begin from
     allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
+    validate = True  # False: without validation classes; the newest model stands for the best
     keep = 2  # how many of the newest states stay, besides the best model
     progress = True  # whether bars are shown
 
@@ -106,6 +107,7 @@ def train(
     resume: str | None,
     initial: str | None,
     allow: list[str],
+    validate: bool,
     keep: int,
     progress: bool,
     _run: Run,
@@ -113,11 +115,15 @@ def train(
     """Meta-train, validate, keep checkpoints, draw samples. Returns the run's folder, steps and best validation."""
     began = time.perf_counter()
     folder = folder_of(_run)
-    train_tasks, validation_tasks = build_task(task, "train"), build_task(task, "validation")
+    train_tasks = build_task(task, "train")
+    validation_tasks = build_task(task, "validation") if validate else None
+    config = training_config(training, seed)
+    for tasks in (train_tasks, validation_tasks):
+        require_room(tasks, config.shots, config.queries)
     net = build_model(model, train_tasks.event_shape, train_tasks.levels, seed)
     provenance = {"run": folder.name, "task": train_tasks.recipe, "split": "train", "seed": seed}
     settings = {"task": task, "model": model, "training": training, "seed": seed, "initial": initial}
-    episodes = lineage.stream_hash(train_tasks, validation_tasks)
+    episodes = lineage.stream_hash(*(tasks for tasks in (train_tasks, validation_tasks) if tasks is not None))
     parents = []
     if initial is not None and resume is None:
         weights = weights_file(initial)
@@ -126,14 +132,13 @@ def train(
         provenance["initial"] = parents[0].sha256
         absent = sorted({".".join(name.split(".")[:2]) for name in fresh})
         print(f"Beginning from {weights}; not in it: {', '.join(absent) or 'nothing'}.")
-    trainer = MetaTrainer(net, train_tasks, validation_tasks, training_config(training, seed))
+    trainer = MetaTrainer(net, train_tasks, validation_tasks, config)
     if resume is None:
         lineage.record(_run, folder, "trained", parents, episodes)
     else:
-        parent = find_resumable(resume)
+        parent, state = state_to_resume(resume)
         if not any(name.startswith("task.") and name not in lineage.PLACES for name in allow):
             lineage.require_same_episodes(parent, episodes)
-        state = newest_state(parent)
         trainer.resume(state)
         lineage.record(_run, folder, "resumed", [lineage.parent_of(folder, parent.path, state)], episodes)
         if inherit_best(parent, RunFolder(folder), trainer.step) is None:
@@ -152,18 +157,34 @@ def train(
             name = signal.Signals(signals[0]).name
             said = f"Stopped by {name} at step {trainer.step}; resume={folder} goes on from there."
             raise TrainingStopped(said, signals[0])
-        picture = _samples(RunFolder(folder), observer, validation_tasks, trainer.config.shots, seed)
+        shown = train_tasks if validation_tasks is None else validation_tasks
+        picture = _samples(RunFolder(folder), observer, shown, trainer.config.shots, seed)
         observer.settings(settings, _final(RunFolder(folder), trainer.best))
     finally:
         observer.close()
+    for remark in trainer.remarks:
+        print(remark)
     return {
         "folder": str(folder),
         "steps": trainer.step,
         "parameters": parameter_count(net),
-        "validation/cautious": trainer.best,
+        "validation/cautious": trainer.best if math.isfinite(trainer.best) else None,
+        "remarks": trainer.remarks,
         "seconds": time.perf_counter() - began,
         "picture": str(picture) if picture else None,
     }
+
+
+def require_room(tasks: TaskDistribution | None, shots: Sequence[int], queries: int) -> None:
+    """Raise ValueError, with settings that fit, where a class has fewer images than an episode needs."""
+    size = int(min(getattr(tasks, "class_size", [queries + max(shots)])))  # others draw images without end
+    if tasks is not None and queries + max(shots) > size:
+        fitting = sorted({0, *(count for count in shots if count < size), size - 1})
+        raise ValueError(
+            f"An episode of {max(shots)} supports and {queries} {'query' if queries == 1 else 'queries'} needs "
+            f"{max(shots) + queries} images, and the smallest class of {tasks.name}, {tasks.split}, has {size}. "
+            f"Type training.shots='{fitting}' training.queries=1, or leave small classes out."
+        )
 
 
 @contextmanager
@@ -211,7 +232,7 @@ def _final(folder: RunFolder, best: float) -> dict[str, float]:
     """The last value of every number, and the best validation, under names that no curve has."""
     last: dict[str, float] = {}
     for record in folder.metrics():
-        last |= {f"final/{name}": value for name, value in record.items() if name != "step"}
+        last |= {f"final/{name}": value for name, value in record.items() if name != "step" and value is not None}
     return last if math.isinf(best) else {**last, "final/best": best}
 
 

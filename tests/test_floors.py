@@ -1,7 +1,7 @@
 """Who may import whom: the floors of the house and their rooms, read from every file's syntax tree, notebooks included.
 
 metadensity/   knows no task, no experiment, no tracker, no data package.
-tasks/         takes from metadensity the types it has to return, its checks and its files, and nothing else.
+tasks/         takes from metadensity the types it has to return, its checks, files and progress bar, and nothing else.
 experiments/   is the only floor that knows Sacred and TensorBoard.
 
 Inside a floor every room stands in one list, from the ground up, and imports only rooms that stand before it. No two
@@ -32,7 +32,7 @@ FORBIDDEN = {
 }
 ELSEWHERE = {"experiments", *TRACKERS, *ABOVE}
 TASKS_MAY_TAKE = {
-    "metadensity": {"Episode", "EpisodeSource", "Density", "checks", "files"},
+    "metadensity": {"Episode", "EpisodeSource", "Density", "checks", "files", "progress"},
     "metadensity.episode": {"Episode", "EpisodeSource"},
     "metadensity.density": {"Density", "FactorisedDensity"},
     "metadensity.evaluation.nway": {"NWayEpisodes"},
@@ -42,7 +42,7 @@ ROOMS = {
     floor: words.split()
     for floor, words in {
         "metadensity": """
-            files checks native episode drawing density nn model likelihoods networks sampling densities coding
+            files checks progress native episode drawing density nn model likelihoods networks sampling densities coding
             adaptation models persistence evaluation training
         """,
         "tasks": """
@@ -160,7 +160,7 @@ def violations(root: Path) -> list[str]:
             if (
                 floor == "tasks"
                 and item.reaches("metadensity")
-                and item.module not in ("metadensity.checks", "metadensity.files")
+                and item.module not in ("metadensity.checks", "metadensity.files", "metadensity.progress")
                 and item.name not in TASKS_MAY_TAKE.get(item.module, ())
             ):
                 found.append(f"{path}:{item.line}: tasks may import only what TASKS_MAY_TAKE says")

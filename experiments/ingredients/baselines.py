@@ -13,7 +13,7 @@ BASELINES = ("independent", "support_mean", "support_mixture")
 
 
 def fit_baseline(
-    name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, **settings: Any
+    name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, progress: bool = False, **settings: Any
 ) -> FewShotModel:
     """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline".
 
@@ -27,4 +27,4 @@ def fit_baseline(
         smallest = int(min(sizes))
         config["shots"] = tuple(count for count in shots if count < smallest) or (0,)
         config["queries"] = max(1, min(config["queries"], smallest - max(config["shots"])))
-    return MetaTrainer(model, train, None, TrainingConfig(**config)).run()
+    return MetaTrainer(model, train, None, TrainingConfig(**config)).run(progress=f"fitting {name}" if progress else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,17 @@ class FolderObserver:
             run.info["tensorboard"] = str(folder / "tensorboard")
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Append to the JSON lines and TensorBoard; validation also to Sacred's other observers."""
-        for lines, kept in ((self.records, values.keys() - WALL_CLOCK), (self.timing, values.keys() & WALL_CLOCK)):
+        """Append to the JSON lines and TensorBoard; validation also to Sacred's other observers.
+
+        What is infinite, the cost of an image of probability 0, is null in the lines and missing in the curves.
+        """
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        for lines, kept in ((self.records, plain.keys() - WALL_CLOCK), (self.timing, plain.keys() & WALL_CLOCK)):
             if kept:
-                lines.append({"step": step, **{name: value for name, value in values.items() if name in kept}})
-        for name, value in values.items():
+                lines.append({"step": step, **{name: value for name, value in plain.items() if name in kept}})
+        for name, value in plain.items():
+            if value is None:
+                continue
             self.writer.add_scalar(name, value, step)
             if self.run is not None and name.startswith("validation/"):
                 self.run.log_scalar(name, value, step)
@@ -59,9 +66,9 @@ class FolderObserver:
             trainer.save_state(checkpoints / f"state-{trainer.step:08d}.safetensors", self.provenance)
         self._tidy()
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest state kept."""
-        return next(reversed(self.folder.states()), None)
+    def last_checkpoint(self, before: int) -> Path | None:
+        """The newest state kept of a step below ``before``."""
+        return next((path for path in reversed(self.folder.states()) if step_of(path) < before), None)
 
     def settings(self, config: Mapping[str, Any], results: Mapping[str, float]) -> None:
         """Settings beside final metrics, for TensorBoard's table of runs; no run of its own, as add_hparams makes."""

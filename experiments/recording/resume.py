@@ -55,11 +55,34 @@ def require_same_config(
 
 
 def find_resumable(run: str | int) -> RunFolder:
-    """A run with states of training, as ``RunFolder.find`` finds it. Raises FileNotFoundError where it has none."""
-    found = RunFolder.find(run, holding="state-*.safetensors")
-    if not found.states():
+    """A run with states of training, as ``RunFolder.find`` finds it, or that of the state whose file is given.
+
+    Raises FileNotFoundError where there is no such run, or it has no state; ValueError for a file of another kind.
+    """
+    path = Path(str(run))
+    found = (
+        RunFolder(path.absolute().parent.parent)
+        if path.is_file()
+        else RunFolder.find(run, holding="state-*.safetensors")
+    )
+    states = [state.absolute() for state in found.states()]
+    if path.is_file() and path.absolute() not in states:
+        raise ValueError(
+            f"resume={str(run)!r} is no state of training. Give a run, or one of its checkpoints/state-*.safetensors; "
+            f"to begin anew with the weights of a file, give initial={str(run)!r}."
+        )
+    if not states:
         raise FileNotFoundError(f"{found.path} has no state to resume from: it ended before its first checkpoint.")
     return found
+
+
+def state_to_resume(run: str | int) -> tuple[RunFolder, Path]:
+    """A run to go on from and the state to do it from: its newest, or the one whose file is given.
+
+    Raises as ``find_resumable`` and ``newest_state`` do.
+    """
+    found, path = find_resumable(run), Path(str(run))
+    return found, path if path.is_file() else newest_state(found)
 
 
 def newest_state(run: RunFolder) -> Path:

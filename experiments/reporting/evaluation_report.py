@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from experiments.reporting.tables import (
@@ -12,12 +12,13 @@ from experiments.reporting.tables import (
     bounds,
     cost_record,
     difference_record,
+    finite_record,
     interval,
     likelihood_rows,
 )
 from metadensity import Evaluation
 from metadensity.density import EXACT
-from metadensity.evaluation.support_use import CONTROLS, SupportUse
+from metadensity.evaluation.support_use import CONTROLS, SupportUse, cost_of_supports, supports_cost
 from tasks import TaskDistribution
 
 FEW_GROUPS = 20  # below this, say how few: Student's quantile is not yet that of many
@@ -36,7 +37,8 @@ def evaluation_report(
     subject = evaluations[first]
     headings, rows = likelihood_rows(subject, {name: evaluations[name] for name in rest}, optimum)
     noun = task.group_noun
-    notes = [*_quantity_notes(evaluations), *_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)]
+    notes = [*_quantity_notes(evaluations), *infinite_notes(evaluations), *support_notes(evaluations)]
+    notes += [*_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)]
     sections = [Section(title, headings, rows, notes)]
     if 1 < subject.rows[-1].groups < subject.rows[-1].classes:
         sections.append(_groups(first, subject, task, noun))
@@ -51,6 +53,24 @@ def _quantity_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
     found = {name: evaluation.rows[0].quantity for name, evaluation in evaluations.items()}
     bounds_ = [f"{name} is a {quantity}." for name, quantity in found.items() if quantity != EXACT]
     return [*bounds_, BOUNDS] if bounds_ else []
+
+
+def infinite_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Which models give an image probability 0, and how many images at how many shots."""
+    found = []
+    for name, evaluation in evaluations.items():
+        if counts := {row.shots: row.impossible for row in evaluation.rows if row.impossible}:
+            said = ", ".join(f"{count} at {shots} shots" for shots, count in counts.items())
+            found.append(
+                f"{name} gives {said} of {evaluation.rows[0].images} images probability 0: its mean is infinite."
+            )
+    return found
+
+
+def support_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Which models are surely worse with supports than with none."""
+    costs = {name: cost_of_supports(evaluation.scores) for name, evaluation in evaluations.items()}
+    return [f"{name}: {supports_cost(found)}." for name, found in costs.items() if found]
 
 
 def _interval_notes(subject: Evaluation, task: TaskDistribution, noun: str) -> list[str]:
@@ -113,7 +133,7 @@ def group_records(evaluations: Mapping[str, Evaluation], task: TaskDistribution)
     found = []
     for name, evaluation in evaluations.items():
         for row in evaluation.by_group():
-            record = asdict(row)
+            record = finite_record(row)
             low, high = bounds(record.pop("interval"))
             record |= {"group": task.group_names[row.group], "interval_low": low, "interval_high": high}
             found.append({"model": name, **record})
@@ -143,8 +163,9 @@ def support_record(use: SupportUse) -> dict[str, Any]:
     """The use of the support as JSON values."""
     return {
         "shots": use.shots,
-        "nats_per_image": use.nats_per_image,
+        "nats_per_image": use.nats_per_image if math.isfinite(use.nats_per_image) else None,
         "uses_support": use.uses_support,
+        "costs_more_than_none": use.costs_more_than_none,
         "verdict": use.verdict,
         "controls": {
             name: {"nats_per_image": control.nats_per_image, **difference_record(control.difference)}

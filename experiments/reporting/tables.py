@@ -70,8 +70,11 @@ def likelihood_rows(
             ]
         )
         if optimum is not None:
-            gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
             best = optimum.row(row.shots).nats_per_image
+            if row.impossible:
+                cells[-1] += [f"{best:.2f}", "inf", "none"]
+                continue
+            gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
             cells[-1] += [f"{best:.2f}", f"{gap.mean:.2f} ({gap.mean / best:.1%})", interval(gap.interval)]
     return headings, cells
 
@@ -114,22 +117,29 @@ def comma_separated(evaluations: Mapping[str, Evaluation], optimum: Evaluation |
 
 
 def records(evaluations: Mapping[str, Evaluation], optimum: Evaluation | None = None) -> list[dict[str, Any]]:
-    """Plain records, one for each model and number of shots; an infinite interval is None."""
+    """Plain records, one for each model and number of shots; what is infinite is None."""
     found = []
     for name, evaluation in evaluations.items():
         for row in evaluation.rows:
-            record = asdict(row)
+            record = finite_record(row)
             low, high = bounds(record.pop("interval"))
             group_low, group_high = bounds(record.pop("group_interval"))
             record |= {"interval_low": low, "interval_high": high}
             record |= {"group_interval_low": group_low, "group_interval_high": group_high}
             if optimum is not None:
-                gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
-                low, high = bounds(gap.interval)
-                best = optimum.row(row.shots).nats_per_image
-                record |= {"optimum": best, "gap": gap.mean, "gap_low": low, "gap_high": high}
+                record |= {"optimum": optimum.row(row.shots).nats_per_image, "gap": None}
+                record |= {"gap_low": None, "gap_high": None}
+                if not row.impossible:
+                    gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
+                    low, high = bounds(gap.interval)
+                    record |= {"gap": gap.mean, "gap_low": low, "gap_high": high}
             found.append({"model": name, **record})
     return found
+
+
+def finite_record(row: Any) -> dict[str, Any]:
+    """A row of numbers as JSON values: what is infinite is None."""
+    return {name: None if value == math.inf else value for name, value in asdict(row).items()}
 
 
 def difference_record(found: Difference) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from experiments.ingredients import build_model, build_task, training_config
 from experiments.reporting.tables import Section
 from experiments.reproductions.plan import Plan
 from experiments.reproductions.trained import recipe
+from metadensity.progress import with_progress
 from metadensity.training import MetaTrainer
 
 
@@ -28,7 +29,7 @@ def step_seconds(plan: Plan, fast: bool, rounds: int = 4, steps: int = 4) -> dic
             model = build_model(config["model"], task.event_shape, task.levels, config["seed"])
             trainers[name] = MetaTrainer(model, task, None, training_config(config["training"], config["seed"]))
     spent = dict.fromkeys(trainers, 0.0)
-    for each in range(rounds):
+    for each in with_progress(range(rounds), "timing steps", "rounds", not fast):
         for name, trainer in trainers.items():
             began = time.process_time()
             for _ in range(steps):

@@ -37,6 +37,7 @@ def write_report(
     device: str = "cpu",
     data_root: str | None = None,
     folder: str | None = None,
+    progress: bool = True,
 ) -> Path:
     """Write the page of a training run, by default ``report.html`` in its folder. Returns its path.
 
@@ -54,9 +55,9 @@ def write_report(
     if not trained.best.is_file():
         raise ReportError(f"{trained.path} has no best model yet: it was not validated, so there is nothing to report.")
     if make:
-        _make_missing(trained, say, {"device": device, "data_root": data_root, "folder": folder})
+        _make_missing(trained, say, progress, {"device": device, "data_root": data_root, "folder": folder})
     output = Path(output) if output is not None else trained.path / "report.html"
-    body = _executed(trained)
+    body = _executed(trained, progress)
     page = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
     title = f"Run {trained.path.name}: {_title(trained)}"
     write_atomically(output, f"{page.render(title=title, body=Markup(body))}\n".encode())
@@ -68,12 +69,12 @@ def _title(folder: RunFolder) -> str:
     return f"{config['model']['name']} on {config['task']['name']}"
 
 
-def _make_missing(folder: RunFolder, say: Callable[[str], None], where: dict[str, Any]) -> None:
+def _make_missing(folder: RunFolder, say: Callable[[str], None], progress: bool, where: dict[str, Any]) -> None:
     """Evaluate and check for memorisation, where that was not done for the best model."""
     config = folder.config()
     shots = sorted({0, 1, *config["training"]["shots"]})
     most = max(1, min(4, max(shots)))
-    common: dict[str, Any] = {"run": str(folder.path), "progress": False, **where}
+    common: dict[str, Any] = {"run": str(folder.path), "progress": progress, **where}
     wanted: list[tuple[Any, str, str, dict[str, Any]]] = [
         (evaluate.experiment, "evaluated", "evaluation.json", {"shots": shots, "limit": LIMIT, "baselines": False}),
         (memorisation.experiment, "memorisation", "memorisation.json", {"shots": most, "classes": LIMIT}),
@@ -89,7 +90,7 @@ def _make_missing(folder: RunFolder, say: Callable[[str], None], where: dict[str
             say(f"That failed, and the page says so: {error}")
 
 
-def _executed(folder: RunFolder) -> str:
+def _executed(folder: RunFolder, progress: bool) -> str:
     """The body of the page: the outputs of the notebook, and its headings."""
     logging.getLogger("papermill").setLevel(logging.WARNING)
     with warnings.catch_warnings():  # of Jupyter's packages among themselves
@@ -116,7 +117,7 @@ def _executed(folder: RunFolder) -> str:
                     str(done),
                     parameters={"run": str(folder.path.resolve())},
                     kernel_name="python3",
-                    progress_bar=False,
+                    progress_bar={"desc": "making the page"} if progress else False,
                     log_output=False,
                     kernel_manager_class=Local,
                     cwd=scratch,

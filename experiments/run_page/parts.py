@@ -112,9 +112,9 @@ class Page:
         for model, shots in by:
             if model == subject:
                 row = by[model, shots]
-                cells = [str(shots), f"{row['nats_per_dim']:.4f}", f"{row['bits_per_dim']:.4f}"]
-                cells += [f"{row['nats_per_image']:.2f}", _interval(row["interval_low"], row["interval_high"])]
-                rows.append(cells + [f"{by[other, shots]['nats_per_image']:.2f}" for other in others])
+                cells = [str(shots), _number(row["nats_per_dim"], 4), _number(row["bits_per_dim"], 4)]
+                cells += [_number(row["nats_per_image"]), _interval(row["interval_low"], row["interval_high"])]
+                rows.append(cells + [_number(by[other, shots]["nats_per_image"]) for other in others])
         first = next(iter(by.values()))
         said = (
             f"Run {folder.name}: {first['images']} images of {first['classes']} classes, split {report['split']}, "
@@ -124,6 +124,7 @@ class Page:
             said += f" {marked[subject]}: its numbers are no likelihoods."
         used = report.get("support_use", {}).get(subject)
         verdict = paragraph(f"{subject} {used['verdict']}.") if used else ""
+        verdict = Markup().join([*map(paragraph, report.get("remarks", [])), verdict])
         plot = folder / "evaluation.png"
         curve = picture(plot, "Shot curve") if plot.is_file() else ""
         return HTML(table(headings, rows) + paragraph(said) + verdict + curve)
@@ -354,6 +355,10 @@ def picture(path: Path, name: str) -> Markup:
 
 def _embedded(data: bytes, name: str) -> Markup:
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(name, base64.b64encode(data).decode())
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "infinite" if value is None else f"{value:.{digits}f}"
 
 
 def _interval(low: float | None, high: float | None, digits: int = 2) -> str:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from metadensity.checks import expand_known, require_temperature
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import Density, SequentialDensity
 from metadensity.drawing import invert_cdf
+from metadensity.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _parts(
     step: int,
     progress: bool,
 ) -> Iterator[Part]:
-    with tqdm(total=seeds.numel(), desc="drawing", unit="image", disable=not progress) as bar:
+    with progress_bar("drawing", seeds.numel(), "images", progress) as bar:
         for first in range(0, len(seeds), step):
             own = seeds[first : first + step]
             given = None if known is None else known[first : first + step]

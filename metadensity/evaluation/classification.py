@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,9 +29,10 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Classification:
-    """How well a posterior over ``ways`` classes does, with 95 % intervals in which an episode is one cluster.
+    """How well a posterior over ``ways`` classes does, with 95 % intervals.
 
-    The intervals speak of further episodes of the same images: the classes are not drawn anew.
+    over: what the intervals are over, and how many: further "classes", further "images" of the same classes, or only
+        further "episodes" of the same images. See ``NWayEpisodes.dependence``.
 
     accuracy: share of queries whose class has the highest posterior; k tied classes count 1 / k. Chance is 1 / ways.
     nll: mean of -log posterior of the true class, nats; a uniform posterior has log(ways).
@@ -53,6 +53,7 @@ class Classification:
     ece: float
     bins: list[ReliabilityBin] = field(repr=False)
     per_episode: Floats = field(repr=False)
+    over: tuple[int, str] = (0, "episodes")
 
 
 @torch.no_grad()
@@ -138,10 +139,17 @@ def tie_aware_accuracy(scores: Floats, label: NDArray[np.int64]) -> Floats:
     return np.asarray(np.take_along_axis(top, label[..., None], -1)[..., 0] / top.sum(-1))
 
 
-def classification(log_probs: Floats, label: NDArray[np.int64], bins: int = 10) -> Classification:
+def classification(
+    log_probs: Floats,
+    label: NDArray[np.int64],
+    bins: int = 10,
+    dependence: tuple[NDArray[np.int64], str] | None = None,
+) -> Classification:
     """Accuracy and calibration of the posterior under a uniform prior over the classes.
 
     log_probs: ``(episodes, queries, ways)`` nats. label: ``(episodes, queries)``. bins: equal widths over [0, 1].
+    dependence: what the intervals are over, of ``NWayEpisodes.dependence``; None takes episodes for independent, which
+        they are not where images or classes come again.
     Raises ValueError for shapes that do not fit, labels out of range, nan, or fewer than one bin.
     """
     if log_probs.ndim != 3 or label.shape != log_probs.shape[:2] or not log_probs.size:
@@ -154,12 +162,11 @@ def classification(log_probs: Floats, label: NDArray[np.int64], bins: int = 10) 
         raise ValueError(f"label holds {label.min()} to {label.max()}; with {ways} ways give 0 to {ways - 1}.")
     log_posterior = posterior(_require_numbers(log_probs))
     right = tie_aware_accuracy(log_probs, label)
-    clusters = np.arange(episodes).repeat(queries)
-    accuracy, accuracy_interval = bounded_mean(right.ravel(), clusters)
-    surprise = -np.take_along_axis(log_posterior, label[..., None], -1).ravel()
+    ids, noun = (np.arange(episodes), "episodes") if dependence is None else dependence
+    accuracy, accuracy_interval = bounded_mean(*by_cluster(right, ids))
+    surprise = -np.take_along_axis(log_posterior, label[..., None], -1)[..., 0]
     # A class ruled out wrongly costs infinitely much: then so does the mean, and no interval holds it.
-    finite = bool(np.isfinite(surprise).all())
-    nll, nll_interval = clustered_mean(surprise, clusters) if finite else (math.inf, (-math.inf, math.inf))
+    nll, nll_interval = clustered_mean(*by_cluster(surprise, ids))
     ece, found = reliability(np.exp(log_posterior.max(-1)).ravel(), right.ravel(), bins)
     return Classification(
         ways=ways,
@@ -173,7 +180,17 @@ def classification(log_probs: Floats, label: NDArray[np.int64], bins: int = 10) 
         ece=ece,
         bins=found,
         per_episode=right.mean(1),
+        over=(len(np.unique(ids)), noun),
     )
+
+
+def by_cluster(values: Floats, ids: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Values ``(episodes, queries)`` and what they hang on, as ``clustered_mean`` takes them.
+
+    ids: of each query, ``(episodes, queries, k)``, or of each episode, ``(episodes, k)`` or ``(episodes,)``, which then
+    counts as one value.
+    """
+    return (values.ravel(), ids.reshape(-1, ids.shape[-1])) if ids.ndim == 3 else (values.mean(1), ids)
 
 
 def reliability(confidence: Floats, right: Floats, bins: int = 10) -> tuple[float, list[ReliabilityBin]]:

@@ -137,6 +137,7 @@ def summarise(shots: int, scores: Scores, event_size: float, identical: int = 0)
         group_interval=clustered_mean(scores.nats, scores.group_ids)[1] if groups > 1 else None,
         identical=identical,
         quantity=scores.quantity,
+        impossible=int(np.isinf(scores.nats).sum()),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metadensity.evaluation.distances import pixel_distances
 from metadensity.evaluation.intervals import bounded_mean
+from metadensity.progress import with_progress
 
 Floats = NDArray[np.float64]
 ALARM = 0.025  # one-sided: the level of the permutation test, and of one end of a 95 % interval
@@ -66,12 +67,17 @@ def roc_auc(samples: Floats, heldout: Floats) -> Floats:
 
 
 def closeness(
-    samples: Floats, heldout: Floats, classes: NDArray[np.int64], seed: int = 0, permutations: int = 4000
+    samples: Floats,
+    heldout: Floats,
+    classes: NDArray[np.int64],
+    seed: int = 0,
+    permutations: int = 4000,
+    progress: bool = False,
 ) -> CopyTest:
     """Compare nearest distances of samples ``(N, tasks)`` and of held-out images ``(H, tasks)`` of the same tasks.
 
     classes: ``(tasks,)`` the class of each task; tasks of one class are one cluster of the interval.
-    seed: of the permutations. Random state elsewhere is not touched.
+    seed: of the permutations. Random state elsewhere is not touched. progress: show a bar.
 
     A low distance is not copying by itself: an image with little ink is near to everything in Hamming distance.
     Measure the same samples against images of the class that the model did not see: a model that copies is closer to
@@ -96,7 +102,8 @@ def closeness(
     auc, interval = bounded_mean(per_class, classes)
     # Rank sums are multiples of a half, so equal statistics compare as equal.
     observed, random = ranks[:count].sum(), np.random.default_rng(seed)
-    as_low = sum(random.permuted(ranks, axis=0)[:count].sum() <= observed for _ in range(permutations))
+    drawn = with_progress(range(permutations), "permuting distances", "permutations", progress)
+    as_low = sum(random.permuted(ranks, axis=0)[:count].sum() <= observed for _ in drawn)
     p_value = float((1 + as_low) / (1 + permutations))
     return CopyTest(
         auc=auc,

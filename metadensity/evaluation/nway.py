@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metadensity.files import ARCHIVE_ERRORS, DamagedFileError, atomic_file
@@ -24,6 +25,7 @@ class NWayEpisodes:
 
     support: ``(episodes, ways, shots, C, *space)`` uint8. query: ``(episodes, queries, C, *space)`` uint8.
     label: ``(episodes, queries)`` int64 in ``[0, ways)``: which support set the query belongs to.
+    classes: ``(episodes, ways)`` int64, which class each way is, or None where it is not known.
 
     Raises TypeError for other dtypes, ValueError for shapes that do not fit together and labels out of range.
     """
@@ -31,6 +33,7 @@ class NWayEpisodes:
     support: Tensor
     query: Tensor
     label: Tensor
+    classes: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, pixels in (("support", self.support), ("query", self.query)):
@@ -52,6 +55,10 @@ class NWayEpisodes:
             )
         if label != q[:2]:
             raise ValueError(f"label has shape {label}; with query {q} it must be (episodes, queries) = {q[:2]}.")
+        if self.classes is not None and tuple(self.classes.shape) != s[:2]:
+            raise ValueError(
+                f"classes has shape {tuple(self.classes.shape)}; with support {s} it must be {s[:2]}: (episodes, ways)."
+            )
         low, high = int(self.label.min()), int(self.label.max())
         if low < 0 or high >= s[1]:
             raise ValueError(f"label holds {low} to {high}; with {s[1]} ways give 0 to {s[1] - 1}.")
@@ -76,7 +83,29 @@ class NWayEpisodes:
 
     def __getitem__(self, part: slice) -> NWayEpisodes:
         """Some of the episodes."""
-        return NWayEpisodes(self.support[part], self.query[part], self.label[part])
+        classes = None if self.classes is None else self.classes[part]
+        return NWayEpisodes(self.support[part], self.query[part], self.label[part], classes)
+
+    def dependence(self) -> tuple[NDArray[np.int64], str]:
+        """What the results hang on, for intervals that no redrawing of the same images narrows; and what that is.
+
+        "classes", ``(episodes, ways)``, where there are twice as many as an episode has, so that some episodes share
+        none: the intervals then are for further classes. Else "images", ``(episodes, queries, 1 + ways * shots)``: the
+        query and all supports, by their pixels; for further images of the same classes.
+        """
+        if self.classes is not None and len(np.unique(self.classes.numpy())) >= 2 * self.ways:
+            return self.classes.numpy(), "classes"
+        known: dict[bytes, int] = {}
+
+        def numbered(images: Tensor) -> NDArray[np.int64]:  # (episodes, images, C, *space): (episodes, images)
+            digests = (hashlib.sha256(image.numpy().tobytes()).digest() for image in images.flatten(0, 1))
+            return np.array([known.setdefault(each, len(known)) for each in digests], np.int64).reshape(
+                images.shape[:2]
+            )
+
+        query, support = numbered(self.query), numbered(self.support.flatten(1, 2))
+        given = np.broadcast_to(support[:, None], (*query.shape, support.shape[1]))
+        return np.concatenate([query[..., None], given], axis=2), "images"
 
     @cached_property
     def hash(self) -> str:
@@ -102,8 +131,9 @@ class NWayEpisodes:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz of the arrays ``support``, ``query`` and ``label``, atomically."""
-        arrays = {name: getattr(self, name).numpy() for name in ARRAYS}
+        """Write an .npz of the arrays ``support``, ``query`` and ``label``, and ``classes`` if known, atomically."""
+        held = {name: getattr(self, name) for name in (*ARRAYS, "classes")}
+        arrays = {name: array.numpy() for name, array in held.items() if array is not None}
         with atomic_file(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -120,7 +150,9 @@ class NWayEpisodes:
                 members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
             # Parsed only now: reading a member to its end is what verifies its checksum.
             arrays = {
-                name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in ARRAYS if name in members
+                name: np.load(io.BytesIO(members[name]), allow_pickle=False)
+                for name in (*ARRAYS, "classes")
+                if name in members
             }
         except (FileNotFoundError, IsADirectoryError):
             raise FileNotFoundError(f"There is no file {path}. NWayEpisodes.save writes one.") from None
@@ -135,20 +167,27 @@ class NWayEpisodes:
                 "episodes are three arrays: support (episodes, ways, shots, C, H, W) and query (episodes, queries, "
                 "C, H, W), uint8, and label (episodes, queries), integers."
             )
+        classes = arrays.pop("classes", None)
+        if classes is not None and (classes.dtype.kind not in "iu" or classes.shape != arrays["support"].shape[:2]):
+            classes = None  # somebody else's array of that name
         for name, array in arrays.items():
-            wanted = "uint8" if name != "label" else "iu"
+            wanted = "uint8" if name in ("support", "query") else "iu"
             if array.dtype.kind not in "iu" or (wanted == "uint8" and array.dtype != np.uint8):
                 raise TypeError(
                     f"{path}: {name} holds {array.dtype}; it must be "
                     f"{'uint8 pixels' if wanted == 'uint8' else 'integers, the number of a way from 0 on'}."
                 )
-        label = arrays["label"].astype(np.int64)
+        arrays["label"] = arrays["label"].astype(np.int64)
+        support, query, label = (torch.from_numpy(arrays[name]) for name in ARRAYS)
         try:
-            return NWayEpisodes(torch.from_numpy(arrays["support"]), *map(torch.from_numpy, (arrays["query"], label)))
+            known = None if classes is None else torch.from_numpy(classes.astype(np.int64))
+            return NWayEpisodes(support, query, label, known)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{path}: {error}") from None
 
 
 def stack_nway(episodes: list[NWayEpisodes]) -> NWayEpisodes:
     """Several as one. Raises RuntimeError of torch where their shapes differ."""
-    return NWayEpisodes(*(torch.cat([getattr(one, name) for one in episodes]) for name in ARRAYS))
+    classes = [one.classes for one in episodes if one.classes is not None]
+    support, query, label = (torch.cat([getattr(one, name) for one in episodes]) for name in ARRAYS)
+    return NWayEpisodes(support, query, label, torch.cat(classes) if len(classes) == len(episodes) else None)

@@ -46,7 +46,8 @@ class LikelihoodRow:
     have lengths). quantity: see ``Scores``.
     group_interval: the interval over ``groups`` clusters, for classes of one group depend on each other as well (the
     characters of an alphabet); None where there are fewer than two. identical: how many queries had the pixels of an
-    image of their support (see ``metadensity.evaluation.leaks``).
+    image of their support (see ``metadensity.evaluation.leaks``). impossible: how many queries have probability 0: the
+    mean is infinite then, without an interval.
     """
 
     shots: int
@@ -60,6 +61,7 @@ class LikelihoodRow:
     group_interval: tuple[float, float] | None = None
     identical: int = 0
     quantity: str = EXACT
+    impossible: int = 0
 
 
 @dataclass(frozen=True)

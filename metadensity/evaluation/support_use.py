@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,8 +15,9 @@ from metadensity.checks import real_places
 from metadensity.episode import Episode
 from metadensity.evaluation.comparison import Difference, paired_difference
 from metadensity.evaluation.likelihood import evaluate
-from metadensity.evaluation.scores import Evaluation
+from metadensity.evaluation.scores import Evaluation, Scores
 from metadensity.model import FewShotModel
+from metadensity.progress import with_progress
 
 CONTROLS = ("empty", "another class", "noise")
 
@@ -36,11 +38,14 @@ class SupportUse:
     does not tell classes apart is taken for one that does in 2.5 % of the cases. The empty support does not decide,
     as a model may learn from the mere number of supports, nor does noise, which may confuse one that reads nothing of
     a class. None where there was no other class.
+    costs_more_than_none: whether the true support is surely worse than none, by the same interval.
+    impossible: queries of probability 0 under the true support or a control, which leave no difference to tell from.
     """
 
     shots: int
     nats_per_image: float
     controls: dict[str, Control]
+    impossible: int = 0
 
     @property
     def uses_support(self) -> bool | None:
@@ -49,20 +54,72 @@ class SupportUse:
         return None if control is None else control.difference.interval[0] > 0
 
     @property
+    def costs_more_than_none(self) -> bool:
+        """See the class."""
+        control = self.controls.get("empty")
+        return control is not None and control.difference.interval[1] < 0
+
+    @property
     def verdict(self) -> str:
         """One sentence."""
+        if not self.costs_more_than_none:
+            return self._use()
+        cost = f"is worse with its support than with none (by {_size(self.controls['empty'].difference, -1)})"
+        return f"{self._use()}, and {cost}" if self._misled else f"{cost}, and {self._use()}"
+
+    @property
+    def _misled(self) -> bool:
+        control = self.controls.get("another class")
+        return control is not None and control.difference.interval[1] < 0
+
+    def _use(self) -> str:
+        if self.impossible:
+            return (
+                f"cannot be said to use the support: {self.impossible} queries have probability 0 with one support or "
+                "another"
+            )
         if all(control.difference.identical for control in self.controls.values()):
             return "does not use the support: every likelihood is the same to the last bit whatever the support"
         if self.uses_support is None:
             return "cannot be said to use the support: all tasks are of one class, so no support of another was at hand"
         difference = self.controls["another class"].difference
-        low, high = difference.interval
-        size = f"{difference.mean:+.3g} nats/image, 95 % interval {low:.3g} to {high:.3g}"
-        if low > 0:
+        size = _size(difference)
+        if difference.interval[0] > 0:
             return f"uses the support: one of another class costs {size}"
-        if high < 0:
+        if self._misled:
             return f"is misled by the support: one of another class is better ({size})"
         return f"does not use the support: one of another class makes no sure difference ({size})"
+
+
+def _size(difference: Difference, sign: int = 1) -> str:
+    low, high = sorted(sign * bound for bound in difference.interval)
+    return f"{sign * difference.mean:+.3g} nats/image, 95 % interval {low:.3g} to {high:.3g}"
+
+
+def cost_of_supports(scores: Mapping[int, Scores]) -> dict[int, Difference]:
+    """At which numbers of shots supports make a model worse than none: the paired differences to 0 shots, above 0.
+
+    scores: by number of shots, of the same queries; without 0 shots nothing is found, nor where queries were left out
+    or have probability 0. Of a model that is as good with supports as without, each number of shots is found in 2.5 %
+    of the cases.
+    """
+    none = scores.get(0)
+    if none is None:
+        return {}
+    found = {}
+    for shots, part in scores.items():
+        if shots and len(part.nats) == len(none.nats) and np.isfinite([part.nats, none.nats]).all():
+            difference = paired_difference(none, part)
+            if difference.interval[0] > 0 and math.isfinite(difference.interval[0]):
+                found[shots] = difference
+    return found
+
+
+def supports_cost(costs: Mapping[int, Difference]) -> str:
+    """What ``cost_of_supports`` found, in words."""
+    shots = max(costs)
+    counts = ", ".join(map(str, costs))
+    return f"supports make it worse than none at {counts} shots, at {shots} by {_size(costs[shots])}"
 
 
 def support_use(
@@ -72,13 +129,14 @@ def support_use(
     duplicates: str = "trust_ids",
     scored: Evaluation | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> SupportUse:
     """Score the queries given the true supports and given each control's, in pairs.
 
     episodes: all with one number of shots, at least 1. They are gone through once for each control, so give a list,
         or anything else that makes a new iterator each time.
     scored: an evaluation of the same episodes, whose scores are taken, where it has them, rather than made anew.
-    seed: of the noise, and of what a bound draws.
+    seed: of the noise, and of what a bound draws. progress: show a bar.
 
     Raises TypeError for an iterator, ValueError for episodes of no or several numbers of shots, and as ``evaluate``.
     """
@@ -90,18 +148,26 @@ def support_use(
     if len(shots) != 1 or 0 in shots:
         raise ValueError(f"The episodes hold {sorted(shots)} shots; give episodes of one number of shots, at least 1.")
     (count,) = shots
-    true = known.get(count) or evaluate(model, episodes, precision, duplicates, seed).scores[count]
-    controls = {}
+    total = len(episodes) if isinstance(episodes, Sized) else None
+
+    def scores(parts: Iterable[Episode], support: str, duplicates: str) -> Scores:
+        stream = with_progress(parts, f"with {support} support", "batches", progress, total)
+        return next(iter(evaluate(model, stream, precision, duplicates, seed).scores.values()))
+
+    true = known.get(count) or scores(episodes, "the true", duplicates)
+    controls, impossible = {}, int(np.isinf(true.nats).sum())
     for name in CONTROLS:
         if name == "empty" and 0 in known:
             other = known[0]
         elif name == "another class" and not _several_classes(episodes):
             continue
         else:
-            replaced = with_control(episodes, name, seed)
-            other = next(iter(evaluate(model, replaced, precision, "allow", seed).scores.values()))
-        controls[name] = Control(float(other.nats.mean()), paired_difference(true, other))
-    return SupportUse(count, float(true.nats.mean()), controls)
+            other = scores(with_control(episodes, name, seed), f"{name} as", "allow")
+        if bad := int((np.isinf(true.nats) | np.isinf(other.nats)).sum()):
+            impossible = max(impossible, bad)
+        else:
+            controls[name] = Control(float(other.nats.mean()), paired_difference(true, other))
+    return SupportUse(count, float(true.nats.mean()), controls, impossible)
 
 
 def with_control(episodes: Iterable[Episode], control: str, seed: int = 0) -> Iterator[Episode]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from metadensity.checks import require_levels
 from metadensity.episode import Episode, EpisodeSource
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.evaluation.leaks import SupportLeakError, guard_support
 from metadensity.evaluation.likelihood import evaluate
+from metadensity.evaluation.support_use import cost_of_supports, supports_cost
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
+from metadensity.progress import progress_bar, with_progress
 from metadensity.training.config import TrainingConfig
 from metadensity.training.cuda_graphs import GraphedUpdate
 from metadensity.training.optimizers import build_optimizer, like_parameter, set_learning_rate
@@ -40,13 +42,13 @@ class Observer(Protocol):
     """Where a run's numbers and states go; the experiments write run folders with it."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Plain floats after ``step`` updates."""
+        """Plain floats after ``step`` updates; infinite where a validation image has probability 0."""
 
     def checkpoint(self, trainer: MetaTrainer, best: bool) -> None:
-        """Keep the trainer's state; ``best`` if it validates better than all before."""
+        """Keep the trainer's state; ``best`` if it validates better than all before, or nothing is validated."""
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest state kept, for error messages."""
+    def last_checkpoint(self, before: int) -> Path | None:
+        """The newest state kept of a step below ``before``, for error messages."""
 
 
 class MetaTrainer:
@@ -76,19 +78,23 @@ class MetaTrainer:
         self.losses: list[float] = []  # since the last line of metrics
         self._watched = 0  # episodes that were looked at for queries in their own support
         self.stopping = False  # set by a signal handler: end after the current step
+        self.remarks: list[str] = []  # what the last validation found that a reader of its numbers should know
+        self._progress = False  # whether bars are shown
 
     @property
     def averaged_model(self) -> FewShotModel:
         """The model with averaged weights: what is validated, saved and reported."""
         return cast(FewShotModel, self.average.module) if self.config.average else self.model
 
-    def run(self, observer: Observer | None = None, progress: bool = False) -> FewShotModel:
+    def run(self, observer: Observer | None = None, progress: bool | str = False) -> FewShotModel:
         """Train to the last step, or until ``stopping`` is set, and return the averaged model.
 
+        progress: show a bar, called so if it is a word; and print what validation found where it is more than a number.
         Raises TrainingDivergedError as soon as the loss is not a number, with the step and the last good checkpoint.
         """
         config = self.config
-        bar = tqdm(total=config.steps, initial=self.step, disable=not progress, desc="meta-training", unit="step")
+        doing, self._progress = progress if isinstance(progress, str) else "meta-training", bool(progress)
+        bar = progress_bar(doing, config.steps, "steps", self._progress, self.step)
         began, worked, images = time.perf_counter(), time.process_time(), 0
         while self.step < config.steps and not self.stopping:
             loss, norm = self.update(observer)
@@ -108,8 +114,11 @@ class MetaTrainer:
                 self.losses, images, began, worked = [], 0, time.perf_counter(), time.process_time()
                 if observer is not None:
                     observer.metrics(self.step, values)
-            if self._due(config.validate_every) and self.validation is not None:
+            if self._due(config.validate_every):
                 self._validate(observer)
+                if progress:
+                    for remark in self.remarks:
+                        bar.write(f"Step {self.step}: {remark}", file=sys.stderr)
                 began, worked = time.perf_counter(), time.process_time()
             if self._due(config.checkpoint_every) and observer is not None:
                 observer.checkpoint(self, best=False)
@@ -127,6 +136,8 @@ class MetaTrainer:
         "validation/cautious" selects the best: the upper end of the 95 % interval, averaged over the numbers of
         shots. It takes images as independent, since with few validation classes a clustered interval would be
         so wide as to hide the mean; it serves to order checkpoints on the same images, not to be reported.
+        An image of probability 0 makes its number infinite, and ``remarks`` says how many there are, as it says where
+        supports make the model worse than none.
         """
         assert self.validation is not None
         config = self.config
@@ -134,8 +145,17 @@ class MetaTrainer:
         size = min(_VALIDATED_AT_ONCE, config.validation_tasks)  # not config.tasks: recipes are compared by this
         batches = -(-config.validation_tasks // size)
         episodes = [self.validation.episode(i, size, shots[-1], config.queries) for i in range(batches)]
-        nested = (episode.with_shots(s) for s in shots for episode in episodes)
-        result = evaluate(self.averaged_model, nested, precision=config.precision, duplicates="allow")
+        nested = [episode.with_shots(s) for s in shots for episode in episodes]
+        stream = with_progress(nested, "validating", "batches", self._progress)
+        result = evaluate(self.averaged_model, stream, precision=config.precision, duplicates="allow")
+        self.remarks = [
+            f"{row.impossible} of {row.images} validation images have probability 0 at {row.shots} shots, so "
+            "the number is infinite."
+            for row in result.rows
+            if row.impossible
+        ]
+        if costs := cost_of_supports(result.scores):
+            self.remarks.append(f"Validation: {supports_cost(costs)}.")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
         uppers = [clustered_mean(part.nats, np.arange(len(part.nats)))[1][1] for part in result.scores.values()]
         sizes = torch.cat([episode.query_sizes.flatten() for episode in episodes])
@@ -275,11 +295,12 @@ class MetaTrainer:
 
     def _require_finite(self, loss: float, norm: float, observer: Observer | None) -> None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            kept = observer.last_checkpoint() if observer is not None else None
+            # The state of this very step gave the loss that is none; all before it gave finite ones.
+            kept = observer.last_checkpoint(before=self.step) if observer is not None else None
             raise TrainingDivergedError(
                 f"Step {self.step}: the loss is {loss} nats/dim and the gradient norm {norm}. "
-                f"The last good checkpoint is {kept or 'none, as none was kept yet'}. Lower learning_rate "
-                f"(now {self.config.learning_rate:g}), lengthen warmup, or use precision='float32'."
+                f"The last good checkpoint is {kept or 'none, as none was kept yet at an earlier step'}. Lower "
+                f"learning_rate (now {self.config.learning_rate:g}), lengthen warmup, or use precision='float32'."
             )
 
     def loss(self, episode: Episode) -> Tensor:
@@ -303,8 +324,13 @@ class MetaTrainer:
         return torch.Generator(self.device).manual_seed(int(seed >> np.uint64(1)))
 
     def _validate(self, observer: Observer | None) -> None:
+        """Validate, and keep the model if it is the best; without validation episodes keep the newest."""
+        if self.validation is None:
+            if observer is not None:
+                observer.checkpoint(self, best=True)
+            return
         values = self.validate()
-        best = values["validation/cautious"] < self.best
+        best = values["validation/cautious"] < self.best or math.isinf(self.best)  # of infinite ones the newest
         self.best = min(self.best, values["validation/cautious"])
         if observer is not None:
             observer.metrics(self.step, values)

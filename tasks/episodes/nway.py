@@ -43,7 +43,8 @@ def draw_nway(
     images = [task.class_start[c] + random.permutation(task.class_size[c]) for c in classes]
     pixels = task.pixels(np.stack([ids[: queries + shots] for ids in images]))
     label = torch.arange(ways).repeat_interleave(queries)
-    return NWayEpisodes(pixels[None, :, queries:], pixels[:, :queries].flatten(0, 1)[None], label[None])
+    query = pixels[:, :queries].flatten(0, 1)
+    return NWayEpisodes(pixels[None, :, queries:], query[None], label[None], torch.from_numpy(classes)[None])
 
 
 def eligible_groups(task: ImageTasks, ways: int) -> list[NDArray[np.int64]]:

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from metadensity.files import Arrays, DamagedFileError, atomic_file, read_arrays, write_arrays
+from metadensity.progress import with_progress
 from tasks.data import roots
 from tasks.data.cache import sha256_of_json
 from tasks.data.notices import SHOWN, in_short, say_once
@@ -136,7 +136,8 @@ def _prepared(
             return problem
 
     def parts(pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8]]:
-        found = tqdm(_ordered(pool, prepare, names), "images", len(names), unit="image", disable=None)
+        what = f"reading images of {Path(files.path).name}"
+        found = with_progress(_ordered(pool, prepare, names), what, "images", total=len(names))
         for name, part in zip(names, found, strict=True):
             if isinstance(part, DataError):
                 problems[name] = str(part)

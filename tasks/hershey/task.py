@@ -16,6 +16,7 @@ import PIL
 
 from metadensity.checks import require_count, require_uint64
 from metadensity.files import Arrays
+from metadensity.progress import with_progress
 from tasks.checks import SPLITS, split_parts
 from tasks.data.cache import cached, sha256_of_json
 from tasks.data.roots import DataError
@@ -84,7 +85,8 @@ def hershey(
     }
 
     def build(glyphs: list[Glyph]) -> Arrays:
-        images = np.stack([draw(glyph, drawing_seed, drawings, size) for glyph in glyphs])
+        shown = with_progress(glyphs, "drawing glyphs, this once", "glyphs")
+        images = np.stack([draw(glyph, drawing_seed, drawings, size) for glyph in shown])
         return {"images": np.packbits(images.reshape(-1, size * size), axis=1)}
 
     if split_by is None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metadensity.files import ARCHIVE_ERRORS
+from metadensity.progress import with_progress
 from tasks.data.download import md5_of
 from tasks.data.roots import DataError
 
@@ -119,7 +120,8 @@ def _members(path: Path) -> tuple[list[str], list[bytes]]:
         matched = ((_MEMBER.fullmatch(name), name) for name in archive.namelist())
         members = sorted((match.groups(), name) for match, name in matched if match is not None)
         names = [f"{alphabet}/{character}" for (alphabet, character, _), _ in members]
-        return names, [ink_rows(archive.read(name), name) for _, name in members]
+        shown = with_progress(members, f"reading {path.name}, this once", "drawings")
+        return names, [ink_rows(archive.read(name), name) for _, name in shown]
 
 
 def ink_rows(png: bytes, name: str) -> bytes:

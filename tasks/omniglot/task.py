@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from metadensity.checks import require_count
 from metadensity.files import Arrays
+from metadensity.progress import with_progress
 from tasks.checks import SPLITS, split_parts
 from tasks.data.cache import cached, sha256_of_json
 from tasks.data.download import fetch, md5_of
@@ -176,7 +177,7 @@ def _in_styles(
             place[name] = part.packed[number * drawings : (number + 1) * drawings]
     whole = {name: np.unpackbits(place[name], axis=2, count=SIDE).view(bool) for name in names}
     images = []
-    for number in range(1, styles + 1):
+    for number in with_progress(range(1, styles + 1), "drawing styles, this once", "styles"):
         for name in names:
             small = shrunk(restyled(whole[name], style(name, number)), size, shrink, threshold)
             images.append(np.packbits(small.reshape(drawings, -1), axis=1))

@@ -51,7 +51,8 @@ def test_what_it_writes(scored: Any) -> None:
     for line in ("| classifier |", "| attention |", "| nearest neighbour |", "| chance | 33.3 |", "| top posterior |"):
         assert line in text
     assert f"{math.log(3):.3f}" in text
-    assert "paired by episode" in text
+    assert "in pairs" in text
+    assert "Intervals are over" in text
 
 
 def test_the_seed_and_nothing_else_decides_the_episodes(trained: Path, scored: Any, script: Any) -> None:

@@ -57,7 +57,7 @@ class Recorder:
         self.checkpoints.append((trainer.step, best))
         trainer.stopping = trainer.step == self.stop_at
 
-    def last_checkpoint(self) -> Path | None:
+    def last_checkpoint(self, before: int) -> Path | None:
         return self.kept
 
     def series(self, name: str) -> list[tuple[int, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from experiments.recording import lineage
 from experiments.recording.resume import ChangedConfigError, NothingToDoError, newest_state, require_same_config
 from experiments.recording.run_folder import RunFolder
 from metadensity.files import DamagedFileError, read_tensors
+from metadensity.training import TrainingDivergedError
 
 SETTINGS: dict[str, Any] = {"task": {"size": 12}}
 
@@ -199,3 +201,23 @@ def test_every_experiment_ends_cleanly_on_sigterm(tmp_path: Path, repo_root: Pat
     process.terminate()
     process.wait(60)
     assert json.loads((tmp_path / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
+
+
+def test_a_state_is_good_that_gave_a_loss_and_any_of_a_run_can_be_named(script: Any, runs: Path) -> None:
+    """The newest state holds weights of 1e30: the one before it is named, and goes on with a rate that is sane."""
+    hasty = {"learning_rate": 1e30, "clip": 0.0, "warmup": 0, "checkpoint_every": 1, "validate_every": 4}
+    with pytest.raises(
+        TrainingDivergedError, match=r"Step 1: .* good checkpoint is .*state-00000000.safetensors"
+    ) as error:
+        script(train.experiment, "digits", "conditional", "fast", training=hasty)
+    (good,) = re.findall(r"checkpoint is (\S+safetensors)", str(error.value))
+    assert (Path(good).parent / "state-00000001.safetensors").is_file()
+    sane = {"training": {**hasty, "learning_rate": 1e-3}, "allow": ["training.learning_rate"]}
+    with pytest.raises(TrainingDivergedError, match=r"Step 1: .*none, as none was kept yet at an earlier step"):
+        script(train.experiment, "digits", "conditional", "fast", resume=str(Path(good).parents[1]), **sane)
+    done = script(train.experiment, "digits", "conditional", "fast", resume=good, **sane)
+    assert done.result["steps"] == 4
+    assert lineage.read(Path(done.result["folder"])).parents[0].step == 0  # type: ignore[union-attr]
+    best = Path(done.result["folder"]) / "checkpoints" / "best.safetensors"
+    with pytest.raises(ValueError, match=r"is no state of training. .* give initial='.*best.safetensors'"):
+        script(train.experiment, "digits", "conditional", "fast", resume=str(best))
