@@ -67,10 +67,11 @@ def test_a_code_of_something_else_is_refused() -> None:
     density = model(images(2))
     code = encode(density, images(20))
     broken = code[:9] + bytes([code[9] ^ 1]) + code[10:]
+    other = copy.deepcopy(model)
     with torch.no_grad():
-        model.network.head.logits.bias.add_(torch.tensor([0.0, 1.0]))
+        other.network.head.logits.bias.add_(torch.tensor([0.0, 1.0]))
     others = {
-        "other weights": (model(images(2)), code),
+        "other weights": (other(images(2)), code),
         "a flipped bit": (density, broken),
         "cut": (density, code[:-3]),
     }
