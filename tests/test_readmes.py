@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -54,6 +55,11 @@ def commands(text: str) -> list[str]:
 
 def prose(text: str) -> str:
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading of the second level that ends so."""
+    return re.split(rf"^## .*{heading}$", text, flags=re.MULTILINE | re.IGNORECASE)[1].partition("\n## ")[0]
 
 
 def anchors(text: str) -> set[str]:
@@ -133,23 +139,50 @@ def test_the_program_with_learn2learn_and_torchmeta_runs(data_root: Path, monkey
     assert names["episode"].support.shape == (4, 40, 1, 13, 13)
 
 
-def test_the_model_and_the_task_of_the_examples_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_and_the_task_of_the_examples_work() -> None:
     model_code, task_code = blocks("python", page("CONTRIBUTING.md"))[:2]
-    monkeypatch.setattr("metadensity.models.MODELS", models := dict(MODELS))
-    monkeypatch.setattr("tasks.TASKS", chosen := type(TASKS)(TASKS))
-    names = execute(model_code, "CONTRIBUTING.md", {})
-    execute(task_code, "CONTRIBUTING.md", names)
-    assert models.keys() - MODELS.keys() == {"counted_pixels"}
-    train, test = (chosen["bars"](split=split) for split in ("train", "test"))
-    model = models["counted_pixels"](event_shape=train.event_shape, levels=2)
+    names = execute(task_code, "CONTRIBUTING.md", execute(model_code, "CONTRIBUTING.md", {}))
+    train, test = (names["bars"](split=split) for split in ("train", "test"))
+    model = names["CountedPixels"](event_shape=train.event_shape, levels=2)
     MetaTrainer(model, train, None, TrainingConfig(steps=60, warmup=0, learning_rate=0.1, shots=(0, 4))).run()
     few = [test.episode(i, tasks=4, shots=8, queries=2) for i in range(8)]
     rows = evaluate(model, (episode.with_shots(shots) for shots in (0, 8) for episode in few)).rows
     assert rows[1].nats_per_image < rows[0].nats_per_image - 3  # a bar of 8 pixels that only the support tells
-    small = models["counted_pixels"](event_shape=(1, 1, 3), levels=2)
-    images = torch.cartesian_prod(*[torch.arange(2)] * 3).view(8, 1, 1, 1, 3)
-    total = small(images[:3]).log_prob(images).logsumexp(0).item()
-    assert total == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture
+def clone_with_the_examples(tmp_path: Path) -> Path:
+    """A copy of the repository in which the model and the task of CONTRIBUTING are what it says: a file and a line."""
+    for floor in FLOORS:
+        shutil.copytree(ROOT / floor, tmp_path / floor, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    text = page("CONTRIBUTING.md")
+    for code, kind, registry in zip(blocks("python", text), ("Model", "Task"), ("MODELS", "TASKS"), strict=False):
+        (file,) = re.findall(r"`((?:metadensity/models|tasks)/\w+\.py)`:", section(text, kind))
+        (line,) = re.findall(rf"one line in `{registry}` there, `([^`]+)`", section(text, kind))
+        (tmp_path / file).write_text(code)
+        package = tmp_path / file.rpartition("/")[0] / "__init__.py"
+        module = file.removesuffix(".py").replace("/", ".")
+        what = f"from {module} import CountedPixels" if kind == "Model" else "from tasks import bars"
+        opening = re.search(rf"^{registry}\b.*[{{(]$", package.read_text(), re.MULTILINE)
+        assert opening is not None
+        package.write_text(package.read_text().replace(opening[0], f"{what}\n{opening[0]}\n    {line},"))
+    return tmp_path
+
+
+def test_the_examples_inherit_every_test_and_pass(clone_with_the_examples: Path) -> None:
+    """By the real registries and suites, run there by the command that a contributor would run."""
+    folder = clone_with_the_examples
+    suites = ["contracts/test_contracts.py", "contracts/test_bad_input.py", "contracts/test_models_listed.py"]
+    suites += ["metadensity/models/test_options.py", "tasks/test_registry.py", "experiments/test_scripts.py"]
+    suites += ["experiments/test_episodes.py", "experiments/ingredients/test_registered_options.py"]
+    of_these = "counted_pixels or bars or left_out or every_file or every_split_file or public or what_there_is"
+    command = [sys.executable, "-m", "pytest", "-q", "-k", of_these, *(f"tests/{suite}" for suite in suites)]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "METADENSITY_RUNS": str(folder / "runs")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) > 120, "they inherit less than others"
 
 
 def test_the_experiment_of_the_example_runs(tmp_path: Path) -> None:
@@ -226,7 +259,9 @@ def test_the_tables_list_what_there_is() -> None:
         assert f"{parameter_count(kind(event_shape=(1, 26, 26), levels=2)):,} |" in models
     assert unlisted(TASKS, page("tasks/README.md")) == []
     experiments = page("experiments/README.md")
-    assert unnamed(NAMED_CONFIGS, experiments) == []
+    assert (
+        unnamed(NAMED_CONFIGS.keys() - MODELS.keys() - TASKS.keys(), experiments) == []
+    )  # those have tables of their own
     assert unlisted((path.stem for path in (ROOT / "experiments").glob("[!_]*.py")), experiments) == []
     assert unlisted(shipped(), page("experiments/results/README.md")) == []
     notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from metadensity.models import MODELS
+from tasks import TASKS
+
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
-    # tasks
+    # every task and model by its name; what else some tasks set
+    **{name: {"task": {"name": name}} for name in TASKS},
+    **{name: {"model": {"name": name}} for name in MODELS},
     "hershey": {"task": {"name": "hershey", "size": 20}},
-    "omniglot": {"task": {"name": "omniglot"}},
     "digits": {"task": {"name": "digits"}, "training": {"shots": [0, 1, 2, 4, 8]}},
-    "templates": {"task": {"name": "templates"}},
     "emoji": {"task": {"name": "emoji"}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "folder": {"task": {"name": "folder", "min_images": 4}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "mirror": {"task": {"name": "mirror"}, "training": {"shots": [1], "queries": 1}},
-    # models
-    "independent": {"model": {"name": "independent"}},
-    "support_mean": {"model": {"name": "support_mean"}},
-    "support_mixture": {"model": {"name": "support_mixture"}},
-    "unconditional": {"model": {"name": "unconditional"}},
-    "conditional": {"model": {"name": "conditional"}},
-    "attention": {"model": {"name": "attention"}},
-    "aligned": {"model": {"name": "aligned"}},
-    "meta": {"model": {"name": "meta"}},
-    "maml": {"model": {"name": "maml"}},
-    "attention_meta": {"model": {"name": "attention_meta"}},
-    "multiscale": {"model": {"name": "multiscale"}},
-    "ensemble": {"model": {"name": "ensemble"}},
+    # options
     "dot": {"model": {"attention": "dot"}},
     "logistic": {"model": {"likelihood": "logistic"}},
     "gpu": {"training": {"device": "cuda", "graphs": True}},

@@ -36,7 +36,7 @@ class TrainedModel(Protocol):
 
 
 class ModelFile:
-    """A trained model in one file that says how it was trained, as the shipped ones.
+    """A trained model in one file: one that says how it was trained, as the shipped ones, or a checkpoint of a run.
 
     Raises as ``metadensity.files.read_header``, and DamagedFileError where the file does not say it.
     """
@@ -45,6 +45,10 @@ class ModelFile:
         self.path = self.best = path
         self.title = path.stem
         self._config = read_header(path).get("provenance", {}).get("config")
+        run = path.resolve().parent.parent
+        of_a_run = path.resolve().parent == RunFolder(run).checkpoints and (run / "config.json").is_file()
+        if not isinstance(self._config, dict) and of_a_run:
+            self.title, self._config = f"run {run.name}, {path.stem}", RunFolder(run).config()
         if not isinstance(self._config, dict):
             raise DamagedFileError(
                 f"{path} does not say which task its model was trained on. Give a run, or a shipped file."

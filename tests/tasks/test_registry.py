@@ -50,8 +50,10 @@ def test_every_file_in_the_folder_is_listed() -> None:
 
 
 def test_every_split_file_is_of_a_listed_task_and_undamaged() -> None:
-    assert {path.stem for path in SPLITS_FOLDER.glob("*.json")} == set(FINITE) - FILES
-    for name in set(FINITE) - FILES:
+    """A task whose splits are a rule, such as the rows of an image, needs none."""
+    stored = {path.stem for path in SPLITS_FOLDER.glob("*.json")}
+    assert {"digits", "emoji", "hershey", "omniglot"} <= stored <= set(FINITE) - FILES
+    for name in stored:
         load_split(name)
 
 
@@ -59,8 +61,7 @@ def test_an_unknown_name_says_what_there_is() -> None:
     with pytest.raises(UnknownTaskError) as caught:
         TASKS["omniglott"]
     assert str(caught.value) == (
-        "there is no task 'omniglott'; give one of digits, emoji, folder, hershey, mirror, omniglot, templates. "
-        "Did you mean 'omniglot'?"
+        f"there is no task 'omniglott'; give one of {', '.join(sorted(TASKS))}. Did you mean 'omniglot'?"
     )
 
 

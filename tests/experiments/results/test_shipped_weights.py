@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -143,3 +144,17 @@ def test_a_command_takes_names_from_another_working_directory(tmp_path: Path, da
     assert [Path(parent.file).stem for parent in known.parents] == expected
     weights = [metadensity.load(WEIGHTS / f"{name}.safetensors").provenance["weights_sha256"] for name in expected]
     assert [parent.sha256 for parent in known.parents] == weights
+
+
+def test_a_checkpoint_is_a_model_of_its_run(elsewhere: Path) -> None:
+    """``run=RUN/checkpoints/best.safetensors`` evaluates what ``initial=`` of it begins with."""
+    path = elsewhere / "runs" / "7" / "checkpoints" / "best-00000004.safetensors"
+    metadensity.save(metadensity.load(shipped_file(NAME)), path, {"step": 4})
+    with pytest.raises(DamagedFileError, match="does not say which task"):
+        find_model(str(path))
+    config = {"task": {"name": "digits"}, "seed": 3}
+    (path.parents[1] / "config.json").write_text(json.dumps(config))
+    found = find_model(str(path))
+    assert (found.title, found.config()) == ("run 7, best-00000004", config)
+    assert found.model().provenance["step"] == 4
+    assert weights_file(str(path)).samefile(path)
