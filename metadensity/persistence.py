@@ -62,7 +62,7 @@ def build(header: Mapping[str, Any], path: str | Path) -> FewShotModel:
     kind = MODELS[header["model"]]
     try:
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, to be overwritten
-            return kind(**header["config"])
+            return kind(**kind.complete(header["config"]))
     except (TypeError, ValueError) as error:
         raise DamagedFileError(
             f"{path} holds arguments that {kind.__name__} does not take in this version ({error}). Load it with the "
