@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from metadensity.checks import is_whole, require_integer_pixels, require_lengths, require_levels
 from metadensity.density import Density
 from metadensity.episode import EpisodeSource
+from metadensity.nn.inputs import SupportInput
 
 Config = TypeVar("Config")
+_LOOKED_AT = 64  # images that encoders of supports are centred by
 
 
 class FewShotModel(nn.Module):
@@ -32,9 +34,12 @@ class FewShotModel(nn.Module):
     """
 
     __signature__: ClassVar[inspect.Signature]
+    earlier: ClassVar[dict[str, Any]] = {}  # options by what versions did that had none
 
     def __init_subclass__(cls, options: Sequence[type] = (), **others: Any) -> None:
         super().__init_subclass__(**others)
+        known = [field for each in options for field in fields(each) if "earlier" in field.metadata]
+        cls.earlier = {**cls.earlier, **{field.name: field.metadata["earlier"] for field in known}}
         if options or "__init__" in cls.__dict__:
             cls.__signature__ = _signature(cls, options)
 
@@ -57,6 +62,15 @@ class FewShotModel(nn.Module):
         Raises ValueError where it cannot be decided.
         """
         return cls.__signature__
+
+    @classmethod
+    def complete(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A recorded ``config``, and of options that its version did not have yet what that version did.
+
+        Raises ValueError as ``signature``.
+        """
+        takes = cls.signature(config).parameters
+        return {**{name: value for name, value in cls.earlier.items() if name in takes}, **config}
 
     def __init__(self, event_shape: Sequence[int], levels: int) -> None:
         super().__init__()
@@ -149,11 +163,17 @@ class FewShotModel(nn.Module):
         return -density.prefix_log_prob(query, query_lengths)
 
     def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
-        """Look at data before training begins, which is when a trainer calls this: by default there is no need to.
+        """Look at data before training begins, which is when a trainer calls this: encoders of supports are centred.
 
         source: the training episodes, to be asked for some of ``tasks`` tasks with ``queries`` queries. A model that
         was trained already must stay as it is.
         """
+        inputs = [part for part in self.modules() if isinstance(part, SupportInput) and not part.seen]
+        if inputs:
+            batches = -(-_LOOKED_AT // (tasks * queries))
+            images = torch.cat([source.episode(i, tasks, 0, queries).query.flatten(0, 1) for i in range(batches)])
+            for part in inputs:
+                part.look_at(images.to(part.mean.device))
 
 
 def pick(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def build(header: Mapping[str, Any], path: str | Path) -> FewShotModel:
     try:
         # Initial weights are drawn, to be overwritten; what is computed from no weights has the precision it had.
         with torch.random.fork_rng(devices=[]), _default_dtype(header.get("default_dtype", "float32")):
-            return kind(**header["config"])
+            return kind(**kind.complete(header["config"]))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DamagedFileError(
             f"{path} holds arguments that {kind.__name__} does not take in this version ({error}). Load it with the "

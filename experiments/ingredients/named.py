@@ -19,6 +19,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     # options
     "dot": {"model": {"attention": "dot"}},
     "logistic": {"model": {"likelihood": "logistic"}},
+    "plain_encoders": {"model": {"support_norm": False}},
     "gpu": {"training": {"device": "cuda", "graphs": True}},
     # budgets
     "fast": {

@@ -28,10 +28,16 @@ def load_initial_weights(model: FewShotModel, path: Path) -> list[str]:
     """Copy the weights in ``path`` into ``model``, or into its ``base`` where it adapts a model of their kind.
 
     Returns the names of the parameters that keep their own initial values. Raises as ``metadensity.load``, and
-    ValueError where a weight of the file has no place of its shape in the model.
+    ValueError where a weight of the file has no place of its shape in the model, or another meaning there.
     """
-    given = metadensity.load(path).state_dict()
-    own = model.state_dict()
+    source = metadensity.load(path)
+    for name in source.earlier.keys() & source.config.keys() & model.config.keys():
+        if (theirs := source.config[name]) != (ours := model.config[name]):
+            raise ValueError(
+                f"initial={str(path)!r} was trained with {name}={theirs}, and this model has {name}={ours}: its "
+                f"weights would mean something else here. Type model.{name}={theirs} to go on from them."
+            )
+    given, own = source.state_dict(), model.state_dict()
     prefix = "" if given.keys() <= own.keys() else "base."
     for name, tensor in given.items():
         place = own.get(prefix + name)

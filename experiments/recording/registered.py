@@ -69,11 +69,14 @@ class RegisteredOptions:
         """Recorded settings, the name among them, complete.
 
         earlier: options that earlier versions recorded whether they were taken or not, which are left out where they
-        are not. Raises as ``complete``.
+        are not. What a model of an earlier version did where it had no option counts, not the default of today. Raises
+        as ``complete``.
         """
         name = config["name"]
         takes = self.takes(name, {key: value for key, value in config.items() if key != "name" and key not in earlier})
         kept = {key: value for key, value in config.items() if key != "name" and (key in takes or key not in earlier)}
+        if isinstance(found := self.find(name), type) and issubclass(found, FewShotModel):
+            kept = found.complete(kept)
         return {"name": name, **self.absolute(name, self.complete(name, kept))}
 
     def absolute(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,14 +154,17 @@ def steps_before(plan: Plan, name: str, fast: bool) -> list[int]:
 
 
 def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Named configurations of experiments.train and settings beside them; fast: a net of two layers, four steps."""
-    updates = copy.deepcopy(dict(entry.updates))
+    """Named configurations of experiments.train and settings beside them; fast: a net of two layers, four steps.
+
+    Encoders are the published ones, without norms of our own, which came later than what is shipped.
+    """
+    named, updates = (*entry.named, "plain_encoders"), copy.deepcopy(dict(entry.updates))
     if not fast:
-        return entry.named, updates
+        return named, updates
     updates.pop("training", None)
     if updates.get("model", {}).get("adapts"):
         updates["model"]["adapts"] = layer_pattern(1, 2)
-    return (*entry.named, "fast"), {**updates, "task": {**updates.get("task", {}), "size": 8}}
+    return (*named, "fast"), {**updates, "task": {**updates.get("task", {}), "size": 8}}
 
 
 def find_weights(folder: str, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:

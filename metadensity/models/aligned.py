@@ -33,10 +33,10 @@ class AlignedPixelCNN(FewShotModel, options=[AlignedConfig]):
         super().__init__(event_shape, levels)
         sizes = self.take(AlignedConfig, options)
         planes, space_dims = sizes.planes, len(self.event_shape) - 1
-        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context)
-        patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context, sizes.support_norm)
+        patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride, sizes.support_norm)
         self.patches = SupportPatchEncoder(*patches) if sizes.attention else None
-        self.map = SupportMap(self.event_shape, levels, sizes.map_features)
+        self.map = SupportMap(self.event_shape, levels, sizes.map_features, normed=sizes.support_norm)
         self.mapped = range(0, sizes.layers, sizes.map_every)
         biases = len(self.mapped) * space_dims * 2 * planes
         self.to_gates = pointwise(2 * sizes.map_features, biases, space_dims, bias=False)

@@ -28,8 +28,9 @@ class AttentionPixelCNN(FewShotModel, options=[AttentionConfig]):
         super().__init__(event_shape, levels)
         sizes = self.take(AttentionConfig, options)
         planes = sizes.planes
-        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context)
-        self.patches = SupportPatchEncoder(self.event_shape, levels, planes, planes, planes, sizes.patch_stride)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context, sizes.support_norm)
+        patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride, sizes.support_norm)
+        self.patches = SupportPatchEncoder(*patches)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 
     def condition(self, support: Tensor) -> PixelCNNDensity:
@@ -41,7 +42,8 @@ class AttentionPixelCNN(FewShotModel, options=[AttentionConfig]):
 
     @torch.no_grad()
     def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
-        """Let prototypes that have not seen a data set begin as queries of the first episodes of ``source``."""
+        """As every model, and let prototypes begin as queries of the first episodes of ``source``."""
+        super().initialise(source, tasks, queries)
         prototypes = self.network.prototypes
         if prototypes is None or prototypes.filled:
             return

@@ -23,7 +23,7 @@ class ConditionalPixelCNN(FewShotModel, options=[ConditionalConfig]):
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__(event_shape, levels)
         sizes = self.take(ConditionalConfig, options)
-        self.encoder = SupportVectorEncoder(self.event_shape, levels, sizes.planes, sizes.context)
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, sizes.planes, sizes.context, sizes.support_norm)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 
     def condition(self, support: Tensor) -> PixelCNNDensity:

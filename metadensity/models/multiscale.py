@@ -37,10 +37,9 @@ class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
         while max(space) > sizes.base and min(space) > 2:
             space = [-(-size // 2) for size in space]
             shapes.insert(0, (channels, *space))
-        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context)
-        self.patches = nn.ModuleList(
-            SupportPatchEncoder(self.event_shape, levels, planes, planes, planes, sizes.patch_stride) for _ in shapes
-        )
+        self.encoder = SupportVectorEncoder(self.event_shape, levels, planes, sizes.context, sizes.support_norm)
+        patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride, sizes.support_norm)
+        self.patches = nn.ModuleList(SupportPatchEncoder(*patches) for _ in shapes)
         self.base = PixelCNN(shapes[0], levels, **of_base)
         of_upscalers = {name: value for name, value in of_base.items() if name != "first_kernel"}
         of_upscalers["layers"] = sizes.upscaler_layers

@@ -7,7 +7,7 @@ takes the same class, so that no option of the one is missing in the other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from metadensity.checks import is_whole, require_sizes
@@ -63,15 +63,20 @@ class ConditionalConfig(PixelCNNConfig):
     """A PixelCNN whose gates are biased by f(s), one vector of the support.
 
     context: size of f(s); None: twice the planes, which is what is stored.
+    support_norm: whether encoders of the support are centred by the data and bounded, see ``metadensity.nn.encoders``;
+        the published ones, and those of files that do not say it, are not.
     """
 
     context: Any = None
+    support_norm: bool = field(default=True, metadata={"earlier": False})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.context is None:
             object.__setattr__(self, "context", 2 * self.planes)
         require_sizes(context=self.context)
+        if not isinstance(self.support_norm, bool):
+            raise ValueError(f"support_norm={self.support_norm!r}; give True or False.")
 
 
 @dataclass(frozen=True)
@@ -148,4 +153,4 @@ class MultiscaleConfig(PatchConfig):
 
 
 # What networks are not built from.
-_OF_MODELS = {"patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
+_OF_MODELS = {"support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}

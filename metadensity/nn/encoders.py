@@ -1,4 +1,10 @@
-"""Encoders of the support: into one vector, and into keys and values of patches."""
+"""Encoders of the support: into one vector, and into keys and values of patches.
+
+normed: as published they are plain convolutions, whose features grow with the contrast, the size and the mean level of
+images, and with every step of training, until gates saturate and units are dead for all images. With norms, our own,
+pixels are centred by the data (``SupportInput``), every vector of features is bounded (``rms_bounded``) and no unit is
+dead: what conditions the network is of one scale whatever the images and whatever the weights.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.convolution import CONV
-from metadensity.nn.inputs import PixelInput
+from metadensity.nn.inputs import PixelInput, SupportInput
+
+VECTOR_SCALE = 0.25  # of a bounded f(s): gates begin near their own biases, and what all tasks share is learned first
+
+
+def support_input(event_shape: Sequence[int], levels: int, normed: bool) -> PixelInput:
+    """Images of supports as features."""
+    return SupportInput(event_shape, levels) if normed else PixelInput(event_shape, levels)
+
+
+def rms_bounded(x: Tensor, dim: int = 1) -> Tensor:
+    """``x`` over the root of its mean square along ``dim``: of a mean square just below 1, or less if ``x`` was small.
+
+    As RMSNorm (Zhang and Sennrich 2019), of each vector of features by itself. What is added to the mean square keeps
+    the gradient of a vector of zeros finite, and that of a single feature alive.
+    """
+    return x * (x.square().mean(dim, keepdim=True) + 0.1).rsqrt()
+
+
+class BoundedUnits(nn.Module):
+    """What follows a convolution in place of ReLU: features bounded at each place, and units that are never dead."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, features, *space)`` to the same."""
+        return F.leaky_relu(rms_bounded(x), 0.1)
+
+
+def activation(normed: bool) -> nn.Module:
+    """The units of a support encoder."""
+    return BoundedUnits() if normed else nn.ReLU()
 
 
 class SupportVectorEncoder(nn.Module):
@@ -20,13 +55,16 @@ class SupportVectorEncoder(nn.Module):
     dimension, mapped to ``features`` each, and averaged together with the learned null entry.
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, planes: int, features: int) -> None:
+    def __init__(
+        self, event_shape: Sequence[int], levels: int, planes: int, features: int, normed: bool = True
+    ) -> None:
         super().__init__()
         space, space_dims = list(event_shape[1:]), len(event_shape) - 1
-        self.input = PixelInput(event_shape, levels)
-        layers: list[nn.Module] = [CONV[space_dims](self.input.features, planes, 3, padding=1), nn.ReLU()]
+        self.normed = normed
+        self.input = support_input(event_shape, levels, normed)
+        layers: list[nn.Module] = [CONV[space_dims](self.input.features, planes, 3, padding=1), activation(normed)]
         while max(space) > 4:
-            layers += [CONV[space_dims](planes, planes, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [CONV[space_dims](planes, planes, 3, stride=2, padding=1), activation(normed)]
             space = [(size + 1) // 2 for size in space]
         self.convs = nn.Sequential(*layers)
         self.project = nn.Linear(planes * math.prod(space), features)
@@ -37,8 +75,10 @@ class SupportVectorEncoder(nn.Module):
         shots, tasks = support.shape[:2]
         if not shots:
             return self.null.expand(tasks, -1)
-        x = self.convs(self.input(support.flatten(0, 1))).flatten(1)
-        return (self.project(x).unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
+        x = self.project(self.convs(self.input(support.flatten(0, 1))).flatten(1))
+        if self.normed:
+            x = VECTOR_SCALE * rms_bounded(x)
+        return (x.unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
 
 
 class SupportPatchEncoder(nn.Module):
@@ -53,14 +93,23 @@ class SupportPatchEncoder(nn.Module):
     """
 
     def __init__(
-        self, event_shape: Sequence[int], levels: int, planes: int, keys: int, values: int, stride: int = 4
+        self,
+        event_shape: Sequence[int],
+        levels: int,
+        planes: int,
+        keys: int,
+        values: int,
+        stride: int = 4,
+        normed: bool = True,
     ) -> None:
         super().__init__()
         require_stride(stride)
         space_dims = len(event_shape) - 1
         first, second, dilation = {4: (2, 2, 1), 2: (2, 1, 1), 1: (1, 1, 2)}[stride]
-        self.input = PixelInput(event_shape, levels)
+        self.normed = normed
+        self.input = support_input(event_shape, levels, normed)
         self.first = CONV[space_dims](self.input.features, planes, 4, stride=first)
+        self.units = activation(normed)
         self.second = CONV[space_dims](planes, keys + values, 4, stride=second, dilation=dilation)
         self.keys, self.values = keys, values
         self._pads = (
@@ -75,10 +124,11 @@ class SupportPatchEncoder(nn.Module):
         if not shots:
             empty = self.second.weight.new_zeros(tasks, 0, self.keys + self.values)
             return empty[..., : self.keys], empty[..., self.keys :]
-        x = F.relu(self.first(F.pad(self.input(support.flatten(0, 1)), self._pads[0])))
+        x = self.units(self.first(F.pad(self.input(support.flatten(0, 1)), self._pads[0])))
         x = self.second(F.pad(x, self._pads[1])).flatten(2).unflatten(0, (shots, tasks))
         patches = x.permute(1, 0, 3, 2).flatten(1, 2)  # (tasks, S * K, features)
-        return patches[..., : self.keys], patches[..., self.keys :]
+        keys, values = patches[..., : self.keys], patches[..., self.keys :]
+        return (rms_bounded(keys, -1), rms_bounded(values, -1)) if self.normed else (keys, values)
 
 
 def require_stride(stride: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+LEAST_DEVIATION = 0.02  # of pixels in [-1, 1]: a channel that hardly changes is not blown up further
+
 
 def to_unit_range(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     """Integer pixels in [0, levels) as floats in [-1, 1]."""
@@ -29,9 +31,44 @@ class PixelInput(nn.Module):
 
     def forward(self, pixels: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
         """Encode ``(batch, C, *space)`` integers, or only the places at ``index``, slices of all dimensions."""
-        x = to_unit_range(pixels[index], self.levels, self.positions.dtype)
+        x = self.scale(pixels[index])
         where = self.positions[index[1:]]
         return torch.cat([x, where.expand(len(x), *where.shape)], dim=1)
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Integers ``(batch, C, *space)`` as floats."""
+        return to_unit_range(pixels, self.levels, self.positions.dtype)
+
+
+class SupportInput(PixelInput):
+    """``PixelInput`` of support images whose channels have mean 0 and deviation 1 over the data.
+
+    Then little ink on much paper, dark or light, strong or faint, looks alike to the layers that follow. Until it has
+    seen data (``look_at``) pixels are in [-1, 1] as they are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    seen: Tensor
+
+    def __init__(self, event_shape: Sequence[int], levels: int) -> None:
+        super().__init__(event_shape, levels)
+        shape = (event_shape[0], *[1] * len(event_shape[1:]))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("deviation", torch.ones(shape))
+        self.register_buffer("seen", torch.tensor(False))
+
+    @torch.no_grad()
+    def look_at(self, images: Tensor) -> None:
+        """Take mean and deviation of each channel from ``images`` ``(count, C, *space)``, integers in [0, levels)."""
+        channels = to_unit_range(images, self.levels, torch.float64).transpose(0, 1).flatten(1)
+        self.mean.copy_(channels.mean(1).view_as(self.mean))
+        self.deviation.copy_(channels.std(1, correction=0).clamp(min=LEAST_DEVIATION).view_as(self.deviation))
+        self.seen.fill_(True)
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Integers ``(batch, C, *space)`` as centred and scaled floats."""
+        return (super().scale(pixels) - self.mean) / self.deviation
 
 
 def positions(space: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.convolution import CONV
-from metadensity.nn.inputs import PixelInput
+from metadensity.nn.encoders import activation, support_input
 
 
 class SupportMap(nn.Module):
@@ -22,14 +22,17 @@ class SupportMap(nn.Module):
     that the supports agree on what they have in common (as in Zaheer et al. 2017, "Deep Sets").
 
     The learned null map takes part in mean and maximum as one more support: with none it stands alone, and the
-    mean tells how many there are. Invariant to the order of the support.
+    mean tells how many there are. Invariant to the order of the support. normed: see ``metadensity.nn.encoders``.
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, features: int, depth: int = 2) -> None:
+    def __init__(
+        self, event_shape: Sequence[int], levels: int, features: int, depth: int = 2, normed: bool = True
+    ) -> None:
         super().__init__()
         space_dims, space = len(event_shape) - 1, list(event_shape[1:])
         conv = CONV[space_dims]
-        self.input = PixelInput(event_shape, levels)
+        self.units = activation(normed)
+        self.input = support_input(event_shape, levels, normed)
         self.first = conv(self.input.features, features, 3, padding=1)
         width, self.down, self.up = features, nn.ModuleList(), nn.ModuleList()
         while len(self.down) < depth and min(space) >= 8:
@@ -47,16 +50,16 @@ class SupportMap(nn.Module):
         null = self.null.expand(tasks, *self.null.shape)
         if not shots:
             return torch.cat([null, null], 1)
-        x = F.relu(self.first(self.input(support.flatten(0, 1))))
+        x = self.units(self.first(self.input(support.flatten(0, 1))))
         links = []
         for down in self.down:
             links.append(x)
-            x = F.relu(down(x))
+            x = self.units(down(x))
         common = x.unflatten(0, (shots, tasks)).mean(0)
         x = self.own(x).unflatten(0, (shots, tasks)) + self.shared(common)
-        x = F.relu(x.flatten(0, 1))
+        x = self.units(x.flatten(0, 1))
         for up, link in zip(self.up, reversed(links), strict=True):
             x = F.interpolate(x, size=link.shape[2:], mode="nearest")
-            x = F.relu(cast(Tensor, up(torch.cat([x, link], 1))))
+            x = self.units(cast(Tensor, up(torch.cat([x, link], 1))))
         maps = torch.cat([x.unflatten(0, (shots, tasks)), null.unsqueeze(0)])
         return torch.cat([maps.mean(0), maps.amax(0)], 1)

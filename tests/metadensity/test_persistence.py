@@ -39,6 +39,7 @@ def test_arguments_that_are_not_the_defaults(tmp_path: Path) -> None:
         "prototypes": 3,
         "likelihood": "logistic",
         "components": 4,
+        "support_norm": False,
     }
     model = AttentionPixelCNN((2, 4, 5), 3, **options)
     metadensity.save(model, tmp_path / "model")

@@ -52,7 +52,8 @@ def test_it_is_the_density_it_was(name: str, folder: Path) -> None:
     tensors, header = read_tensors(path)
     loaded = metadensity.load(path)
     assert header["config"].items() <= loaded.config.items(), "an argument is read as another"
-    by_hand = MODELS[header["model"]](**header["config"])
+    kind = MODELS[header["model"]]
+    by_hand = kind(**kind.complete(header["config"]))
     by_hand.load_state_dict(tensors)
     generator = torch.Generator().manual_seed(0)
     support, image = (

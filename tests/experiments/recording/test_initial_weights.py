@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import metadensity
+import metadensity.persistence
 from experiments import train
 from experiments.ingredients import build_model
 from experiments.recording import lineage
 from experiments.recording.initial_weights import load_initial_weights, weights_file
 from experiments.recording.run_folder import RunFolder
 from metadensity import FewShotModel
+from metadensity.files import write_tensors
 
 SIZES = {"layers": 2, "planes": 4, "penultimate": 4, "attention": "dot"}
 
@@ -75,3 +77,19 @@ def test_what_there_is_not_is_named(tmp_path: Path, runs: Path) -> None:
     (runs / "77" / "checkpoints").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="holds no trained model"):
         weights_file(77)
+
+
+def test_weights_of_encoders_without_norms_mean_something_else(tmp_path: Path) -> None:
+    """They would fit in shape: a file of before is read as what it is, and refused with what to type."""
+    plain = build("attention", support_norm=False)
+    recorded = {"name": "attention", **SIZES}
+    assert build_model(recorded, (1, 4, 4), 2, 0).config["support_norm"] is False, "an old record is of a model without"
+    path = tmp_path / "old.safetensors"
+    header = metadensity.persistence.model_header(plain)
+    del header["config"]["support_norm"]
+    write_tensors(path, plain.state_dict(), header)
+    assert metadensity.load(path).config["support_norm"] is False
+    assert load_initial_weights(build("attention", 1, support_norm=False), path) == []
+    for name in ("attention", "attention_meta"):
+        with pytest.raises(ValueError, match=r"trained with support_norm=False, .* Type model.support_norm=False"):
+            load_initial_weights(build(name, support_norm=True), path)
