@@ -181,8 +181,8 @@ class Page:
             return note(f"{self.record.config.get('model.name')} has no attention over its supports.")
         text = (
             "A validation image, a line, its supports; red (in colour: bright, the rest dark) where the image looks "
-            "while it is scored, on average over its ink, which in grey or colour is what differs from its median "
-            "level. The strongest mark of a row is its largest weight."
+            "while it is scored, on average over its ink: where the task does not say which level that is, "
+            "what differs from the median one. The strongest mark of a row is its largest weight."
         )
         return HTML(picture(path, "Attention of a query over its supports") + paragraph(text))
 

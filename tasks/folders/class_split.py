@@ -117,10 +117,11 @@ def _require_clear(path: Path, holding: set[str], known: set[str], flat: bool) -
     near = known | {folder for folder in holding if _nearly_a_part(folder)}
     all_but_one = len(holding - near) <= (1 if known else 0)
     if near and len(holding) > 1 and (all_but_one or (known and not flat)):
+        otherwise = "call them otherwise" if flat else "name the classes of each split in a file, with splits="
         raise DataError(
             f"{path} holds the folders {in_short(sorted(holding))}: {', '.join(sorted(near))} look like published "
             "parts, but none is called train. Call the one to train on train (and the others val and test), or, where "
-            "they are no parts, name the classes of each split in a file, with splits=."
+            f"they are no parts, {otherwise}."
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import classify, evaluate, memorisation, report, sample, shots_grid, train
 from experiments.ingredients.task import require_same_data, task_of
+from experiments.recording.lineage import LineageError
 from experiments.recording.run_folder import RunFolder
 from experiments.run_page.parts import newest_report
 from tasks import TASKS, DataError
@@ -95,6 +96,17 @@ def test_other_images_are_refused(trained: RunFolder, pictures: Path, script: An
         save_noise(pictures / "more" / f"{number}.png", number)
     with pytest.raises(DataError, match=r"the names of the images, the classes of the splits differ"):
         script(sample.experiment, "fast", run=str(trained.path))
+
+
+def test_training_goes_on_with_moved_data(trained: RunFolder, pictures: Path, script: Any, tmp_path: Path) -> None:
+    """What lies there now is known by its fingerprint, though its place was allowed to differ."""
+    pictures.rename(tmp_path / "moved")
+    settings: dict[str, Any] = {"task": {"folder": str(tmp_path / "moved"), "size": 4}, "training": {"steps": 5}}
+    settings |= {"resume": str(trained.path), "allow": ["task.folder", "training.steps"]}
+    assert script(train.experiment, "folder", "support_mean", "fast", **settings).result["steps"] == 5
+    save_noise(tmp_path / "moved" / next(iter(SIZES)) / "000.png", 99)
+    with pytest.raises(LineageError, match=r"the data are not.*task.data_root, or task.folder, to the data"):
+        script(train.experiment, "folder", "support_mean", "fast", **settings)
 
 
 def test_a_relative_folder_is_recorded_whole(trained: RunFolder, pictures: Path) -> None:
