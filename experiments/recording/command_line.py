@@ -134,7 +134,11 @@ class SafeExperiment(Experiment):
 
                 traceback.print_exc()
                 pdb.post_mortem()
-            sys.exit(_said(error, MISTAKE if self.current_run is None else FAILURE))
+            status = _said(error, MISTAKE if self.current_run is None else FAILURE)
+            if self.current_run is not None and is_mistake(error):
+                files = [each for each in self.current_run.observers if isinstance(each, FileStorageObserver)]
+                print("".join(f"{each.dir}/run.json has the traceback." for each in files[:1]), file=sys.stderr)
+            sys.exit(status)
 
     def configuration(self, named: Sequence[str] = (), updates: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The configuration that a run would have, without one."""

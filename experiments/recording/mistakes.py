@@ -12,11 +12,22 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 from sacred.utils import SacredError, SacredInterrupt
 
+from experiments.recording.lineage import LineageError
 from experiments.recording.run_folder import unobserved_folder
 from experiments.recording.sources import FLOORS
-from metadensity.training.trainer import TrainingDivergedError
+from metadensity.files import DamagedFileError
 
 SOON = timedelta(minutes=1)  # a run that ended later had done something, if only for the user's eyes
+OF_WHAT_WAS_GIVEN = (
+    ValueError,
+    TypeError,
+    LookupError,
+    OSError,
+    ImportError,
+    SacredError,
+    DamagedFileError,
+    LineageError,
+)
 RECORDS = {"run.json", "config.json", "cout.txt", "info.json", "lineage.json"}
 BEGUN = {"checkpoints", "tensorboard"}  # folders in which there is something before the first step
 
@@ -53,7 +64,7 @@ def sentence(error: BaseException) -> str:
 
 
 def discard(run: Run, error: BaseException) -> bool:
-    """Remove what is recorded of a run that ended over a mistake with nothing done; whether that was so.
+    """Remove what is recorded of a run that ended over what it was given, with nothing done; whether that was so.
 
     Nothing was done where the run ended within a minute, logged no numbers, trained no model as a run of its own, and
     wrote no files beside its record.
@@ -61,7 +72,7 @@ def discard(run: Run, error: BaseException) -> bool:
     if run.start_time is None:
         return True
     late = run.stop_time is not None and run.stop_time - run.start_time > SOON
-    if late or not is_mistake(error) or isinstance(error, TrainingDivergedError):
+    if late or not is_mistake(error) or not isinstance(error, OF_WHAT_WAS_GIVEN):
         return False
     found = (Path(each.dir) for each in run.observers if isinstance(each, FileStorageObserver) and each.dir)
     folders = [folder for folder in (*found, unobserved_folder(run)) if folder is not None]

@@ -173,7 +173,7 @@ def test_a_run_that_did_something_stays(say: Say, runs: Path) -> None:
         raise ValueError("too late")
 
     status, _, said = say(own(main))
-    assert (status, said.splitlines()[-1]) == (1, "too late")
+    assert (status, said.splitlines()[-2:]) == (1, ["too late", f"{runs / '1'}/run.json has the traceback."])
     assert (runs / "1" / "table.csv").is_file()
 
     def logged(_run: Any) -> None:
@@ -181,7 +181,10 @@ def test_a_run_that_did_something_stays(say: Say, runs: Path) -> None:
         raise ValueError("too late")
 
     assert say(own(logged))[0] == 1
-    assert json.loads((runs / "2" / "run.json").read_text())["status"] == "FAILED"
+    assert say(own(raises(RuntimeError("it went wrong"))))[0] == 1  # no word of what was given
+    for number in ("2", "3"):
+        entry = json.loads((runs / number / "run.json").read_text())
+        assert (entry["status"], "Traceback" in entry["fail_trace"][0]) == ("FAILED", True)
 
 
 def test_help_says_what_can_be_set(say: Say, runs: Path) -> None:
