@@ -117,7 +117,7 @@ def evaluate(
     title = (
         f"{marked(first, evaluations[first].scores)} ({subject.title}) "
         f"on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
-        f"classes in {row.groups} groups"
+        f"class{'es' * (row.classes != 1)} in {row.groups} group{'s' * (row.groups != 1)}"
     )
     overlap = training_overlap(task, train, evaluations[first])
     sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)

@@ -46,8 +46,10 @@ class CapturedTensors:
 
     def _capture(self) -> None:
         self._names, self._tensors = _tensors_of(self.networks)
-        known = itertools.chain.from_iterable(network.named_parameters() for network in self.networks)
-        self._unused = {id(tensor) for name, tensor in known if name in self._own} if self._own else set()
+        known = itertools.chain.from_iterable(network.named_parameters() for network in self.networks if self._own)
+        unused = {id(tensor) for name, tensor in known if name in self._own}
+        used = [tensor for tensor in self._tensors if tensor is not None and id(tensor) not in unused]
+        self._used = [*used, *self._own.values()]
         self._states = self._states_now()
 
     def _others(self) -> list[Tensor | None] | None:
@@ -56,11 +58,10 @@ class CapturedTensors:
         if names != self._names:
             raise self._error("it was rebuilt, by pruning or a parametrisation for example")
         if (states := self._states_now()) != self._states:
-            changed = [
-                tensor for tensor, now, then in zip(self._all(), states, self._states, strict=True) if now != then
-            ]
+            pairs = zip(itertools.cycle(self._used), states, self._states, strict=False)
+            changed = next(tensor for tensor, now, then in pairs if now != then)
             known = itertools.chain(self._own.items(), *(network.named_parameters() for network in self.networks))
-            name = next((name for name, tensor in known if tensor is changed[0]), "a buffer")
+            name = next((name for name, tensor in known if tensor is changed), "a buffer")
             raise self._error(f"{name} was written over, by an optimiser's step or load_state_dict for example")
         return None if all(map(operator.is_, tensors, self._tensors)) else tensors
 
@@ -71,12 +72,12 @@ class CapturedTensors:
             "of the parameters it was made with. Make a new one: density = model(support)."
         )
 
-    def _all(self) -> list[Tensor | None]:
-        return [*self._tensors, *self._own.values()]
-
-    def _states_now(self) -> list[tuple[int, int]]:
+    def _states_now(self) -> list[int]:
         """How often each tensor that is used has been written to, and where it lies."""
-        return [(0, 0) if id(tensor) in self._unused else _state(tensor) for tensor in self._all()]
+        try:
+            return [tensor._version for tensor in self._used] + [tensor.data_ptr() for tensor in self._used]
+        except RuntimeError:  # those made in inference mode count no versions, those of torch.func lie nowhere
+            return [0 if tensor.is_inference() else tensor._version for tensor in self._used]
 
     def __getstate__(self) -> dict[str, Any]:
         self._others()  # a copy of tensors that were written over would pass for what was captured
@@ -120,10 +121,3 @@ def _places_of(modules: Sequence[nn.Module]) -> list[tuple[dict[str, Any], str]]
 def _put(places: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor | None]) -> None:
     for (held, name), tensor in zip(places, tensors, strict=True):
         held[name] = tensor
-
-
-def _state(tensor: Tensor | None) -> tuple[int, int]:
-    if tensor is None:
-        return 0, 0
-    version = 0 if tensor.is_inference() else tensor._version  # which those made in inference mode do not count
-    return version, 0 if torch._C._functorch.is_functorch_wrapped_tensor(tensor) else tensor.data_ptr()
