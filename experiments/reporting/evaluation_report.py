@@ -78,7 +78,7 @@ def _interval_notes(subject: Evaluation, task: TaskDistribution, noun: str) -> l
     notes = [
         f"Intervals are over {row.classes} classes: for new ones from the same {noun}s."
         if 1 < row.groups < row.classes
-        else f"Intervals are over {row.classes} classes."
+        else f"Intervals are over {row.classes} class{'es' * (row.classes != 1)}."
     ]
     if row.classes < FEW_GROUPS:
         notes.append(_few(row.classes, "class", "classes", task.split))
