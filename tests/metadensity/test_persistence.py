@@ -187,7 +187,7 @@ def test_a_model_of_several_precisions_keeps_them(tmp_path: Path) -> None:
     loaded = metadensity.load(tmp_path / "model")
     kept = {name: tensor.dtype for name, tensor in loaded.state_dict().items()}
     assert kept == {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    assert len(set(kept.values())) == 2
+    assert {torch.float32, torch.float64} <= set(kept.values())
 
 
 class Smoothed(IndependentPixels):
