@@ -31,7 +31,15 @@ def trained(script: Any) -> Any:
 
 def test_training_completes_and_its_configuration_took_effect(trained: Any) -> None:
     assert trained.status == "COMPLETED"
-    assert trained.result.keys() == {"folder", "steps", "parameters", "validation/cautious", "seconds", "picture"}
+    assert trained.result.keys() == {
+        "folder",
+        "steps",
+        "parameters",
+        "validation/cautious",
+        "seconds",
+        "picture",
+        "remarks",
+    }
     folder = RunFolder(trained.result["folder"])
     model = folder.model()
     assert model.event_shape == (1, 12, 12)
