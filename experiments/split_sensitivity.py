@@ -23,7 +23,7 @@ import metadensity
 from experiments.figures.grids import split_points
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.ingredients.evaluation import evaluation_settings
+from experiments.ingredients.evaluation import evaluation_settings, require_evaluation_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
@@ -38,6 +38,7 @@ from tasks import TASKS
 _FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("split_sensitivity", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
 experiment.config(evaluation_settings)
+experiment.check(require_evaluation_settings)
 
 
 @experiment.config

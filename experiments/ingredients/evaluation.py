@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from metadensity.evaluation.leaks import DUPLICATES
+from metadensity.evaluation.likelihood import autocast
+
 
 # On which queries models are scored, and how. No docstring, as Sacred's print_config would show it.
 def evaluation_settings() -> None:
@@ -21,3 +29,12 @@ def evaluation_settings() -> None:
 def episode_settings() -> None:
     episodes = None  # a file of experiments.episodes, which then says queries, draws, limit and seed
     generated_episodes = 1000  # how many episodes of a task that draws its images without end
+
+
+def require_evaluation_settings(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for what would be found out once baselines, or models, are trained."""
+    autocast(torch.device("cpu"), config["precision"])
+    if config["duplicates"] not in DUPLICATES:
+        raise ValueError(f"duplicates={config['duplicates']!r}; choose one of {', '.join(map(repr, DUPLICATES))}.")
+    if config["tasks_per_batch"] < 1:
+        raise ValueError(f"tasks_per_batch={config['tasks_per_batch']}; give at least 1.")
