@@ -13,7 +13,12 @@ from experiments.figures.shot_curves import save_figure, shot_curve
 from experiments.ingredients import NAMED_CONFIGS, read_config
 from experiments.ingredients.baselines import BASELINES, fit_baseline
 from experiments.ingredients.episode_counts import default_episode_sizes
-from experiments.ingredients.evaluation import episode_settings, evaluation_settings, place_settings
+from experiments.ingredients.evaluation import (
+    episode_settings,
+    evaluation_settings,
+    place_settings,
+    require_evaluation_settings,
+)
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.ingredients.task import require_same_data, task_of
 from experiments.recording.command_line import main, make_experiment
@@ -41,6 +46,7 @@ from tasks import TaskDistribution
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
 experiment.check(require_models)
 experiment.config(evaluation_settings)
+experiment.check(require_evaluation_settings)
 experiment.config(episode_settings)
 experiment.config(place_settings)
 

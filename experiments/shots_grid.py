@@ -19,7 +19,12 @@ import metadensity
 from experiments.figures.grids import heat_map
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, read_config, task, training, training_config
-from experiments.ingredients.evaluation import episode_settings, evaluation_settings, place_settings
+from experiments.ingredients.evaluation import (
+    episode_settings,
+    evaluation_settings,
+    place_settings,
+    require_evaluation_settings,
+)
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.ingredients.task import require_same_data, task_of
 from experiments.recording import lineage
@@ -39,6 +44,7 @@ from metadensity.progress import with_progress
 _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0, 1, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
 experiment.config(evaluation_settings)
+experiment.check(require_evaluation_settings)
 experiment.config(episode_settings)
 experiment.config(place_settings)
 

@@ -22,7 +22,7 @@ import metadensity
 from experiments.figures.grids import split_points
 from experiments.figures.shot_curves import save_figure
 from experiments.ingredients import NAMED_CONFIGS, build_task, model, task, training, training_config
-from experiments.ingredients.evaluation import evaluation_settings, place_settings
+from experiments.ingredients.evaluation import evaluation_settings, place_settings, require_evaluation_settings
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.ingredients.task import task_of
 from experiments.recording import lineage
@@ -40,6 +40,7 @@ _FAST = {**NAMED_CONFIGS["fast"], "split_seeds": [0, 1], "shots": [0, 2], "queri
 experiment = make_experiment("split_sensitivity", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
 experiment.config(evaluation_settings)
 experiment.config(place_settings)
+experiment.check(require_evaluation_settings)
 
 
 @experiment.config

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from metadensity.evaluation.leaks import DUPLICATES
+from metadensity.evaluation.likelihood import autocast
+
 
 # On which queries models are scored, and how. No docstring, as Sacred's print_config would show it.
 def evaluation_settings() -> None:
@@ -27,3 +35,12 @@ def episode_settings() -> None:
 def place_settings() -> None:
     data_root = None  # None: where they lay in training, or METADENSITY_DATA
     folder = None  # of a task over a folder of images; None: where it lay in training
+
+
+def require_evaluation_settings(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for what would be found out once baselines, or models, are trained."""
+    autocast(torch.device("cpu"), config["precision"])
+    if config["duplicates"] not in DUPLICATES:
+        raise ValueError(f"duplicates={config['duplicates']!r}; choose one of {', '.join(map(repr, DUPLICATES))}.")
+    if config["tasks_per_batch"] < 1:
+        raise ValueError(f"tasks_per_batch={config['tasks_per_batch']}; give at least 1.")

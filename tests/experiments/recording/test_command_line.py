@@ -111,10 +111,12 @@ def test_a_mistake_is_a_sentence_and_leaves_no_run(words: list[str], says: str, 
     [
         (evaluate.experiment, ["with", "shots=abc"], "shots='abc'; give a list of whole numbers or None"),
         (evaluate.experiment, ["with", "run=7"], "There is no run at"),
+        (evaluate.experiment, ["with", "run=omniglot-attention", "precision=fp16"], "precision='fp16'; choose one of"),
+        (evaluate.experiment, ["with", "run=omniglot-attention", "duplicates=x"], "duplicates='x'; choose one of"),
         (sample.experiment, ["with", "run=latest", "shots=[1,2]"], "shots=[1, 2]; give a whole number or None"),
         (sample.experiment, ["with", "against=[7]", "run=omniglot-attention"], "There is no run at"),
     ],
-    ids=["shots", "run", "list", "against"],
+    ids=["shots", "run", "precision", "duplicates", "list", "against"],
 )
 def test_mistakes_with_other_commands(
     experiment: SafeExperiment, words: list[str], says: str, say: Say, runs: Path
