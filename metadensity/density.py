@@ -133,7 +133,7 @@ class Density(Distribution):
             return torch.Size([*sample_shape, *self.batch_shape, *self.event_shape])
         except TypeError:
             raise TypeError(
-                f"sample_shape={sample_shape!r}; give a tuple of numbers: sample((8,)) draws 8 images of each task."
+                f"sample_shape={sample_shape}; give a tuple of numbers: sample((8,)) draws 8 images of each task."
             ) from None
 
 

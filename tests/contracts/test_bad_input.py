@@ -170,5 +170,5 @@ def test_a_number_in_place_of_a_sample_shape(recipe: Recipe) -> None:
     subject = recipe.build(EVENT)
     density = subject(subject.images(0, 3, seed=0))
     for number in (8, np.int64(8)):
-        with pytest.raises(TypeError, match=says("sample_shape=8", "sample((8,)) draws so many images")):
+        with pytest.raises(TypeError, match=says("sample_shape=8", "sample((8,)) draws 8 images")):
             density.sample(number)  # type: ignore[arg-type]
