@@ -91,15 +91,15 @@ def score(
     parts: dict[int, list[Scores]] = defaultdict(list)
     sizes: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     identical: dict[int, int] = defaultdict(int)
-    tasks_seen = 0
+    tasks_seen: dict[int, int] = defaultdict(int)  # by shots, so that tasks of unknown class pair up between them
     for episode in episodes:
         same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
         nats = -log_prob(episode.to(device))
-        part, size = _scores(episode, nats, tasks_seen), episode.query_sizes.cpu().T.numpy().ravel()
+        part, size = _scores(episode, nats, tasks_seen[episode.shots]), episode.query_sizes.cpu().T.numpy().ravel()
         parts[episode.shots].append(part.select(~same) if duplicates == "drop" else part)
         sizes[episode.shots].append(size[~same] if duplicates == "drop" else size)
         identical[episode.shots] += int(same.sum())
-        tasks_seen += episode.tasks
+        tasks_seen[episode.shots] += episode.tasks
     if not any(len(part.nats) for found in parts.values() for part in found):
         raise ValueError("There is nothing to evaluate: no episode held a query. Pass at least one Episode with one.")
     for shots, found in parts.items():

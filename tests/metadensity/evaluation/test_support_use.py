@@ -232,3 +232,13 @@ def test_how_often_a_cost_is_found_where_there_is_none() -> None:
         with_one = Scores(none.nats + rng.normal(size=24)[classes] + rng.normal(size=72), classes, ids, ids)
         found += bool(cost_of_supports({0: none, 1: with_one}))
     assert 10 <= found <= 40, found
+
+
+def test_tasks_of_unknown_class_pair_up() -> None:
+    """As those of learn2learn's: each task stands for a class of its own, the same at every number of shots."""
+    unknown = [replace(episode, class_ids=None, group_ids=None) for episode in episodes()]
+    nested = [episode.with_shots(shots) for shots in (0, 4) for episode in unknown]
+    scores = evaluate(Hurt((1, 4, 4), 2), nested).scores
+    assert np.array_equal(scores[0].class_ids, scores[4].class_ids)
+    assert len(set(scores[0].class_ids.tolist())) == 24
+    assert list(cost_of_supports(scores)) == [4]
