@@ -234,7 +234,7 @@ def test_a_file_that_could_not_build_its_model_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("value", [float("nan"), {1: 2}, torch.zeros(2), len, {"a": object()}], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), {1: 2}, torch.zeros(2), len, {"a": object()}], ids=range(5))
 def test_an_option_that_a_file_cannot_hold_is_named(value: Any, listed: type[Smoothed], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Smoothed was built with smoothing=.*cannot hold. Let smoothing be a number"):
         metadensity.save(listed((1, 3, 3), 2, smoothing=value), tmp_path / "model")
