@@ -92,6 +92,9 @@ def sample(
     """
     output, subject = folder_of(_run), find_model(run)
     others = [find_model(other) for other in against]
+    for name, count in (("tasks", tasks), ("samples", samples), ("images_at_once", images_at_once)):
+        if count < 1:
+            raise ValueError(f"{name}={count}; give at least 1.")
     source = task_of(subject, split, data_root, folder)
     for other in others:
         require_same_pixels(read_config(subject.config()), read_config(other.config()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -155,9 +155,14 @@ class ImageTasks(TaskDistribution):
                 f"{self.name} has images {self.event_shape} of {self.levels} levels, {other.name} {other.event_shape} "
                 f"of {other.levels}; only images of one kind can be equal."
             )
-        mine, others = (np.ascontiguousarray(task._pixels) for task in (self, other))
-        rows = np.dtype((np.void, mine.shape[1]))
-        return np.isin(mine.view(rows).ravel(), others.view(rows).ravel())
+        known = set(other._digests())
+        return np.fromiter((digest in known for digest in self._digests()), dtype=bool, count=self.images)
+
+    def _digests(self, chunk: int = 1024) -> Iterator[bytes]:
+        """A digest of the pixels of each image, some images held at a time."""
+        for start in range(0, self.images, chunk):
+            for image in self.pixels(range(start, min(start + chunk, self.images))).numpy():
+                yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
     def _gather(self, ids: Ints) -> Tensor:
         flat = self._pixels.take(ids, axis=0)

@@ -21,7 +21,7 @@ def score(result: Any) -> str:
     if not isinstance(result, Mapping):
         return ""
     if _is_number(result.get("validation/cautious")):
-        return f"{result['validation/cautious']:.4g} nats/dim in validation"
+        return f"at most {result['validation/cautious']:.4g} nats/dim in validation (95 %)"
     rows = result.get("rows")
     if isinstance(rows, list) and (found := _of_rows([row for row in rows if isinstance(row, Mapping)])):
         return found

@@ -72,13 +72,22 @@ def find_model(run: str | int) -> TrainedModel:
     if path.is_file():
         return ModelFile(path)
     if run == "latest" or path.is_dir() or (runs_root() / path).is_dir():
-        return RunFolder.find(run)
+        return _of_a_model(RunFolder.find(run))
     if (name := shipped_name(str(run))) is not None:
         return ModelFile(shipped_file(name))
     known = f"Shipped models are {', '.join(shipped())}."
     if path.suffix == SUFFIX:
         raise FileNotFoundError(f"There are no weights at {path}. Give a file of metadensity.save, or a run. {known}")
     raise FileNotFoundError(f"There is no run at {runs_root() / path}; `ls {runs_root()}` lists them. {known}")
+
+
+def _of_a_model(found: RunFolder) -> RunFolder:
+    """The same. Raises FileNotFoundError for a run of a command that makes no model."""
+    config = found.config() if (found.path / "config.json").is_file() else {"task": None}
+    if "task" not in config:
+        used = f"it used run={config['run']}" if "run" in config else "runs show NUMBER says what it was of"
+        raise FileNotFoundError(f"{found.path} is no training and holds no model; {used}. Give a run of train.")
+    return found
 
 
 def require_models(config: Mapping[str, Any]) -> None:

@@ -63,6 +63,13 @@ class MetaTrainer:
     def __init__(
         self, model: FewShotModel, train: EpisodeSource, validation: EpisodeSource | None, config: TrainingConfig
     ) -> None:
+        for source in (train, *(() if validation is None else (validation,))):
+            if (tuple(source.event_shape), source.levels) != (model.event_shape, model.levels):
+                raise ValueError(
+                    f"The model is of images {model.event_shape} with {model.levels} levels, and these episodes have "
+                    f"{tuple(source.event_shape)} with {source.levels}. Build it with event_shape=train.event_shape "
+                    "and levels=train.levels."
+                )
         self.config, self.train, self.validation = config, train, validation
         self.device = torch.device(config.device)
         self.model = model.to(self.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from experiments import sample, train
 from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import find_model
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.files import read_tensors
 
@@ -122,3 +123,15 @@ def test_models_that_do_not_draw_pixel_by_pixel_are_sampled_too(script: Any) -> 
     assert RunFolder(run["folder"]).config()["model"]["name"] == "support_mixture"
     with pytest.raises(TypeError, match="does not draw its pixels one by one"):
         script(sample.experiment, "fast", run=run["folder"], observed="top")
+
+
+@pytest.mark.parametrize("name", ["samples", "tasks", "images_at_once"])
+def test_none_to_draw_is_refused(name: str, trained: str, script: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0; give at least 1"):
+        script(sample.experiment, "fast", run=trained, **{name: 0})
+
+
+def test_a_run_that_holds_no_model_says_which_one_it_used(trained: str, script: Any) -> None:
+    drawn = script(sample.experiment, "fast", run=trained).result["folder"]
+    with pytest.raises(FileNotFoundError, match="is no training and holds no model; it used run="):
+        find_model(drawn)

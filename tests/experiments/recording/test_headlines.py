@@ -25,7 +25,7 @@ ROWS = [
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        ({"validation/cautious": 0.16812, "steps": 4, "seconds": 3.0}, "0.1681 nats/dim in validation"),
+        ({"validation/cautious": 0.16812, "steps": 4, "seconds": 3.0}, "at most 0.1681 nats/dim in validation (95 %)"),
         ({"rows": ROWS, "weights_sha256": "a" * 64}, "61.24 nats/image at 1 shot"),
         ({"rows": [{"model": "b", "shots": 4, "mean": -0.5}], "reference": "a"}, "b: -0.500 nats/image at 4 shots"),
         ({"shots": 1, "ways": 5, "accuracy": 0.9404}, "94.0 % right of 5 ways"),
@@ -74,7 +74,7 @@ def test_commands_end_with_their_result_and_runs_show_it(
     assert "Result: " not in done.stdout + done.stderr
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("train: ")
-    assert last.endswith(f" nats/dim in validation ({tmp_path / '1'})")
+    assert last.endswith(f" nats/dim in validation (95 %) ({tmp_path / '1'})")
     assert command.main(["--root", str(tmp_path)]) == 0
     head, _, row = capsys.readouterr().out.splitlines()[:3]
     assert {"score", "command", "comment"} <= set(head.split())

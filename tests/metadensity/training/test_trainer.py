@@ -387,3 +387,15 @@ def test_supports_of_different_lengths_are_refused_by_models_of_one_size() -> No
     with pytest.raises(ValueError, match=r"UnconditionalPixelCNN reads supports of one size .* Cut windows"):
         run.loss(given)
     assert run.loss(episode).isfinite()
+
+
+@pytest.mark.parametrize("options", [{"levels": 4}, {"event_shape": (1, 5, 5)}], ids=str)
+@pytest.mark.parametrize("of", ["train", "validation"])
+def test_a_model_of_other_images_is_refused(options: dict[str, Any], of: str) -> None:
+    fitting = small_network()
+    other = UnconditionalPixelCNN(**{"event_shape": fitting.event_shape, "levels": fitting.levels, **options})
+    source = Patterns()
+    wrong = replace(source, event_shape=other.event_shape, levels=other.levels)
+    sources = (wrong, source) if of == "train" else (source, wrong)
+    with pytest.raises(ValueError, match=r"The model is of images .* and these episodes have"):
+        MetaTrainer(fitting, *sources, TrainingConfig(steps=1))

@@ -311,3 +311,16 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "png")
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("options", [{"size": 16}, {"size": 12}, {"size": 16, "grey": True, "levels": 2}], ids=str)
+def test_images_that_training_has_are_found_in_a_test_of_files(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Pixels of a folder lie in a file, not in the task."""
+    for place, name in enumerate(("train/a", "train/b", "val/c", "test/d", "test/e")):
+        for number in range(4):
+            save_noise(tmp_path / name / f"{number}.png", 10 * place + number, 16, 16)
+    for number in (1, 3):
+        copied = (tmp_path / "train" / "a" / f"{number}.png").read_bytes()
+        (tmp_path / "test" / "e" / f"{number}.png").write_bytes(copied)
+    train, test = (folder(split, folder=tmp_path, **options) for split in ("train", "test"))
+    assert test.equal_to_one_of(train).tolist() == [False] * 5 + [True, False, True]
