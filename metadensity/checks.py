@@ -67,7 +67,7 @@ def _advice(name: str, pixels: Any) -> str:
         unsigned = pixels.dtype in (np.uint16, np.uint32, np.uint64)  # which torch hardly knows
         cast = ".astype(np.uint8)" if pixels.dtype.kind == "b" else ".astype(np.int64)" if unsigned else ""
         return f"Type torch.from_numpy({name}{cast})."
-    if isinstance(pixels, Tensor) and not pixels.is_floating_point():
+    if isinstance(pixels, Tensor) and not (pixels.is_floating_point() or pixels.is_complex()):
         return f"Type {name}.to({'torch.uint8' if pixels.dtype == torch.bool else 'torch.int64'})."
     if isinstance(pixels, list | tuple):
         return f"Type torch.tensor({name})."

@@ -249,7 +249,7 @@ def test_attention_maps_and_grids(kind: str, trained: dict[str, RunFolder]) -> N
     np.testing.assert_array_equal(pixel_identity(run.path / "samples" / "attention.png"), shown)
 
 
-def in_process(folder: RunFolder) -> str:
+def in_process(folder: RunFolder, progress: bool) -> str:
     """The outputs of the cells of the page's notebook, without a kernel of their own."""
     cells = [cell for cell in json.loads(TEMPLATE.read_text())["cells"] if cell["cell_type"] == "code"]
     names: dict[str, Any] = {}

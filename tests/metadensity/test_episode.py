@@ -52,7 +52,8 @@ def test_moving_leaves_the_ids() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64], ids=str)
 def test_pixels_that_are_no_integers(dtype: torch.dtype) -> None:
-    with pytest.raises(TypeError, match=f"query holds {dtype}.*Binarise or quantise"):
+    remedy = r"Type query\.to\(torch\.uint8\)" if dtype == torch.bool else "Binarise or quantise"
+    with pytest.raises(TypeError, match=f"query holds {dtype}.*{remedy}"):
         Episode(pixels(1, 1, 1, 2), pixels(1, 1, 1, 2, dtype=dtype))
 
 
