@@ -11,7 +11,7 @@ import json
 import lzma
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,24 +93,25 @@ def compress(
     files = []
     for number, episode in enumerate(with_progress(batches, "coding", "files", progress)):
         files.append(code_file(model, episode.to(device), output / "codes" / f"{number:04}.bin"))
-    images, pixels = sum(file.images for file in files), math.prod(task.event_shape)
-    excess = sum(file.bits - file.information for file in files)
+    total = {each.name: sum(getattr(file, each.name) for file in files) for each in fields(Coded)}
+    images, pixels = total["images"], math.prod(task.event_shape)
+    excess = total["bits"] - total["information"]
     rows = [
-        [name, f"{total / images:.2f}", f"{total / images / pixels:.4f}"]
-        for name, total in {
-            f"{config['model']['name']}, -log2 p": sum(file.information for file in files),
-            f"{config['model']['name']}, its files": sum(file.bits for file in files),
-            "xz, a file each": sum(file.xz for file in files),
-            "PNG, an image each": sum(file.png for file in files),
-            "pixels as they are": sum(file.raw for file in files),
+        [name, f"{total[key] / images:.2f}", f"{total[key] / images / pixels:.4f}"]
+        for name, key in {
+            f"{config['model']['name']}, -log2 p": "information",
+            f"{config['model']['name']}, its files": "bits",
+            "xz, a file each": "xz",
+            "PNG, an image each": "png",
+            "pixels as they are": "raw",
         }.items()
     ]
-    took = (sum(file.encode_seconds for file in files), sum(file.decode_seconds for file in files))
     notes = [
         f"Decoded, all {images} images are equal to the originals, pixel for pixel.",
         f"The files have {excess / len(files):.1f} bits more than -log2 p in the mean, {excess / images / pixels:.5f} "
         f"a pixel: of these up to {MOST_CONSTANT_BITS} a file for its checksum and its end, the rest for rounding.",
-        f"Coding took {took[0]:.1f} s, decoding {took[1]:.1f} s; {torch.get_num_threads()} threads, {device}.",
+        f"Coding took {total['encode_seconds']:.1f} s, decoding {total['decode_seconds']:.1f} s; "
+        f"{torch.get_num_threads()} threads, {device}.",
     ]
     title = (
         f"{config['model']['name']} ({subject.title}) on {task.name}, {split}, {shots} shots: {images} images in "
@@ -125,7 +126,7 @@ def compress(
         "split": split,
         "shots": shots,
         "episodes_sha256": chosen.hash,
-        "bits_per_image": sum(file.bits for file in files) / images,
+        "bits_per_image": total["bits"] / images,
         "images": images,
         "event_shape": list(task.event_shape),
         "files": [vars(file) for file in files],

@@ -103,8 +103,10 @@ def row(
             ).confidence_interval
         intervals[method] = np.stack([found.low, found.high], axis=1)
         undefined[method] = int(np.isnan(intervals[method]).any(1).sum())
-    held = {name: float(((low <= truth) & (truth <= high)).mean()) for name, (low, high) in _bounds(intervals)}
-    width = {name: float(np.nanmedian(high - low)) for name, (low, high) in _bounds(intervals)}
+    held, width = {}, {}
+    for name, (low, high) in ((name, found.T) for name, found in intervals.items()):
+        held[name] = float(((low <= truth) & (truth <= high)).mean())
+        width[name] = float(np.nanmedian(high - low))
     return {"distribution": distribution, "clusters": count, "held": held, "width": width, "undefined": undefined}
 
 
@@ -112,10 +114,6 @@ def simulate(distribution: str, shape: tuple[int, int, int], generator: np.rando
     """``(repeats, clusters, size)``: what a cluster shares, and as much again that it does not."""
     shared = generator.standard_normal((*shape[:2], 1))
     return (np.exp(shared) if distribution == "skewed" else shared) + generator.standard_normal(shape)
-
-
-def _bounds(intervals: dict[str, NDArray[np.float64]]) -> list[tuple[str, NDArray[np.float64]]]:
-    return [(name, found.T) for name, found in intervals.items()]
 
 
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

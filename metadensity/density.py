@@ -49,9 +49,8 @@ class Density(Distribution):
 
     def __init__(self, tasks: int, event_shape: Sequence[int], levels: int, validate_args: bool | None = None) -> None:
         self.levels = levels
-        self._validate_pixels = (
-            validate_args is not False
-        )  # not torch's default, which torch.compile switches off for all
+        # None is not torch's default, which torch.compile switches off for all.
+        self._validate_pixels = validate_args is not False
         super().__init__(torch.Size([tasks]), torch.Size(event_shape), validate_args=False)
 
     entropy: Any = _not_given("its entropy", "An estimate: -density.log_prob(density.sample((1000,))).mean(0).")
@@ -289,11 +288,14 @@ class SequentialDensity(FactorisedDensity):
         """
         return self.drawn(self._draws(uniforms, known, temperature))
 
-    def drawn(self, draws: Draws) -> Tensor:
-        """Images whose pixels ``draws`` decides one after another, in order; ``(*sample, tasks, C, *space)`` int64."""
+    def drawn(self, draws: Draws, *how: Any) -> Tensor:
+        """Images whose pixels ``draws`` decides one after another, in order; ``(*sample, tasks, C, *space)`` int64.
+
+        how: what the density's own ``sample_from_uniforms`` takes besides.
+        """
         if not draws.uniforms.numel():
             return torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
-        return self._drawn(draws)
+        return self._drawn(draws, *how)
 
     @abstractmethod
     def _drawn(self, draws: Draws) -> Tensor:

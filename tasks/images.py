@@ -17,7 +17,13 @@ from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
 
+DIGEST = 16
 Ints = NDArray[np.int64]
+
+
+def digest_of(image: NDArray[np.uint8]) -> bytes:
+    """``DIGEST`` bytes by which the pixels of an image are known: BLAKE2b."""
+    return hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest()
 
 
 class ImageTasks(TaskDistribution):
@@ -159,10 +165,9 @@ class ImageTasks(TaskDistribution):
         return np.fromiter((digest in known for digest in self._digests()), dtype=bool, count=self.images)
 
     def _digests(self, chunk: int = 1024) -> Iterator[bytes]:
-        """A digest of the pixels of each image, some images held at a time."""
+        """``digest_of`` each image, some images held at a time."""
         for start in range(0, self.images, chunk):
-            for image in self.pixels(range(start, min(start + chunk, self.images))).numpy():
-                yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            yield from map(digest_of, self.pixels(range(start, min(start + chunk, self.images))).numpy())
 
     def _gather(self, ids: Ints) -> Tensor:
         flat = self._pixels.take(ids, axis=0)

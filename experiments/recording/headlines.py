@@ -8,7 +8,7 @@ from typing import Any
 
 LONGEST = 400  # characters of a result that has no score
 # Numbers that are no results.
-SETTINGS = set(["seed", "seconds", "steps", "parameters", "shots", "temperature", "size", "repeats", "resamples"])
+SETTINGS = {"seed", "seconds", "steps", "parameters", "shots", "temperature", "size", "repeats", "resamples"}
 
 
 def score(result: Any) -> str:

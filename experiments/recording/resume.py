@@ -27,8 +27,8 @@ def require_steps_left(run: RunFolder, steps: int) -> None:
 
     One that was killed after its last step has its record and its samples to finish.
     """
-    states = [path for path in run.states() if _is_whole(path)]
-    step = step_of(states[-1]) if states else 0
+    newest = next((path for path in reversed(run.states()) if _is_whole(path)), None)
+    step = 0 if newest is None else step_of(newest)
     more = f"To train on, give more: resume={run.path} training.steps={2 * step} allow=training.steps"
     if step == steps and read_run(run.path).status == "COMPLETED":
         raise NothingToDoError(f"{run.path} has done all of its {steps} steps, so there is nothing to do. {more}")

@@ -60,7 +60,8 @@ def training_overlap(task: TaskDistribution, train: TaskDistribution, evaluation
     if not isinstance(task, ImageTasks) or not isinstance(train, ImageTasks):
         return TrainingOverlap([], 0, 0, 0, {})
     seen = task.equal_to_one_of(train)
-    groups = [name for name in task.group_names if name in set(train.group_names)]
+    known = set(train.group_names)
+    groups = [name for name in task.group_names if name in known]
     without = {}
     for shots, scores in evaluation.scores.items() if seen.any() else ():
         kept = scores.select(~seen[scores.query_ids])

@@ -68,12 +68,6 @@ class RasterDensity(SequentialDensity):
         """
         return self.drawn(self._draws(uniforms, known, temperature), naive)
 
-    def drawn(self, draws: Draws, naive: bool = False) -> Tensor:
-        """See ``SequentialDensity.drawn``. naive: as in ``sample_from_uniforms``."""
-        if not draws.uniforms.numel():
-            return torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
-        return self._drawn(draws, naive)
-
     def _drawn(self, draws: Draws, naive: bool = False) -> Tensor:
         flat = draws.map(lambda part: part.reshape(-1, *self.event_shape))
         images = sample_by_logits(self._logits, flat) if naive else self._sample_cached(flat)

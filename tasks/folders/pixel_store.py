@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,8 +21,8 @@ from tasks.data.cache import sha256_of_json
 from tasks.data.notices import SHOWN, in_short, say_once
 from tasks.data.roots import DataError
 from tasks.folders.image_files import DAMAGED, ImageFiles, Preparation
+from tasks.images import DIGEST, digest_of
 
-DIGEST = 16
 READER = 2  # changes when the same file becomes other pixels, so that caches are built again
 _FAULT = 2 * 65536  # what page faults may map around an image: 64 KiB at either end
 _log = logging.getLogger(__name__)
@@ -223,6 +222,6 @@ def _write_pixels(
     brightest = 0
     for part in parts:
         file.write(np.ascontiguousarray(part).tobytes())
-        digests += [hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in part]
+        digests += map(digest_of, part)
         brightest = max(brightest, int(part.max(initial=0)))
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST), brightest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,12 @@ class StoredTasks(ImageTasks):
         flipped = ids % 2 == 1
         pixels[flipped] = pixels[flipped][..., ::-1]
         return torch.from_numpy(pixels)
+
+    def _digests(self, chunk: int = 1024) -> Iterator[bytes]:
+        """As ``ImageTasks._digests``: those of the store, without reading an image, but for mirrored ones."""
+        if self._mirrored:
+            return super()._digests(chunk)
+        return (digest.tobytes() for digest in self._store.digests[self._rows])
 
     def require_room(self, shots: int, queries: int) -> None:
         """As ``ImageTasks.require_room``; the message says how to do without small classes, where some are larger."""

@@ -11,22 +11,10 @@ from torch.distributions import Independent
 
 from metadensity import Density, FewShotModel
 from metadensity.models import MODELS
+from tests.metadensity.toys import BASELINES, OURS
 
 EVENT = (1, 4, 4)
 SIZES: dict[str, Any] = {"layers": 2, "planes": 4, "penultimate": 4}
-BASELINES = ("independent", "support_mean", "support_mixture")
-NETWORKS = (
-    "unconditional",
-    "conditional",
-    "attention",
-    "aligned",
-    "meta",
-    "maml",
-    "attention_meta",
-    "multiscale",
-    "ensemble",
-)
-OURS = (*BASELINES, *NETWORKS)
 
 
 def images(*shape: int, seed: int, levels: int = 2, event: tuple[int, ...] = EVENT) -> Tensor:

@@ -12,6 +12,13 @@ from metadensity import Episode, FewShotModel
 from metadensity.models import ConditionalPixelCNN
 from metadensity.training import MetaTrainer, TrainingConfig
 
+BASELINES = ("independent", "support_mean", "support_mixture")
+NETWORKS = (
+    *("unconditional", "conditional", "attention", "aligned", "meta", "maml"),
+    *("attention_meta", "multiscale", "ensemble"),
+)
+OURS = (*BASELINES, *NETWORKS)  # of others the contract suite asks the same
+
 
 @dataclass(frozen=True)
 class Patterns:

@@ -18,22 +18,11 @@ from metadensity import Density, FewShotModel
 from metadensity.adaptation import InnerLoop, adapt, adapted_density
 from metadensity.models import MODELS
 from tasks.interop import imports
+from tests.metadensity.toys import NETWORKS, OURS
 
 EVENT = (1, 6, 6)
 LEFT_OUT = importlib.util.find_spec("learn2learn") is None and (Path(sys.prefix) / "learn2learn-not-built").exists()
 SMALL: dict[str, Any] = {"layers": 2, "planes": 4, "penultimate": 4}
-NETWORKS = (
-    "unconditional",
-    "conditional",
-    "attention",
-    "aligned",
-    "meta",
-    "maml",
-    "attention_meta",
-    "multiscale",
-    "ensemble",
-)
-OURS = ("independent", "support_mean", "support_mixture", *NETWORKS)  # of others the contract suite asks the same
 SUPPORT, QUERY = (torch.randint(2, (2, 3, *EVENT), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
 
 
