@@ -11,6 +11,7 @@ import json
 import lzma
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from experiments.reporting.tables import Section
 from metadensity import Episode, FewShotModel
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.files import write_atomically
-from metadensity.progress import with_progress
+from metadensity.progress import progress_bar
 
 experiment = make_experiment("compress", named_configs={"fast": {"limit": 3}})
 experiment.config(place_settings)
@@ -87,12 +88,15 @@ def compress(
     config, model = subject.config(), subject.model(device)
     task = task_of(subject, split, data_root, folder)
     chosen = choose_episodes(task, None, [shots], queries, 1, limit, seed, 1000 if limit is None else limit)
-    batches = EpisodeBatches(chosen, task, [shots], tasks_per_file)
+    episodes = list(EpisodeBatches(chosen, task, [shots], tasks_per_file))
     record_use(_run, output, "compressed", [subject], chosen.hash)
     (output / "codes").mkdir()
     files = []
-    for number, episode in enumerate(with_progress(batches, "coding", "files", progress)):
-        files.append(code_file(model, episode.to(device), output / "codes" / f"{number:04}.bin"))
+    with progress_bar(
+        "coding and decoding", 2 * sum(each.query.numel() for each in episodes), "pixels", progress
+    ) as bar:
+        for number, episode in enumerate(episodes):
+            files.append(code_file(model, episode.to(device), output / "codes" / f"{number:04}.bin", bar.update))
     total = {each.name: sum(getattr(file, each.name) for file in files) for each in fields(Coded)}
     images, pixels = total["images"], math.prod(task.event_shape)
     excess = total["bits"] - total["information"]
@@ -139,17 +143,20 @@ def compress(
     return result
 
 
-def code_file(model: FewShotModel, episode: Episode, path: Path) -> Coded:
+def code_file(
+    model: FewShotModel, episode: Episode, path: Path, report: Callable[[int], object] | None = None
+) -> Coded:
     """Write the code of an episode's queries, read it, decode it with a density made anew, and compare.
 
+    report: told how many pixels were coded or decoded, each time that some were.
     Raises RuntimeError where they differ, and TypeError for models whose density goes through no image pixel by pixel.
     """
     began = time.perf_counter()
-    code = encode(model(episode.support), episode.query)
+    code = encode(model(episode.support), episode.query, report)
     write_atomically(path, code)
     between = time.perf_counter()
     stored = path.read_bytes()
-    decoded = decode(model(episode.support), stored, episode.query.shape[:1])
+    decoded = decode(model(episode.support), stored, episode.query.shape[:1], report)
     ended = time.perf_counter()
     if not torch.equal(decoded, episode.query.long()):
         raise RuntimeError(f"{path} decodes to other images than were coded. Please report it.")

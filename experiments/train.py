@@ -158,7 +158,7 @@ def train(
             said = f"Stopped by {name} at step {trainer.step}; resume={folder} goes on from there."
             raise TrainingStopped(said, signals[0])
         shown = train_tasks if validation_tasks is None else validation_tasks
-        picture = _samples(RunFolder(folder), observer, shown, trainer.config.shots, seed)
+        picture = _samples(RunFolder(folder), observer, shown, trainer.config.shots, seed, progress)
         observer.settings(settings, _final(RunFolder(folder), trainer.best))
     finally:
         observer.close()
@@ -210,14 +210,19 @@ def _stopping(trainer: MetaTrainer) -> Iterator[list[int]]:
 
 
 def _samples(
-    folder: RunFolder, observer: FolderObserver, tasks: TaskDistribution, shots: tuple[int, ...], seed: int
+    folder: RunFolder,
+    observer: FolderObserver,
+    tasks: TaskDistribution,
+    shots: tuple[int, ...],
+    seed: int,
+    progress: bool,
 ) -> Path | None:
     """Samples of the best model beside supports of validation classes, as a picture and in TensorBoard."""
     if len(tasks.event_shape) != 3:
         return None
     episode = tasks.episode(0, tasks=6, shots=min(4, max(shots)), queries=1)
     model = folder.model()
-    drawn = draw_samples(model, episode, samples=6, seed=seed)
+    drawn = draw_samples(model, episode, samples=6, seed=seed, doing="drawing samples", progress=progress)
     picture = support_beside_samples(episode.support, drawn, tasks.levels, ink=tasks.ink)
     step = model.provenance["step"]
     observer.writer.add_image("support beside samples", picture, step, dataformats="HWC")

@@ -39,12 +39,14 @@ class _Coded(Draws):
         assert self.known is not None
         conditionals = logits.double().softmax(-1).reshape(-1, logits.shape[-1]).cpu().numpy()
         known = self.known.flatten().to("cpu", torch.int32).numpy()
+        self.decided()
         return torch.from_numpy(self.code(conditionals, known)).to(self.known).view(self.known.shape)
 
 
-def encode(density: SequentialDensity, value: Tensor) -> bytes:
+def encode(density: SequentialDensity, value: Tensor, report: Callable[[int], object] | None = None) -> bytes:
     """The code of images ``(*sample, tasks, C, *space)``: 4 bytes of checksum, and whole words of 4 bytes.
 
+    report: told how many pixels were coded, each time that some were.
     Raises as ``density.log_prob`` does, TypeError for densities that do not go through an image pixel by pixel, and
     ModuleNotFoundError, saying what to install, where ``constriction`` is missing.
     """
@@ -56,12 +58,17 @@ def encode(density: SequentialDensity, value: Tensor) -> bytes:
         encoder.encode(known, family, conditionals)
         return known
 
-    _go_through(density, value.long(), write)
+    _go_through(density, value.long(), write, report)
     return _checksum(value) + encoder.get_compressed().astype("<u4").tobytes()
 
 
-def decode(density: SequentialDensity, code: bytes, sample_shape: Sequence[int] = ()) -> Tensor:
-    """The images ``(*sample_shape, tasks, C, *space)`` int64 of a code of that many.
+def decode(
+    density: SequentialDensity,
+    code: bytes,
+    sample_shape: Sequence[int] = (),
+    report: Callable[[int], object] | None = None,
+) -> Tensor:
+    """The images ``(*sample_shape, tasks, C, *space)`` int64 of a code of that many. report: as ``encode`` takes it.
 
     Raises DamagedFileError where the code is not one of such images by such a density on such a machine; and as
     ``encode`` does.
@@ -73,7 +80,7 @@ def decode(density: SequentialDensity, code: bytes, sample_shape: Sequence[int] 
     unknown = torch.zeros(*sample_shape, *density.batch_shape, *density.event_shape, dtype=torch.long)
     try:
         images = _go_through(
-            density, unknown.to(density.device), lambda conditionals, _: decoder.decode(family, conditionals)
+            density, unknown.to(density.device), lambda conditionals, _: decoder.decode(family, conditionals), report
         )
     except AssertionError as error:  # what the coder raises for words that no encoder wrote
         raise DamagedFileError(f"The code is damaged, or of another density: {error}") from error
@@ -85,10 +92,10 @@ def decode(density: SequentialDensity, code: bytes, sample_shape: Sequence[int] 
     return images
 
 
-@torch.no_grad()
-def _go_through(density: SequentialDensity, known: Tensor, code: Any) -> Tensor:
+def _go_through(density: SequentialDensity, known: Tensor, code: Any, report: Callable[[int], object] | None) -> Tensor:
     """Let ``code`` decide pixel after pixel; encoder and decoder come by the same conditionals, to the bit."""
-    return density.drawn(_Coded(torch.zeros((), device=known.device).expand(known.shape), known, 1.0, code))
+    uniforms = torch.zeros((), device=known.device).expand(known.shape)
+    return density.drawn(_Coded(uniforms, known, report=report, code=code))
 
 
 def _coder(density: Density) -> tuple[Any, Any]:

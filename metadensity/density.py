@@ -288,6 +288,7 @@ class SequentialDensity(FactorisedDensity):
         """
         return self.drawn(self._draws(uniforms, known, temperature))
 
+    @torch.no_grad()
     def drawn(self, draws: Draws, *how: Any) -> Tensor:
         """Images whose pixels ``draws`` decides one after another, in order; ``(*sample, tasks, C, *space)`` int64.
 

@@ -16,13 +16,15 @@ class Draws:
 
     uniforms: in [0, 1), ``(*sample, tasks, C, *space)``, or any part or arrangement of it. known: the same shape,
     int64, -1 where a pixel is to be drawn; or None. temperature: what logits are divided by.
-    native: whether a native kernel may decide in its place, given the same three.
+    report: told how many pixels were decided, each time that some were. native: whether a native kernel may decide in
+    its place, given the same three.
     """
 
     native: ClassVar[bool] = True
     uniforms: Tensor
     known: Tensor | None = None
     temperature: float = 1.0
+    report: Callable[[int], object] | None = None
 
     def map(self, part: Callable[[Tensor], Tensor]) -> Draws:
         """Those of a part, or in another arrangement."""
@@ -31,7 +33,13 @@ class Draws:
     def levels(self, logits: Tensor) -> Tensor:
         """The levels ``(...)`` int64 of pixels with logits ``(..., levels)``; called in the order of generation."""
         drawn = invert_cdf(logits if self.temperature == 1 else logits.double() / self.temperature, self.uniforms)
+        self.decided()
         return drawn if self.known is None else torch.where(self.known >= 0, self.known, drawn)
+
+    def decided(self) -> None:
+        """Report that all these pixels were decided."""
+        if self.report is not None:
+            self.report(self.uniforms.numel())
 
 
 def invert_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:

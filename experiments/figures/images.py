@@ -16,19 +16,35 @@ from PIL import Image
 from torch import Tensor
 
 from metadensity import FewShotModel
+from metadensity.density import SequentialDensity
+from metadensity.drawing import Draws
 from metadensity.episode import Episode
+from metadensity.progress import progress_bar
 
 GAP, LINE, PAPER = 2, 150, 255  # pixels between images, grey of the line, grey of the background
 
 
 @torch.no_grad()
-def draw_samples(model: FewShotModel, episode: Episode, samples: int, seed: int) -> Tensor:
-    """``(samples, tasks, C, *space)`` draws given the episode's supports, from ``seed`` alone."""
+@torch.no_grad()
+def draw_samples(
+    model: FewShotModel, episode: Episode, samples: int, seed: int, doing: str = "drawing", progress: bool = False
+) -> Tensor:
+    """``(samples, tasks, C, *space)`` draws given the episode's supports, from ``seed`` alone.
+
+    doing: what the bar says, where there is ``progress``.
+    """
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    drawn = model(episode.support.to(device)).sample((samples,), generator)
+    density = model(episode.support.to(device))
+    shape = torch.Size([samples, *density.batch_shape, *density.event_shape])
+    with progress_bar(doing, shape.numel(), "pixels", progress) as bar:
+        if isinstance(density, SequentialDensity):
+            uniforms = torch.rand(shape, generator=generator, device=density.device)
+            drawn = density.drawn(Draws(uniforms, report=bar.update))
+        else:
+            drawn = density.sample((samples,), generator)
     model.train(training)
     return drawn.cpu()
 

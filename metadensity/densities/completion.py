@@ -21,7 +21,7 @@ from torch import Tensor
 from metadensity.checks import expand_known, require_temperature
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import Density, SequentialDensity
-from metadensity.drawing import invert_cdf
+from metadensity.drawing import Draws, invert_cdf
 from metadensity.progress import progress_bar
 
 
@@ -117,7 +117,7 @@ def _parts(
     step: int,
     progress: bool,
 ) -> Iterator[Part]:
-    with progress_bar("drawing", seeds.numel(), "images", progress) as bar:
+    with progress_bar("drawing", seeds.numel() * density.event_shape.numel(), "pixels", progress) as bar:
         for first in range(0, len(seeds), step):
             own = seeds[first : first + step]
             given = None if known is None else known[first : first + step]
@@ -125,11 +125,11 @@ def _parts(
             if isinstance(density, SequentialDensity):
                 device = density.device
                 given = None if given is None else given.to(device)
-                images = density.sample_from_uniforms(uniforms.to(device), known=given, temperature=temperature)
+                images = density.drawn(Draws(uniforms.to(device), given, temperature, bar.update))
             else:
                 images = _draw_independent(density, uniforms, given, temperature)
+                bar.update(images.numel())
             yield Part(first, first + len(own), images)
-            bar.update(own.numel())
 
 
 @torch.no_grad()

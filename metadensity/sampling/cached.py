@@ -65,6 +65,7 @@ def _run(samplers: Sequence[_CachedSampler], draws: Draws) -> Tensor:
             if kernel is not None:
                 where, temperature = positions[line[1:]], here.temperature
                 pixels[line] = kernel.draw(samplers[0].base, where, here.uniforms, here.known, temperature)
+                here.decided()
             else:
                 _draw_line(samplers, pixels[line], prefix, here)
             for sampler in samplers:

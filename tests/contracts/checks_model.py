@@ -22,6 +22,7 @@ from metadensity.adaptation.functional import FunctionalPair
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import FactorisedDensity, SequentialDensity
+from metadensity.drawing import Draws
 
 from .checks_density import agreement
 from .subjects import Subject, arguments, randomise
@@ -188,13 +189,16 @@ def gradients_reach_parameters(subject: Subject) -> None:
 
 
 def samplers_agree(subject: Subject) -> None:
-    """Cached and naive sampler turn the same uniform numbers into the same pixels."""
+    """Cached and naive sampler turn the same uniform numbers into the same pixels, and report each of them once."""
     for shots, samples, tasks in ((0, 1, 1), (1, 16, 1), (4, 4, 3)):
         density = subject(subject.images(shots, tasks, seed=23))
         assert isinstance(density, RasterDensity)
         generator = torch.Generator().manual_seed(24)
         uniforms = torch.rand(samples, tasks, *subject.event_shape, generator=generator)
-        slow, fast = density.sample_from_uniforms(uniforms, naive=True), density.sample_from_uniforms(uniforms)
+        counts: list[list[int]] = [[], []]
+        draws = [Draws(uniforms, report=count.append) for count in counts]
+        slow, fast = density.drawn(draws[0], True), density.drawn(draws[1])
+        assert [sum(count) for count in counts] == [uniforms.numel()] * 2, "the bars count what is not drawn"
         differ = (slow != fast).sum()
         assert differ == 0, f"{differ} of {slow.numel()} pixels differ ({shots} shots, {samples} x {tasks} images)"
         assert len(slow.unique()) > 1, "the samples are constant, which tests nothing"
@@ -227,7 +231,9 @@ def codes_are_as_long_as_log_prob(subject: Subject) -> None:
         if not isinstance(density, SequentialDensity):
             continue  # adapted task by task, a multiscale image has no order in which it can be drawn
         images = subject.images(samples, 2, seed=33)
-        code = encode(density, images)
+        counted: list[int] = []
+        code = encode(density, images, counted.append)
+        assert sum(counted) == images.numel()
         assert torch.equal(decode(subject(support), code, (samples,)), images)
         information = -float(density.log_prob(images).detach().double().sum()) / math.log(2)
         excess = 8 * len(code) - information

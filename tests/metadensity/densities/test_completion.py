@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from metadensity.adaptation import InnerLoop, adapt
 from metadensity.densities.completion import Part, complete, complete_in_parts, observe, seeds_of, uniforms_of
+from metadensity.density import SequentialDensity
+from metadensity.drawing import Draws
 from metadensity.models import (
     AttentionPixelCNN,
     IndependentPixels,
@@ -156,6 +159,18 @@ def test_who_interrupts_keeps_the_parts(capsys: pytest.CaptureFixture[str]) -> N
     assert [(part.first, part.last) for part in kept] == [(0, 3), (3, 6)]
     assert torch.equal(torch.cat([part.images for part in kept]), whole[:6])
     assert "drawing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [AttentionPixelCNN, MultiscalePixelCNN, IndependentPixels])
+def test_the_bar_moves_within_a_part(kind: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    given = density(kind, (1, 8, 8))
+    complete(given, seeds_of(0, 10, 1), images_at_once=6, progress=True)
+    *_, last = re.findall(r"drawing:.*\| (\S+)/(\S+) \[", capsys.readouterr().err)
+    assert last == ("640", "640")
+    reports: list[int] = []
+    if isinstance(given, SequentialDensity):
+        given.drawn(Draws(torch.rand(6, 1, 1, 8, 8), report=reports.append))
+        assert len(reports) >= 3
 
 
 # The order of a 3x3 image whose base is 2x2: corners, then (0, 1) and (2, 1), then (1, 0) and (1, 2), then the middle.
