@@ -22,6 +22,7 @@ from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import interval, markdown, plain
+from metadensity.checks import require_count
 from metadensity.evaluation.classification import (
     Classification,
     by_cluster,
@@ -88,8 +89,7 @@ def classify(
     """Score queries against the supports of n classes; print the tables, write JSON and Markdown."""
     output, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
-    if episodes < 1:
-        raise ValueError(f"episodes={episodes}; give at least 1.")
+    require_count("episodes", episodes, 1)
     if file is not None:
         drawn, where = NWayEpisodes.load(file), f"the episodes of {Path(file).name}"
     else:

@@ -24,6 +24,7 @@ from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.headings import MEMORISATION
 from experiments.reporting.tables import markdown, plain
+from metadensity.checks import require_count
 from metadensity.episode import Episode
 from metadensity.evaluation.memorisation import CopyTest, closeness, nearest
 from metadensity.files import write_atomically
@@ -77,8 +78,7 @@ def memorisation(
     task = task_of(subject, split, data_root, folder)
     shots = default_episode_sizes(task, None, 2, SHOTS)[0][-1] if shots is None else shots
     for name, count in (("shots", shots), ("samples", samples), ("most_heldout", most_heldout), ("shown", shown)):
-        if count < 1:
-            raise ValueError(f"{name}={count}; give at least 1.")
+        require_count(name, count, 1)
     unseen, heldout = shares(task, shots, most_heldout)
     batches, digest = one_episode_a_class(task, shots, unseen + heldout, classes, seed, tasks_per_batch)
     record_use(_run, output, "memorisation", [subject], digest)

@@ -32,6 +32,7 @@ from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from metadensity import Density, Episode
+from metadensity.checks import require_count
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import SequentialDensity
@@ -93,8 +94,7 @@ def sample(
     output, subject = folder_of(_run), find_model(run)
     others = [find_model(other) for other in against]
     for name, count in (("tasks", tasks), ("samples", samples), ("images_at_once", images_at_once)):
-        if count < 1:
-            raise ValueError(f"{name}={count}; give at least 1.")
+        require_count(name, count, 1)
     source = task_of(subject, split, data_root, folder)
     for other in others:
         require_same_pixels(read_config(subject.config()), read_config(other.config()))

@@ -19,7 +19,7 @@ def is_whole(number: Any) -> bool:
 
 
 def require_sizes(**sizes: Any) -> None:
-    """Raise ValueError unless every size of a network is a whole number of at least 1."""
+    """Raise ValueError unless every size is a whole number of at least 1."""
     for name, size in sizes.items():
         if not is_whole(size) or size < 1:
             raise ValueError(f"{name}={size!r}; it must be a whole number of at least 1.")

@@ -132,16 +132,13 @@ class ImageTasks(TaskDistribution):
 
         Equal fingerprints: equal images under equal numbers. It does not depend on the seed.
         """
-        head = {
-            "event_shape": self.event_shape,
-            "levels": self.levels,
-            "class_names": self.class_names,
-            "group_names": self.group_names,
-            "class_group": self.class_group.tolist(),
-            "class_size": self.class_size.tolist(),
-        }
+        return self._fingerprint(self._pixels)
+
+    def _fingerprint(self, content: NDArray[Any], **more: Any) -> str:
+        head = {name: getattr(self, name) for name in ("event_shape", "levels", "class_names", "group_names")}
+        head |= {"class_group": self.class_group.tolist(), "class_size": self.class_size.tolist(), **more}
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-        digest.update(self._pixels.tobytes())
+        digest.update(content.tobytes())
         return digest.hexdigest()
 
     def pixels(self, ids: ArrayLike | Tensor) -> Tensor:

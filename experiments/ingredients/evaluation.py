@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from metadensity.checks import require_count
 from metadensity.evaluation.leaks import DUPLICATES
 from metadensity.evaluation.likelihood import autocast
 
@@ -42,5 +43,4 @@ def require_evaluation_settings(config: Mapping[str, Any]) -> None:
     autocast(torch.device("cpu"), config["precision"])
     if config["duplicates"] not in DUPLICATES:
         raise ValueError(f"duplicates={config['duplicates']!r}; choose one of {', '.join(map(repr, DUPLICATES))}.")
-    if config["tasks_per_batch"] < 1:
-        raise ValueError(f"tasks_per_batch={config['tasks_per_batch']}; give at least 1.")
+    require_count("tasks_per_batch", config["tasks_per_batch"], 1)

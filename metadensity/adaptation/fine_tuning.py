@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from metadensity.adaptation.adapted_density import adapted_density
 from metadensity.adaptation.functional import FunctionalPair, ParameterDict, adapting_names, map_tasks
 from metadensity.adaptation.inner_loop import InnerLoop
 from metadensity.adaptation.losses import nats_per_dim, support_nll
+from metadensity.checks import require_sizes
 from metadensity.density import Density
 from metadensity.model import FewShotModel
 
@@ -43,10 +43,7 @@ class FineTuning:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "leave_one_out_up_to", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value!r}; it must be a whole number of at least 1.")
+        require_sizes(steps=self.steps, leave_one_out_up_to=self.leave_one_out_up_to, patience=self.patience)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate!r}; it must be a positive number.")
         self.loop()

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metadensity.checks import expand_known, require_temperature
+from metadensity.checks import expand_known, require_sizes, require_temperature
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import Density, SequentialDensity
 from metadensity.drawing import Draws, invert_cdf
@@ -42,26 +43,12 @@ def observe(image: Tensor, observed: Tensor) -> Tensor:
     return torch.where(observed, image.long(), -1)
 
 
-def complete(
-    density: Density,
-    seeds: Tensor,
-    known: Tensor | None = None,
-    *,
-    approximate: bool = False,
-    temperature: float = 1.0,
-    images_at_once: int = 64,
-    progress: bool = False,
-) -> Tensor:
-    """Draw the pixels that are not known: ``(samples, tasks, C, *space)`` int64. See ``complete_in_parts``."""
-    parts = complete_in_parts(
-        density,
-        seeds,
-        known,
-        approximate=approximate,
-        temperature=temperature,
-        images_at_once=images_at_once,
-        progress=progress,
-    )
+def complete(density: Density, seeds: Tensor, known: Tensor | None = None, **options: Any) -> Tensor:
+    """Draw the pixels that are not known: ``(samples, tasks, C, *space)`` int64.
+
+    Arguments and options are those of ``complete_in_parts``.
+    """
+    parts = complete_in_parts(density, seeds, known, **options)
     shape = (0, density.tasks, *density.event_shape)
     return torch.cat([torch.zeros(shape, dtype=torch.long), *(part.images.cpu() for part in parts)])
 
@@ -98,8 +85,7 @@ def complete_in_parts(
         raise ValueError(
             f"seeds have shape {tuple(seeds.shape)} and {seeds.dtype}; give integers, (samples, {density.tasks})."
         )
-    if images_at_once < 1:
-        raise ValueError(f"images_at_once={images_at_once}; it must be at least 1.")
+    require_sizes(images_at_once=images_at_once)
     require_temperature(temperature)
     given = None
     if known is not None:

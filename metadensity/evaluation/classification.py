@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from metadensity.checks import require_count
 from metadensity.evaluation.distances import pixel_distances
 from metadensity.evaluation.intervals import Floats, bounded_mean, clustered_mean
 from metadensity.evaluation.likelihood import autocast, evaluating
@@ -69,8 +70,7 @@ def class_log_probs(
     Raises ValueError where the images do not fit the model, a log-probability is nan, or the density is a bound.
     """
     episodes.require_fit(model.event_shape, model.levels)
-    if images_per_batch < 1:
-        raise ValueError(f"images_per_batch={images_per_batch}; give at least 1.")
+    require_count("images_per_batch", images_per_batch, 1)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     together = max(1, images_per_batch // (episodes.ways * episodes.queries))
     found = []
@@ -195,8 +195,7 @@ def by_cluster(values: Floats, ids: NDArray[np.int64]) -> tuple[Floats, NDArray[
 
 def reliability(confidence: Floats, right: Floats, bins: int = 10) -> tuple[float, list[ReliabilityBin]]:
     """Expected calibration error and its bins, the empty ones left out. Both arguments ``(n,)`` in [0, 1]."""
-    if bins < 1:
-        raise ValueError(f"bins={bins}; give at least 1.")
+    require_count("bins", bins, 1)
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count = np.bincount(index, minlength=bins)
     mean_confidence, accuracy = (

@@ -61,11 +61,6 @@ def nearest(images: Tensor, references: Tensor, levels: int) -> tuple[Floats, ND
     return found.values.numpy(), found.indices.numpy()
 
 
-def roc_auc(samples: Floats, heldout: Floats) -> Floats:
-    """P(sample < held-out) + P(equal) / 2 in each column: ``(N, tasks)`` and ``(H, tasks)`` give ``(tasks,)``."""
-    return _auc(_ranks(samples, heldout)[: len(samples)].sum(0), len(samples), len(heldout))
-
-
 def closeness(
     samples: Floats,
     heldout: Floats,
@@ -97,8 +92,10 @@ def closeness(
         )
     if not (np.isfinite(samples).all() and np.isfinite(heldout).all()):
         raise ValueError("A distance is not finite; distances come from metadensity.evaluation.memorisation.nearest.")
-    ranks, count = _ranks(samples, heldout), len(samples)
-    per_class = _auc(ranks[:count].sum(0), count, len(heldout))
+    count = len(samples)
+    # From 1 within each column of both together, ties sharing their mean.
+    ranks: Floats = np.asarray(rankdata(np.concatenate([samples, heldout]), axis=0))
+    per_class = 1 - (ranks[:count].sum(0) - count * (count + 1) / 2) / (count * len(heldout))
     auc, interval = bounded_mean(per_class, classes)
     # Rank sums are multiples of a half, so equal statistics compare as equal.
     observed, random = ranks[:count].sum(), np.random.default_rng(seed)
@@ -119,12 +116,3 @@ def closeness(
         heldout_copies=float((heldout == 0).mean()),
         per_class=per_class,
     )
-
-
-def _ranks(samples: Floats, heldout: Floats) -> Floats:
-    """Ranks from 1 within each column of both together, ties sharing their mean: ``(N + H, tasks)``."""
-    return np.asarray(rankdata(np.concatenate([samples, heldout]), axis=0))
-
-
-def _auc(rank_sum: Floats, samples: int, heldout: int) -> Floats:
-    return 1 - (rank_sum - samples * (samples + 1) / 2) / (samples * heldout)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.native.buffer_pool import empty_from_pool
-from metadensity.native.build import CSRC, Arguments, Kernel
+from metadensity.native.build import CSRC, Arguments, Kernel, fields
 from metadensity.native.calls import in_threads, shares, usable
 
 LARGEST = 20.0  # of queries and keys: exp(2 q) exp(2 k) fits into float32
@@ -17,11 +17,9 @@ LARGEST = 20.0  # of queries and keys: exp(2 q) exp(2 k) fits into float32
 class _Attention(Arguments):
     """``Attention`` in the source."""
 
-    _sizes = "tasks queries keys features values"
-    _pointers = "query key value score attended grad_attended grad_query grad_key grad_value grad_score"
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _sizes.split()),
-        *((name, ctypes.c_void_p) for name in _pointers.split()),
+    _fields_ = fields(
+        "tasks queries keys features values",
+        "query key value score attended grad_attended grad_query grad_key grad_value grad_score",
     )
 
 

@@ -43,6 +43,12 @@ class Arguments(ctypes.Structure):
         super().__setattr__(name, value)
 
 
+def fields(numbers: str, pointers: str, **more: type) -> list[tuple[str, type]]:
+    """The fields of ``Arguments``: whole numbers and pointers, by names with spaces between, and others after them."""
+    of_kinds = {ctypes.c_int64: numbers, ctypes.c_void_p: pointers}
+    return [(name, kind) for kind, names in of_kinds.items() for name in names.split()] + [*more.items()]
+
+
 class _Field(ctypes.Structure):
     """``Field`` in common/layout.h."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metadensity.native.buffer_pool import empty_from_pool
-from metadensity.native.build import CSRC, Arguments, Kernel
+from metadensity.native.build import CSRC, Arguments, Kernel, fields
 from metadensity.native.calls import in_threads, shares
 
 _IMAGES_A_THREAD = 2  # fewer are not worth a thread
@@ -22,15 +22,11 @@ GRADIENTS = ("grad_new_v", "grad_new_h", "grad_skips")  # of the outputs
 class _Layer(Arguments):
     """``Layer`` in the source."""
 
-    _sizes = "batch tasks height width inputs planes skip reads taps residual places threads amx"
-    _pointers = (
+    _fields_ = fields(
+        "batch tasks height width inputs planes skip reads taps residual places threads amx",
         "vertical horizontal link from_attention out out_bias bias_v bias_h v h attended skip_sum new_v new_h skips "
         "saved grad_new_v grad_new_h grad_skips grad_v grad_h grad_attended grad_bias_v grad_bias_h grad_vertical "
-        "grad_horizontal grad_link grad_from_attention grad_out grad_out_bias packed sums"
-    )
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _sizes.split()),
-        *((name, ctypes.c_void_p) for name in _pointers.split()),
+        "grad_horizontal grad_link grad_from_attention grad_out grad_out_bias packed sums",
     )
 
 

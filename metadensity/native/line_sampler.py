@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metadensity.native.build import CSRC, Arguments, Kernel
+from metadensity.native.build import CSRC, Arguments, Kernel, fields
 from metadensity.native.calls import in_threads, shares
 
 PAD = 16  # PAD in the source: outputs of matrices are padded to a multiple of it
@@ -20,16 +20,12 @@ _IMAGES_A_THREAD = 4  # fewer are not worth a thread
 class _Line(Arguments):
     """``Line`` in the source."""
 
-    _sizes = "batch layers planes places reach channels levels features middle attention tasks entries space_dims"
-    _pointers = (
+    _fields_ = fields(
+        "batch layers planes places reach channels levels features middle attention tasks entries space_dims",
         "taps starts inputs base_places lines bases kernels residuals residual_biases skips skip_bias penult "
         "penult_bias hidden hidden_bias previous logits logits_bias query query_bias keys values score reads positions "
-        "uniforms known pixels"
-    )
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _sizes.split()),
-        *((name, ctypes.c_void_p) for name in _pointers.split()),
-        ("temperature", ctypes.c_double),
+        "uniforms known pixels",
+        temperature=ctypes.c_double,
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+from metadensity.checks import require_sizes
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -60,10 +62,7 @@ class TrainingConfig:
         if self.graphs and self.optimizer == "muon":
             raise ValueError("graphs=True with optimizer='muon', which is not recorded. Leave graphs False.")
         counts = ("steps", "tasks", "queries", "log_every", "validate_every", "validation_tasks", "checkpoint_every")
-        for name in counts:
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value}; it must be a whole number of at least 1.")
+        require_sizes(**{name: getattr(self, name) for name in counts})
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate={self.learning_rate}; it must be a positive number.")
         for name in ("weight_decay", "warmup", "clip", "seed"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +20,7 @@ class StoredTasks(ImageTasks):
 
     rows: ``(stored,)`` which images of the store there are, in the order of ``labels``.
     mirrored: each stored image is two of the task's, numbers 2 i and 2 i + 1: itself, and flipped left to right.
-    labels and the other arguments are those of ``ImageTasks``, for its images (twice the rows where mirrored).
+    described: what else ``ImageTasks`` takes, ``labels`` among it, of its images (twice the rows where mirrored).
     """
 
     def __init__(
@@ -33,31 +31,11 @@ class StoredTasks(ImageTasks):
         *,
         store: PixelStore,
         rows: ArrayLike,
-        labels: ArrayLike,
-        class_names: Sequence[str],
-        group_names: Sequence[str],
-        class_group: ArrayLike,
-        event_shape: tuple[int, ...],
-        levels: int,
-        recipe: dict[str, Any],
         mirrored: bool = False,
-        group_noun: str = "group",
+        **described: Any,
     ) -> None:
         self._store, self._rows, self._mirrored = store, np.asarray(rows, dtype=np.int64), mirrored
-        super().__init__(
-            name,
-            split,
-            seed,
-            images=np.empty((0, *event_shape), dtype=np.uint8),
-            labels=labels,
-            class_names=class_names,
-            group_names=group_names,
-            class_group=class_group,
-            event_shape=event_shape,
-            levels=levels,
-            recipe=recipe,
-            group_noun=group_noun,
-        )
+        super().__init__(name, split, seed, images=np.empty(0, dtype=np.uint8), **described)
 
     def _held(self, images: NDArray[np.uint8], packed: bool) -> NDArray[np.uint8]:
         count = len(self._rows) * (2 if self._mirrored else 1)
@@ -95,15 +73,4 @@ class StoredTasks(ImageTasks):
     @cached_property
     def fingerprint(self) -> str:
         """As ``ImageTasks.fingerprint``, over the digests of the images in place of their pixels."""
-        head = {
-            "event_shape": self.event_shape,
-            "levels": self.levels,
-            "class_names": self.class_names,
-            "group_names": self.group_names,
-            "class_group": self.class_group.tolist(),
-            "class_size": self.class_size.tolist(),
-            "mirrored": self._mirrored,
-        }
-        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-        digest.update(self._store.digests[self._rows].tobytes())
-        return digest.hexdigest()
+        return self._fingerprint(self._store.digests[self._rows], mirrored=self._mirrored)
