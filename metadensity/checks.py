@@ -69,6 +69,8 @@ def _advice(name: str, pixels: Any) -> str:
         return f"Type torch.from_numpy({name}{cast})."
     if isinstance(pixels, Tensor) and not (pixels.is_floating_point() or pixels.is_complex()):
         return f"Type {name}.to({'torch.uint8' if pixels.dtype == torch.bool else 'torch.int64'})."
+    if isinstance(getattr(pixels, "support", None), Tensor):  # an Episode
+        return f"Type episode.{'support' if name == 'support' else 'query'}."
     if isinstance(pixels, list | tuple):
         return f"Type torch.tensor({name})."
     return "Binarise or quantise the images first."

@@ -186,7 +186,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Any:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}. Check the path; runs keep theirs in <run>/checkpoints.")
+        raise FileNotFoundError(
+            f"There is no file {path}. Check the path; runs keep theirs in <run>/checkpoints, and shipped models are "
+            "found by experiments.results.shipped_weights.shipped_file(name)."
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             yield file

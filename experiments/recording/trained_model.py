@@ -72,7 +72,7 @@ def find_model(run: str | int) -> TrainedModel:
     if path.is_file():
         return ModelFile(path)
     if run == "latest" or path.is_dir() or (runs_root() / path).is_dir():
-        return _of_a_model(RunFolder.find(run))
+        return require_training(RunFolder.find(run))
     if (name := shipped_name(str(run))) is not None:
         return ModelFile(shipped_file(name))
     known = f"Shipped models are {', '.join(shipped())}."
@@ -81,7 +81,7 @@ def find_model(run: str | int) -> TrainedModel:
     raise FileNotFoundError(f"There is no run at {runs_root() / path}; `ls {runs_root()}` lists them. {known}")
 
 
-def _of_a_model(found: RunFolder) -> RunFolder:
+def require_training(found: RunFolder) -> RunFolder:
     """The same. Raises FileNotFoundError for a run of a command that makes no model."""
     config = found.config() if (found.path / "config.json").is_file() else {"task": None}
     if "task" not in config:

@@ -17,6 +17,7 @@ from experiments import evaluate, memorisation
 from experiments.recording.command_line import recorded_in
 from experiments.recording.lineage import read
 from experiments.recording.run_folder import RunFolder
+from experiments.recording.trained_model import require_training
 from experiments.run_page.parts import newest_report
 from metadensity.files import write_atomically
 
@@ -49,7 +50,9 @@ def write_report(
     """
     trained = RunFolder.find(str(run))
     known = read(trained.path)
-    if known is not None and known.kind not in ("trained", "resumed"):
+    if known is None:
+        require_training(trained)
+    elif known is not None and known.kind not in ("trained", "resumed"):
         parents = ", ".join(parent.run for parent in known.parents)
         raise ReportError(f"Run {trained.path.name} trained nothing ({known.kind}). Give the run it used: {parents}.")
     if not trained.best.is_file():

@@ -36,8 +36,10 @@ def evaluate(
     seed: of what a bound draws: each task on its own, by its place among all tasks, however they are batched.
 
     Raises SupportLeakError where a query is in its own support, ValueError where there is no query to score, and
-    where a score is not a number.
+    where a score is not a number, TypeError for one Episode in no list.
     """
+    if isinstance(episodes, Episode):
+        raise TypeError("episodes is one Episode; give a list of them: evaluate(model, [episode]).")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     found: set[str] = set()
     tasks_seen: dict[int, int] = defaultdict(int)

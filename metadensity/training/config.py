@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -68,9 +69,11 @@ class TrainingConfig:
         for name in ("weight_decay", "warmup", "clip", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}; it must be 0 or more.")
-        shots: tuple[Any, ...] = tuple(self.shots)
+        shots: Any = tuple(self.shots) if isinstance(self.shots, Iterable) else ()
         if not shots or not all(isinstance(number, Integral) for number in shots) or min(shots) < 0:
-            raise ValueError(f"shots={tuple(self.shots)}; name at least one number of supports, each 0 or more.")
+            raise ValueError(
+                f"shots={self.shots!r}; name at least one number of supports, each 0 or more, such as (1,) or (0, 4)."
+            )
         if not 0 <= self.withheld < 1:
             raise ValueError(f"withheld={self.withheld}; the part of tasks without supports must lie in [0, 1).")
         if not 0 <= self.average < 1:

@@ -70,6 +70,9 @@ class MetaTrainer:
                     f"{tuple(source.event_shape)} with {source.levels}. Build it with event_shape=train.event_shape "
                     "and levels=train.levels."
                 )
+        parameters = list(model.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            raise ValueError("No parameter of the model takes gradients. Type model.requires_grad_(True) first.")
         self.config, self.train, self.validation = config, train, validation
         self.device = torch.device(config.device)
         self.model = model.to(self.device)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from metadensity import Episode
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.models import MODELS
 
@@ -28,6 +29,7 @@ NO_PIXELS = [
     (np.zeros((2, 3, 1, 3, 3), np.uint16), "ndarray", "Type torch.from_numpy(NAME.astype(np.int64))."),
     (np.zeros((2, 3, 1, 3, 3)), "ndarray", "Binarise or quantise"),
     ([[0, 1]], "list", "Type torch.tensor(NAME)."),
+    (Episode(*torch.zeros(2, 2, 3, 1, 3, 3, dtype=torch.uint8)), "Episode", "Type episode."),
     (None, "NoneType", ""),
 ]
 

@@ -247,6 +247,11 @@ def test_bad_input_is_named(trained: RunFolder, script: Any, capsys: Any, runs: 
     scored = script(evaluate.experiment, "fast", run=str(trained.path), baselines=False).result["folder"]
     with pytest.raises(ReportError, match=rf"trained nothing \(evaluated\). Give the run it used: {trained.path.name}"):
         write_report(scored)
+    other = runs / "counted"
+    other.mkdir()
+    (other / "config.json").write_text('{"clusters": [5]}')
+    with pytest.raises(FileNotFoundError, match="is no training and holds no model"):
+        write_report(other)
     assert report.main(["nowhere"]) == 1
     assert "There is no run at" in capsys.readouterr().err
     empty = runs / "empty"

@@ -242,6 +242,11 @@ def test_bfloat16_is_close() -> None:
     assert [row.nats_per_dim for row in rough] != [row.nats_per_dim for row in rows], "autocast did nothing"
 
 
+def test_an_episode_in_no_list() -> None:
+    with pytest.raises(TypeError, match=r"give a list of them: evaluate\(model, \[episode\]\)"):
+        evaluate(small_network(), Patterns().episode(0, tasks=2, shots=1, queries=1))  # type: ignore[arg-type]
+
+
 def test_nothing_to_evaluate() -> None:
     with pytest.raises(ValueError, match=r"nothing to evaluate.*at least one Episode"):
         evaluate(small_network(), [])

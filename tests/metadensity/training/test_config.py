@@ -58,6 +58,7 @@ def test_no_warm_up_and_nothing_but_warm_up() -> None:
         ({"clip": -1.0}, "clip=-1.0; it must be 0 or more"),
         ({"weight_decay": -1e-4}, "weight_decay=-0.0001; it must be 0 or more"),
         ({"seed": -1}, "seed=-1; it must be 0 or more"),
+        ({"shots": 1}, "shots=1; name at least one number of supports, each 0 or more, such as (1,)"),
         (
             {"graphs": True, "device": "cuda", "optimizer": "muon"},
             "graphs=True with optimizer='muon', which is not rec",

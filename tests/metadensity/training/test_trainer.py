@@ -330,6 +330,13 @@ def test_a_loss_that_draws_is_a_pure_function_of_seed_and_step(tmp_path: Path) -
     )
 
 
+def test_a_model_whose_parameters_are_all_frozen_is_refused() -> None:
+    model = small_network()
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"Type model.requires_grad_\(True\) first"):
+        MetaTrainer(model, Patterns(), None, TrainingConfig(steps=2))
+
+
 def test_a_model_may_look_at_data_before_training() -> None:
     model = dithered()
     trainer(model, validate=False)
