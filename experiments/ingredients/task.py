@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,12 @@ def build_task(config: Mapping[str, Any], split: str) -> TaskDistribution:
     Raises UnknownTaskError for a name that is not in ``TASKS``, ValueError for an option that the task does not take.
     """
     options = TASK_OPTIONS.read(current_names({"task": config})["task"], OF_EVERY_TASK)
-    return TASKS[options.pop("name")](split=split, **options)
+    try:
+        return TASKS[options.pop("name")](split=split, **options)
+    except (ValueError, DataError) as problem:
+        if named := [name for name in options if re.search(rf"\b{name}=", str(problem))]:
+            problem.add_note(f"On the command line: {', '.join(f'task.{name}=' for name in named)}.")
+        raise
 
 
 def task_of(

@@ -55,7 +55,11 @@ def is_mistake(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says, without its type and the quotes that Python puts round the text of a KeyError."""
+    """What an error says, and its notes, without its type and the quotes that Python puts round a KeyError's text."""
+    return " ".join([_text(error), *getattr(error, "__notes__", ())])
+
+
+def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}."
     if isinstance(error, KeyError) and error.args:

@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from experiments import classify, train
+from experiments.ingredients.task import build_task
+from experiments.recording.mistakes import sentence
 from experiments.recording.run_folder import RunFolder
+from tasks import DataError
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,9 @@ def test_one_class_says_what_is_needed(script: Any, folders: dict[int, Path]) ->
         (one / "a" / image.name).write_bytes(image.read_bytes())
     with pytest.raises(RuntimeError, match=r"1 classes; train and validation and test need one each, 3 together"):
         script(train.experiment, "fast", task=task(one), model={"name": "conditional"})
+
+
+def test_what_the_task_says_is_typed_with_its_prefix(folders: dict[int, Path]) -> None:
+    with pytest.raises(DataError, match=r"min_images=9") as found:
+        build_task(task(folders[6], min_images=9), "train")
+    assert sentence(found.value).endswith("On the command line: task.min_images=.")
