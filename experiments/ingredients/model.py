@@ -26,7 +26,8 @@ def find_model(name: str) -> type[FewShotModel]:
 
 
 MODEL_OPTIONS = RegisteredOptions("model", find_model, "attention", ("event_shape", "levels"))
-model = Ingredient("model", save_git_info=False)  # a run records its sources itself
+# A run records its sources itself. Sacred would look for this file in the whole stack, for a tenth of a second.
+model = Ingredient("model", _caller_globals=globals(), save_git_info=False)
 model.configurations.append(MODEL_OPTIONS)
 
 

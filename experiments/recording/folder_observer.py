@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sacred.run import Run
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 import metadensity
 from experiments.recording.flat_configs import flatten
@@ -31,6 +29,8 @@ class FolderObserver:
         self.folder, self.run, self.provenance, self.keep = RunFolder(folder), run, provenance, keep
         self.records = JsonLines(folder / "metrics.jsonl")
         self.timing = JsonLines(folder / "timing.jsonl")
+        from torch.utils.tensorboard import SummaryWriter  # takes a third of a second to import
+
         self.writer = SummaryWriter(str(folder / "tensorboard"))
         if run is not None:
             run.info["tensorboard"] = str(folder / "tensorboard")
@@ -77,6 +77,8 @@ class FolderObserver:
             for name, value in flatten(config).items()
             if value is not None
         }
+        from torch.utils.tensorboard.summary import hparams
+
         summaries = hparams(kept, dict.fromkeys(results, 0.0))
         writer = self.writer._get_file_writer()
         for summary in summaries:

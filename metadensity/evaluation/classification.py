@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from metadensity.checks import require_count
 from metadensity.evaluation.distances import pixel_distances
@@ -126,6 +125,8 @@ def posterior(log_probs: Floats) -> Floats:
     """
     impossible = (log_probs == -np.inf).all(-1, keepdims=True)
     safe = np.where(impossible, 0.0, log_probs)
+    from scipy.special import logsumexp  # takes half a second to import
+
     return np.asarray(safe - logsumexp(safe, axis=-1, keepdims=True))
 
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes to import
 
 
 def count_groups(groups: NDArray[np.int64]) -> int:
@@ -67,7 +66,7 @@ def _jackknife(residuals: Floats, clusters: NDArray[np.int64], level: float, mea
 
 
 def _around(mean: float, error: float, degrees: int, level: float) -> tuple[float, float]:
-    half = float(stdtrit(degrees, (1 + level) / 2)) * error
+    half = students_quantile(degrees, level) * error
     return mean - half, mean + half
 
 
@@ -87,3 +86,10 @@ def bounded_mean(values: Floats, clusters: NDArray[np.int64], level: float = 0.9
     if (values == 0).all():
         return mean, (0.0, 1 - least)
     return mean, (max(low, 0.0), min(high, 1.0))
+
+
+def students_quantile(degrees: float, level: float) -> float:
+    """How many standard errors there are on either side of a mean, so that Student's distribution has ``level``."""
+    from scipy.special import stdtrit  # takes half a second to import, scipy.stats another
+
+    return float(stdtrit(degrees, (1 + level) / 2))

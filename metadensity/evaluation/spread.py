@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+
+from metadensity.evaluation.intervals import students_quantile
 
 LEVEL = 0.95
 
@@ -48,9 +49,13 @@ def spread(values: Sequence[float], intervals: Sequence[tuple[float, float]], cl
     array = np.asarray(values, dtype=float)
     halves = [(high - low) / 2 for low, high in intervals]
     known = all(map(math.isfinite, halves))
-    errors = [half / _quantile(count - 1) for half, count in zip(halves, classes, strict=True)] if known else []
+    errors = (
+        [half / students_quantile(count - 1, LEVEL) for half, count in zip(halves, classes, strict=True)]
+        if known
+        else []
+    )
     between = float(array.std(ddof=1)) if len(array) > 1 else None
-    half = None if between is None else _quantile(len(array) - 1) * between / math.sqrt(len(array))
+    half = None if between is None else students_quantile(len(array) - 1, LEVEL) * between / math.sqrt(len(array))
     mean = float(array.mean())
     return Spread(
         splits=len(array),
@@ -77,9 +82,5 @@ def difference(reference: Spread, other: Spread) -> tuple[float, tuple[float, fl
     if not variance:
         return mean, (mean, mean)
     degrees = variance**2 / sum(part**2 / degree for part, degree in parts)
-    half = _quantile(degrees) * math.sqrt(variance)
+    half = students_quantile(degrees, LEVEL) * math.sqrt(variance)
     return mean, (mean - half, mean + half)
-
-
-def _quantile(degrees: float) -> float:
-    return float(stdtrit(degrees, (1 + LEVEL) / 2))
