@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +137,41 @@ def test_a_further_folder_gets_a_copy(runs: Path, tmp_path: Path) -> None:
         assert json.loads((folder / "run.json").read_text())["result"] == 5
 
 
+def test_an_experiment_of_the_users_own_is_recorded_as_that(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its file and its repository; and ``-q`` only notes a run, wherever that is typed."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.invalid"]
+    (tmp_path / "ink.py").write_text(
+        "from experiments.recording.command_line import make_experiment\n"
+        "experiment = make_experiment('ink')\nexperiment.main(lambda: 12)\n"
+    )
+    for words in (["init", "-q"], ["add", "ink.py"], ["commit", "-q", "--no-gpg-sign", "-m", "all"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("ink")
+    try:
+        for flags, ended in (([], "COMPLETED"), (["-q"], "QUEUED")):
+            status, _, err = type_command(module, *flags)
+            assert status == 0, err
+            recorded = entry(runs, max(int(path.name) for path in runs.glob("[0-9]*")))
+            assert recorded["status"] == ended
+            assert recorded["experiment"]["mainfile"] == "ink.py"
+            assert "ink.py" in [name for name, _ in recorded["experiment"]["sources"]]
+            assert recorded["experiment"]["repositories"][0]["commit"] == commit
+    finally:
+        del sys.modules["ink"]
+
+
+def test_a_training_is_queued_from_any_folder(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_command(train, "-q", "with", "digits", "independent", "fast")
+    assert status == 0, err
+    assert entry(runs, max(int(path.name) for path in runs.glob("[0-9]*")))["status"] == "QUEUED"
+
+
 MISTAKES = {
     "training.shots=3": '"with" is missing before training.shots=3',
     "with training.step=3": "There is no setting training.step. Did you mean training.steps",
@@ -254,6 +291,36 @@ def test_two_images_of_a_class_say_what_to_type(runs: Path, tmp_path: Path, monk
     (fix,) = re.findall(r"Type (training\.shots='?\[[^\]]*\]'?).* training\.queries=1", err)
     status, _, err = type_command(train, *words, fix.replace("'", ""), "training.queries=1", "progress=False")
     assert status == 0, err
+
+
+def test_no_validation_class_says_what_to_type(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that, typed, works."""
+    monkeypatch.setattr("tasks.data.roots.user_cache", lambda: tmp_path / "cache")
+    folder = make_folder(tmp_path / "pictures", dict.fromkeys("abcd", 6), width=6, height=6)
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": list("abc"), "validation": [], "test": ["d"]}))
+    words = ["with", "folder", "support_mean", "fast", f"task.folder={folder}", f"task.splits={splits}", "task.size=4"]
+    status, _, err = type_command(train, *words, "progress=False")
+    assert status == 2, err
+    assert "the split has no class for validation" in err
+    assert "give validate=False" in err
+    status, _, err = type_command(train, *words, "validate=False", "progress=False")
+    assert status == 0, err
+
+
+def test_data_that_were_moved_are_named(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.data.roots.user_cache", lambda: tmp_path / "cache")
+    folder = make_folder(tmp_path / "pictures", dict.fromkeys("abcdefghijklmnopqrstuvwx", 4), width=6, height=6)
+    words = ["with", "folder", "support_mean", "fast", f"task.folder={folder}", "task.size=4", "progress=False"]
+    status, _, err = type_command(train, *words)
+    assert status == 0, err
+    folder.rename(tmp_path / "moved")
+    settings = ["with", "run=latest", "ways=2", "episodes=2", "progress=False"]
+    status, _, err = type_command(classify, *settings, f"folder={tmp_path / 'moved'}")
+    assert status == 0, err
+    status, _, err = type_command(classify, *settings)
+    assert status == 2, err
+    assert "folder=PATH" in err
 
 
 def test_too_few_images_for_min_images_say_what_to_type(
