@@ -44,7 +44,7 @@ from experiments.recording.resume import (
 from experiments.recording.run_folder import RunFolder, folder_of
 from metadensity.evaluation.cost import parameter_count
 from metadensity.training import MetaTrainer
-from tasks import TaskDistribution
+from tasks import DataError, TaskDistribution
 
 experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
 
@@ -116,7 +116,7 @@ def train(
     began = time.perf_counter()
     folder = folder_of(_run)
     train_tasks = build_task(task, "train")
-    validation_tasks = build_task(task, "validation") if validate else None
+    validation_tasks = _validation_tasks(task) if validate else None
     config = training_config(training, seed)
     for tasks in (train_tasks, validation_tasks):
         require_room(tasks, config.shots, config.queries)
@@ -185,6 +185,13 @@ def require_room(tasks: TaskDistribution | None, shots: Sequence[int], queries: 
             f"{max(shots) + queries} images, and the smallest class of {tasks.name}, {tasks.split}, has {size}. "
             f"Type training.shots='{fitting}' training.queries=1, or leave small classes out."
         )
+
+
+def _validation_tasks(task: dict[str, Any]) -> TaskDistribution:
+    try:
+        return build_task(task, "validation")
+    except DataError as error:
+        raise DataError(f"{error} To train without validation classes, give validate=False.") from error
 
 
 @contextmanager

@@ -168,9 +168,10 @@ def chosen_split(
     if splits is not None and splits != UNFILTERED:
         split = read_split(splits, classes, where)
     elif small and len(small) == len(classes):
+        most = max(small.values())
         raise DataError(
-            f"{where}: no class has {least} images (min_images={least}); the largest of {len(small)} has "
-            f"{max(small.values())}. Ask for fewer."
+            f"{where}: no class has {least} images (min_images={least}); the largest of {len(small)} has {most}. Give "
+            f"min_images={most} and episodes of at most {most} images, shots and queries together."
         )
     else:
         out = small if splits is None else {}

@@ -71,9 +71,11 @@ def folder(
     kept = [name for part in parts for name in chosen[part]]
     if not kept:
         sizes = [len(classes[name]) for part in parts for name in whole[part]]
+        if not sizes:
+            raise DataError(f"{where}: the split has no class for {split}. Give one that has, as a file: splits=PATH.")
         raise DataError(
             f"{where}: no class of {split} has {min_images} images (min_images={min_images}); the largest "
-            f"of {len(sizes)} has {max(sizes, default=0)}. Ask for fewer."
+            f"of {len(sizes)} has {max(sizes)}. Add images, or give a smaller min_images."
         )
     groups = sorted({group_of(name) for name in kept})
     return StoredTasks(

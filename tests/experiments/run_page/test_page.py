@@ -224,6 +224,15 @@ def test_what_was_done_with_a_run_is_shown_as_what_it_is(script: Any) -> None:
         assert "python -m experiments." in part().data
 
 
+def test_completions_are_not_taken_for_samples(script: Any) -> None:
+    run = script(train.experiment, "digits", "support_mean", "fast").result["folder"]
+    drawn = script(sample.experiment, "fast", run=run).result["folder"]
+    completed = script(sample.experiment, "fast", run=run, observed="top").result["folder"]  # the newer of the two
+    shown = Page(run).samples().data
+    assert f"Run {Path(drawn).name}," in shown
+    assert f"Run {Path(completed).name}," not in shown
+
+
 def test_an_evaluation_of_other_weights_is_not_shown(
     trained: RunFolder, page: Path, tmp_path: Path, script: Any
 ) -> None:
