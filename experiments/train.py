@@ -196,7 +196,10 @@ def _validation_tasks(task: dict[str, Any]) -> TaskDistribution:
 
 @contextmanager
 def _stopping(trainer: MetaTrainer) -> Iterator[list[int]]:
-    """Let SIGTERM and Ctrl-C end training after the current step. Gives the signals that came."""
+    """Let SIGTERM and Ctrl-C end training after the current step. Gives the signals that came.
+
+    What is ignored stays ignored: a shell has what it starts in the background ignore Ctrl-C.
+    """
     came: list[int] = []
 
     def stop(number: int, _: Any) -> None:
@@ -206,7 +209,8 @@ def _stopping(trainer: MetaTrainer) -> Iterator[list[int]]:
         trainer.stopping = True
 
     try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, stop) for number in heard}
     except ValueError:  # not the main thread, which alone may handle signals
         before = {}
     try:

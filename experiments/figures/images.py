@@ -45,6 +45,7 @@ def draw_samples(
             drawn = density.drawn(Draws(uniforms, report=bar.update))
         else:
             drawn = density.sample((samples,), generator)
+            bar.update(drawn.numel())
     model.train(training)
     return drawn.cpu()
 

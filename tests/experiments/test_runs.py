@@ -201,7 +201,7 @@ def test_removal_asks_and_keeps_what_others_came_from(
 
 def test_nothing_is_removed_without_a_terminal(root: Path) -> None:
     command = [sys.executable, "-m", "experiments.runs", "prune", "--root", str(root), "seed=3"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, "Nothing was removed" in done.stdout) == (1, True), done.stderr
     assert (root / "3").is_dir()
 
@@ -219,7 +219,7 @@ def test_a_thousand_runs_in_under_two_seconds(thousand: Path) -> None:
     command = [sys.executable, "-m", "experiments.runs", "list", "--root", str(thousand), "model.name=attention"]
     command += ["task.shots=4", "--sort", "validation/cautious"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout.splitlines()[-1] == "333 runs"
     assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 2
@@ -233,7 +233,7 @@ def test_listing_loads_nothing_heavy(repo_root: Path) -> None:
     code = (
         "import sys, experiments.runs; print([name for name in ('torch', 'sacred', 'pandas') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[]", done.stderr
 
 

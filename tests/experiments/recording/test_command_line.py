@@ -284,7 +284,7 @@ def test_packages_of_ours_that_a_file_hides_are_named(tmp_path: Path, repo_root:
     (tmp_path / "tasks.py").write_text("from invoke import task\n")
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
     command = [sys.executable, "-m", "experiments.train", "--help"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == (
         f"{tmp_path / 'tasks.py'} hides the package 'tasks', which experiments need, as Python looks in its folder "
@@ -313,17 +313,19 @@ def test_exit_statuses_tell_signals_and_mistakes_apart(tmp_path: Path, repo_root
     (tmp_path / "waits.py").write_text(WAITS)
     environment = {**os.environ, "PYTHONPATH": str(repo_root), "METADENSITY_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-W", "ignore", str(tmp_path / "waits.py")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    # A shell has what it starts in the background ignore Ctrl-C, and these tests with it.
+    options: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, env=environment, **options) for _ in range(2)]
     ends = []
     for process, number in zip(started, (signal.SIGTERM, signal.SIGINT), strict=True):
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
         process.send_signal(number)
-        ends.append((*process.communicate(timeout=60), process.returncode))
+        ends.append((*process.communicate(timeout=300), process.returncode))
     assert [end[-1] for end in ends] == [143, 130]
     assert all("Traceback" not in end[1] for end in ends)
     status = {json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/*/run.json")}
     assert status == {"INTERRUPTED"}
-    wrong = subprocess.run([*command, "with", "sed=1"], env=environment, capture_output=True, text=True, timeout=60)
+    wrong = subprocess.run([*command, "with", "sed=1"], env=environment, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr) == (2, "There is no setting sed. Did you mean seed?\n")
