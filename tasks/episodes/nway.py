@@ -30,12 +30,14 @@ def draw_nway(
     pools = eligible_groups(task, ways) if within_group else [np.arange(len(task.class_names))]
     where = f"the {task.split} split of {task.name}"
     if len(pools[0]) < ways:
-        raise ValueError(f"ways={ways}, but {where} has {len(pools[0])} classes. Ask for at most {len(pools[0])}.")
+        most = f"Ask for at most {len(pools[0])}" if len(pools[0]) > 1 else "Take a split of two classes or more"
+        raise ValueError(f"ways={ways}, but {where} has {len(pools[0])} classes. {most}.")
     smallest = int(task.class_size.argmin())  # it decides, drawn or not: a run fails at its first episode or never
     if shots + queries > task.class_size[smallest]:
         raise ValueError(
             f"shots={shots} and queries={queries} need {shots + queries} different images, but class "
-            f"{task.class_names[smallest]!r} of {where} has {task.class_size[smallest]}. Ask for fewer."
+            f"{task.class_names[smallest]!r} of {where} has {task.class_size[smallest]}. "
+            f"Ask for at most {task.class_size[smallest]} together."
         )
     key = np.array([task.seed, index], dtype=np.uint64)
     random = np.random.Generator(np.random.Philox(key=key, counter=_STREAM))
