@@ -127,7 +127,8 @@ def classify(
         f"{name} ({subject.title}) on {where}: {drawn.ways}-way, {drawn.shots}-shot, {found.queries} queries "
         f"in {found.episodes} episodes"
     )
-    notes = _notes(name, found, nearest)
+    impossible = int(np.isneginf(scores).all(-1).sum())
+    notes = _notes(name, found, nearest, impossible)
     bin_rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
     ]
@@ -145,6 +146,7 @@ def classify(
         "shots": drawn.shots,
         **_finite(asdict(found)),
         "nearest_neighbour": nearest,
+        "impossible": impossible,
         "cost": {"seconds": seconds, "pairs_per_second": pairs / seconds, "device": device},
         "folder": str(output),
     }
@@ -191,14 +193,20 @@ def _nearest(drawn: NWayEpisodes, levels: int, scores: Floats, ids: NDArray[np.i
     )
 
 
-def _notes(name: str, found: Classification, nearest: dict[str, Any] | None) -> str:
+def _notes(name: str, found: Classification, nearest: dict[str, Any] | None, impossible: int) -> str:
     count, noun = found.over
     further = "other classes" if noun == "classes" else "other images of these classes, not for other classes"
     text = f"\nIntervals are over {count} {noun}, however often each was drawn: for {further}.\n"
+    if impossible:
+        text += (
+            f"\n{name} gives {impossible} of {found.queries} queries probability 0 under every class of their episode: "
+            "they count as chance, and say nothing of it.\n"
+        )
     if nearest is None:
         return text
-    low, high = ("unknown" if bound is None else f"{100 * bound:+.1f}" for bound in nearest["gain_interval"])
-    text += f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {low} to {high}, in pairs.\n"
+    low, high = nearest["gain_interval"]
+    sure = "without an interval" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    text += f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {sure}, in pairs.\n"
     if same := nearest["identical_queries"]:
         text += f"{same} queries equal one of their episode's support images pixel for pixel: they test nothing.\n"
     return text

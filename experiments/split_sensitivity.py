@@ -29,7 +29,7 @@ from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
-from experiments.reporting.tables import bounds, marked
+from experiments.reporting.tables import bounds, finite_record, marked
 from experiments.studies.split_report import KINDS, Scored, report, spread_records, spreads
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity.evaluation.comparison import IncomparableError
@@ -162,8 +162,9 @@ def _record(one: Scored, row: Any) -> dict[str, Any]:
         "run": str(one.run.path),
         "train_classes": one.train_classes,
         **{
-            name: getattr(row, name)
-            for name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes", "quantity")
+            name: value
+            for name, value in finite_record(row).items()
+            if name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes", "quantity", "impossible")
         },
         "groups": row.groups,
         "interval_low": low,

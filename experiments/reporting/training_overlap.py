@@ -45,7 +45,11 @@ class TrainingOverlap:
     def record(self) -> dict[str, Any]:
         """The same as JSON values."""
         rows = [
-            {"shots": shots, "nats_per_image": mean, "interval": list(bounds) if np.isfinite(bounds).all() else None}
+            {
+                "shots": shots,
+                "nats_per_image": mean if np.isfinite(mean) else None,
+                "interval": list(bounds) if np.isfinite(bounds).all() else None,
+            }
             for shots, (mean, bounds) in self.without.items()
         ]
         counts = {"groups": self.groups, "of_groups": self.of_groups, "images": self.images}
