@@ -22,6 +22,7 @@ from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import interval, markdown, plain
+from experiments.reporting.training_overlap import shared_groups
 from metadensity.evaluation.classification import (
     Classification,
     by_cluster,
@@ -90,6 +91,7 @@ def classify(
     config, model = subject.config(), subject.model(device)
     if episodes < 1:
         raise ValueError(f"episodes={episodes}; give at least 1.")
+    known: list[str] = []
     if file is not None:
         drawn, where = NWayEpisodes.load(file), f"the episodes of {Path(file).name}"
     else:
@@ -105,6 +107,7 @@ def classify(
             groups = len(eligible_groups(task, ways))
             where += f", within one of {groups} of its {len(set(task.class_group.tolist()))} groups"
         asked = default_episode_sizes(task, [shots], queries, usual_queries=5)[1]
+        known = shared_groups(task, task_of(subject, "train", data_root, folder))
         numbers = range(episodes)
         drawn = stack_nway([draw_nway(task, index, ways, shots, asked, within_group) for index in numbers])
     drawn.require_fit(model.event_shape, model.levels, where)
@@ -128,7 +131,7 @@ def classify(
         f"in {found.episodes} episodes"
     )
     impossible = int(np.isneginf(scores).all(-1).sum())
-    notes = _notes(name, found, nearest, impossible)
+    notes = _notes(name, found, nearest, impossible) + "".join(f"\n{said}\n" for said in known)
     bin_rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
     ]

@@ -19,7 +19,7 @@ ByShots = dict[int, tuple[float, tuple[float, float], int]]  # value, 95 % inter
 
 @dataclass(frozen=True)
 class Scored:
-    """A run, the kind and seed of its split, and how it did there."""
+    """A run, the kind and seed of its split, and how it did there. shared: test groups in training, of how many."""
 
     run: TrainedModel
     kind: str
@@ -28,6 +28,7 @@ class Scored:
     episodes_sha256: str
     pixels: dict[str, Any]
     evaluation: Evaluation
+    shared: tuple[int, int] = (0, 0)
 
 
 def spreads(scored: Sequence[Scored]) -> tuple[dict[str, dict[int, Spread]], dict[str, dict[int, Spread]]]:
@@ -70,11 +71,12 @@ def report(
     rows = [
         [
             *(KINDS[one.kind], str(one.split_seed), str(one.train_classes), str(one.evaluation.rows[0].classes)),
+            "{} of {}".format(*one.shared),
             *(f"{row.nats_per_image:.2f} ({interval(row.interval)})" for row in one.evaluation.rows),
         ]
         for one in scored
     ]
-    headings = ["held out", "split seed", "train classes", "test classes", *said]
+    headings = ["held out", "split seed", "train classes", "test classes", "test groups in training", *said]
     sections = [
         Section(f"{title}: each split, nats/image, 95 % over its classes", headings, rows),
         _spread_section("Nats/image over the splits", likelihoods),
