@@ -22,6 +22,7 @@ from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import interval, markdown, plain
+from experiments.reporting.training_overlap import shared_groups
 from metadensity.checks import require_count
 from metadensity.evaluation.classification import (
     Classification,
@@ -90,6 +91,7 @@ def classify(
     output, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
     require_count("episodes", episodes, 1)
+    known: list[str] = []
     if file is not None:
         drawn, where = NWayEpisodes.load(file), f"the episodes of {Path(file).name}"
     else:
@@ -105,6 +107,7 @@ def classify(
             groups = len(eligible_groups(task, ways))
             where += f", within one of {groups} of its {len(set(task.class_group.tolist()))} groups"
         asked = default_episode_sizes(task, [shots], queries, usual_queries=5)[1]
+        known = shared_groups(task, task_of(subject, "train", data_root, folder))
         numbers = range(episodes)
         drawn = stack_nway([draw_nway(task, index, ways, shots, asked, within_group) for index in numbers])
     drawn.require_fit(model.event_shape, model.levels, where)
@@ -127,7 +130,8 @@ def classify(
         f"{name} ({subject.title}) on {where}: {drawn.ways}-way, {drawn.shots}-shot, {found.queries} queries "
         f"in {found.episodes} episodes"
     )
-    notes = _notes(name, found, nearest)
+    impossible = int(np.isneginf(scores).all(-1).sum())
+    notes = _notes(name, found, nearest, impossible) + "".join(f"\n{said}\n" for said in known)
     bin_rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
     ]
@@ -145,6 +149,7 @@ def classify(
         "shots": drawn.shots,
         **_finite(asdict(found)),
         "nearest_neighbour": nearest,
+        "impossible": impossible,
         "cost": {"seconds": seconds, "pairs_per_second": pairs / seconds, "device": device},
         "folder": str(output),
     }
@@ -191,14 +196,20 @@ def _nearest(drawn: NWayEpisodes, levels: int, scores: Floats, ids: NDArray[np.i
     )
 
 
-def _notes(name: str, found: Classification, nearest: dict[str, Any] | None) -> str:
+def _notes(name: str, found: Classification, nearest: dict[str, Any] | None, impossible: int) -> str:
     count, noun = found.over
     further = "other classes" if noun == "classes" else "other images of these classes, not for other classes"
     text = f"\nIntervals are over {count} {noun}, however often each was drawn: for {further}.\n"
+    if impossible:
+        text += (
+            f"\n{name} gives {impossible} of {found.queries} queries probability 0 under every class of their episode: "
+            "they count as chance, and say nothing of it.\n"
+        )
     if nearest is None:
         return text
-    low, high = ("unknown" if bound is None else f"{100 * bound:+.1f}" for bound in nearest["gain_interval"])
-    text += f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {low} to {high}, in pairs.\n"
+    low, high = nearest["gain_interval"]
+    sure = "without an interval" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    text += f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {sure}, in pairs.\n"
     if same := nearest["identical_queries"]:
         text += f"{same} queries equal one of their episode's support images pixel for pixel: they test nothing.\n"
     return text

@@ -24,6 +24,7 @@ from experiments.recording.root import runs_root
 from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import load_scores
+from experiments.reporting.evaluation_report import FEW_GROUPS, few_clusters
 from experiments.reporting.tables import BOUNDS, Section, difference_record, interval, marked
 from metadensity.density import EXACT
 from metadensity.evaluation.comparison import (
@@ -195,7 +196,13 @@ def paired(reference: Evaluated, other: Evaluated) -> dict[int, Difference]:
             f"{reference.label} has shots {sorted(reference.scores)}, {other.label} {sorted(other.scores)}: none in "
             "common. Evaluate both with one number of shots at least that is the same."
         )
-    return {shots: paired_difference(reference.scores[shots], other.scores[shots]) for shots in both}
+    found = {}
+    for shots in both:
+        try:
+            found[shots] = paired_difference(reference.scores[shots], other.scores[shots])
+        except IncomparableError as error:
+            raise IncomparableError(f"{reference.label} and {other.label} at {shots} shots: {error}") from error
+    return found
 
 
 def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Difference]]) -> Section:
@@ -222,6 +229,12 @@ def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Diff
         "where the model is better than the reference. Each interval is for itself: of 20 differences that are none, "
         "one is called one."
     ]
+    if some.classes < FEW_GROUPS:
+        notes.append(few_clusters(some.classes, "class", "classes"))
+    if 1 < some.groups < FEW_GROUPS and some.groups < some.classes:
+        notes.append(few_clusters(some.groups, "group", "groups"))
+    if any(_differs_evenly(found) for by_shots in by_model.values() for found in by_shots.values()):
+        notes.append("Where all classes differ by the same amount there is no interval, as nothing tells of others.")
     if any(found.quantity != EXACT for by_shots in by_model.values() for found in by_shots.values()):
         notes.append(BOUNDS)
     return Section(f"Reference: {reference.label}; nats/image, in pairs", headings, rows, notes)
@@ -255,9 +268,15 @@ def _said(found: Difference) -> str:
 def _verdict(found: Difference) -> str:
     if found.identical:
         return "the same"
+    if not math.isfinite(found.interval[0]):
+        return "not sure: no interval"
     if found.includes_zero:
         return "not surely different"
     return "better" if found.mean < 0 else "worse"
+
+
+def _differs_evenly(found: Difference) -> bool:
+    return found.classes > 1 and not math.isfinite(found.interval[0])
 
 
 def _config_section(reference: str, configs: dict[str, dict[str, list[Any]]], fitted: Collection[str]) -> Section:

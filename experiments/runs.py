@@ -1,7 +1,7 @@
 """Find runs again: ``python -m experiments.runs list model.name=attention status=COMPLETED --sort cautious``.
 
 list    runs that match all filters (NAME=VALUE, also != < <= > >=), as a table or JSON
-show    one run: status, where it came from, settings, results, files
+show    one run: status, where it came from, settings, results, files, and where its curves are not its record
 diff    the settings in which two runs differ
 prune   remove the runs that match, after a question; runs that others came from, and running ones, stay
 """
@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,30 @@ def _show(options: argparse.Namespace) -> int:
         print(f"{title}:")
         for key in sorted(found):
             print(f"  {key}: {found[key]!r}" if title == "settings" else f"  {key}: {_cell(found[key])}")
+    for line in _curves(record):
+        print(line)
     print("files:")
     for path in sorted(path for path in record.folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
         print(f"  {path.relative_to(record.folder)}  {path.stat().st_size:,} bytes")
     return 0
+
+
+def _curves(record: RunRecord) -> Iterator[str]:
+    """What is to be known of a run's curves in TensorBoard: whether they are those of its record."""
+    if record.status == "RUNNING" or not (record.folder / "tensorboard").is_dir():
+        return  # TensorBoard writes in its own time
+    from experiments.recording.event_files import differences as event_differences
+    from metadensity.files import DamagedFileError
+
+    try:
+        found = event_differences(record.folder)
+    except (DamagedFileError, RuntimeError) as error:
+        found = [str(error)]
+    if not found:
+        yield "curves: the event files in tensorboard/ have every number of metrics.jsonl"
+        return
+    yield "curves: the event files in tensorboard/ differ from metrics.jsonl, which is the record:"
+    yield from (f"  {line}" for line in found)
 
 
 def _diff(options: argparse.Namespace) -> int:

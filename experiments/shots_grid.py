@@ -37,7 +37,7 @@ from experiments.recording.trained_model import TrainedModel
 from experiments.reporting.tables import Section, difference_record, interval, marked, records
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity import Evaluation
-from metadensity.evaluation.comparison import Difference, paired_difference
+from metadensity.evaluation.comparison import Difference, finite_difference
 from metadensity.evaluation.scores import LikelihoodRow
 from metadensity.progress import with_progress
 
@@ -148,14 +148,16 @@ def differences_to_diagonal(
 ) -> dict[str, dict[int, Difference]]:
     """By model and tested shots, the paired difference to the first model trained with just those shots.
 
-    Where no model was, and for that model itself, there is none.
+    Where no model was, for that model itself, and where one gives an image probability 0, there is none.
     """
     found: dict[str, dict[int, Difference]] = {name: {} for name in evaluations}
     for name, evaluation in evaluations.items():
         for shots, scores in evaluation.scores.items():
             diagonal = next((other for other, known in trained.items() if known == (shots,)), name)
             if diagonal != name:
-                found[name][shots] = paired_difference(evaluations[diagonal].scores[shots], scores)
+                difference = finite_difference(evaluations[diagonal].scores[shots], scores)
+                if difference is not None:
+                    found[name][shots] = difference
     return found
 
 

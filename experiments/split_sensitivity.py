@@ -29,7 +29,7 @@ from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
-from experiments.reporting.tables import bounds, marked
+from experiments.reporting.tables import bounds, finite_record, marked
 from experiments.studies.split_report import KINDS, Scored, report, spread_records, spreads
 from experiments.studies.training_runs import find_runs, in_words, other_settings, train_run, write_results
 from metadensity.evaluation.comparison import IncomparableError
@@ -100,8 +100,10 @@ def split_sensitivity(
         kind, split_seed = config.get("split_by") or "committed", config.get("split_seed", 0)
         stream = with_progress(batches, f"scoring {kind} {split_seed}", "batches", progress)
         evaluation = metadensity.evaluate(run.model(device), stream, precision, duplicates)
-        train_classes = len(task_of(run, "train", data_root, folder).class_names)
-        scored.append(Scored(run, kind, split_seed, train_classes, chosen.hash, pixel_identity(tested), evaluation))
+        train = task_of(run, "train", data_root, folder)
+        shared = len({*tested.group_names} & {*train.group_names}), len(tested.group_names)
+        about = len(train.class_names), chosen.hash, pixel_identity(tested)
+        scored.append(Scored(run, kind, split_seed, *about, evaluation, shared))
     likelihoods, gains = spreads(scored)
     name = marked(found[0].config()["model"]["name"], scored[0].evaluation.scores)
     title = f"{name} on {found[0].config()['task']['name']}, {split}"
@@ -114,6 +116,7 @@ def split_sensitivity(
         "task": {key: value for key, value in found[0].config()["task"].items() if not key.startswith("split_")},
         "splits": [
             {"run": str(one.run.path), "kind": one.kind, "split_seed": one.split_seed, "pixels": one.pixels}
+            | {"test_groups_in_training": one.shared[0], "test_groups": one.shared[1]}
             | {"train_classes": one.train_classes, "episodes_sha256": one.episodes_sha256}
             for one in scored
         ],
@@ -162,8 +165,9 @@ def _record(one: Scored, row: Any) -> dict[str, Any]:
         "run": str(one.run.path),
         "train_classes": one.train_classes,
         **{
-            name: getattr(row, name)
-            for name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes", "quantity")
+            name: value
+            for name, value in finite_record(row).items()
+            if name in ("shots", "nats_per_image", "nats_per_dim", "images", "classes", "quantity", "impossible")
         },
         "groups": row.groups,
         "interval_low": low,

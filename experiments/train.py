@@ -42,6 +42,7 @@ from experiments.recording.resume import (
     state_to_resume,
 )
 from experiments.recording.run_folder import RunFolder, folder_of
+from experiments.reporting.training_overlap import shared_groups
 from metadensity.evaluation.cost import parameter_count
 from metadensity.training import MetaTrainer
 from tasks import DataError, TaskDistribution
@@ -147,6 +148,8 @@ def train(
         _run.info["parent"] = {"run": parent.path.name, "state": state.name, "step": trainer.step}
         print(f"Going on from {state} at step {trainer.step}.")
     print(f"{model['name']}: {parameter_count(net):,} parameters; {task['name']}: {train_tasks.event_shape}")
+    for said in () if validation_tasks is None else shared_groups(validation_tasks, train_tasks):
+        print(f"Of validation, {said}")
     observer = FolderObserver(folder, _run, provenance, keep)
     try:
         with _stopping(trainer) as signals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -26,12 +27,13 @@ def heat_map(
     figure = Figure(figsize=(2.2 + 1.15 * len(columns), 1.8 + 0.62 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    array = np.asarray(values, dtype=float)
+    array = np.ma.masked_invalid(np.asarray(values, dtype=float))  # what is infinite has no colour
     image = axes.imshow(array, cmap="viridis_r", aspect="auto")
+    masked = np.ma.getmaskarray(array)
     middle = (array.min() + array.max()) / 2
     for i, line in enumerate(texts):
         for j, text in enumerate(line):
-            colour = "white" if array[i, j] > middle else "black"
+            colour = "white" if not masked[i, j] and array[i, j] > middle else "black"
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     for i, j in framed:
         axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor="red", linewidth=1.5))
@@ -57,8 +59,8 @@ def split_points(by_kind: Mapping[str, Sequence[Mapping[int, LikelihoodRow]]], t
             shift = 0.7 * ((place + 0.5) / whole - 0.5)
             x = [ticks.index(shots) + shift for shots in rows]
             y = [row.nats_per_image for row in rows.values()]
-            half = [min(row.interval[1] - row.nats_per_image, 1e9) for row in rows.values()]
-            half = [value if value < 1e9 else 0.0 for value in half]  # one class has no interval
+            half = [row.interval[1] - row.nats_per_image for row in rows.values()]
+            half = [value if math.isfinite(value) else math.nan for value in half]  # no interval is not drawn
             label = f"{kind}: {len(splits)} split{'s' if len(splits) > 1 else ''}" if not position else None
             axes.errorbar(x, y, yerr=half, fmt="o", markersize=3, capsize=2, color=f"C{number}", label=label)
             place += 1

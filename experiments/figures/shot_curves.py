@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def _curves(solid: Mapping[str, Points], dashed: Mapping[str, Points], title: st
         shift = 0.06 * (number - (len(curves) - 1) / 2)  # so that intervals do not hide each other
         x = [place[shots] + shift for shots in points]
         y = [mean for mean, _ in points.values()]
-        # One class has no interval: it is infinite, and drawn as none.
-        ends = [[min(abs(bound[i] - mean), 1e9) for mean, bound in points.values()] for i in (0, 1)]
-        ends = [[end if end < 1e9 else 0.0 for end in side] for side in ends]
+        ends = [[abs(bound[i] - mean) for mean, bound in points.values()] for i in (0, 1)]
+        # Where there is no interval it is infinite, and drawn as none: not as one without width.
+        ends = [[end if math.isfinite(end) else math.nan for end in side] for side in ends]
         axes.errorbar(x, y, yerr=ends, fmt=f"o{line}", markersize=3, capsize=2, linewidth=1.2, label=name)
     axes.set_xticks(list(place.values()), [str(shots) for shots in ticks])
     axes.set(xlabel="shots", ylabel=label)

@@ -55,7 +55,7 @@ class RegisteredOptions:
         takes = self.takes(name, options)
         if unknown := sorted(options.keys() - takes.keys()):
             said = ", ".join(f"{self.path}.{key}" for key in unknown)
-            near = alike(unknown[0], takes)
+            near = alike(unknown[0], ["name", *takes])
             meant = f" Did you mean {' or '.join(f'{self.path}.{key}' for key in near)}?" if near else ""
             raise UnknownOptionError(
                 f"There is no {said} where {self.path}.name={name}; it takes {', '.join(takes) or 'none'}.{meant}"

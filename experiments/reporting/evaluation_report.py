@@ -80,25 +80,29 @@ def _interval_notes(subject: Evaluation, task: TaskDistribution, noun: str) -> l
         if 1 < row.groups < row.classes
         else f"Intervals are over {row.classes} class{'es' * (row.classes != 1)}."
     ]
+    if row.classes > 1 and not row.impossible and not math.isfinite(row.interval[0]):
+        notes.append("All images cost the same, to rounding: that tells nothing of others, so there is no interval.")
     if row.classes < FEW_GROUPS:
-        notes.append(_few(row.classes, "class", "classes", task.split))
+        notes.append(few_clusters(row.classes, f"{task.split} class", f"{task.split} classes"))
     if 1 < row.groups < row.classes:
         notes.append(
             f"For new {noun}s, over {row.groups} of them, at {row.shots} shots: "
             f"{interval(row.group_interval)} nats/image."
         )
         if row.groups < FEW_GROUPS:
-            notes.append(_few(row.groups, noun, f"{noun}s", task.split))
+            notes.append(few_clusters(row.groups, f"{task.split} {noun}", f"{task.split} {noun}s"))
     if row.groups == 1 < row.classes:
         notes.append(f"1 {task.split} {noun}: nothing can be said about other {noun}s.")
     return notes
 
 
-def _few(count: int, one: str, several: str, split: str) -> str:
+def few_clusters(count: int, one: str, several: str) -> str:
+    """What is to be known of an interval over so few. one, several: what they are called."""
+    noun = several.split()[-1]
     if count == 1:
-        return f"1 {split} {one}: there is no interval over {several}."
+        return f"1 {one}: there is no interval over {noun}."
     degrees = "1 degree" if count == 2 else f"{count - 1} degrees"
-    return f"{count} {split} {several}: the interval over {several} has {degrees} of freedom."
+    return f"{count} {several}: the interval over {noun} has {degrees} of freedom."
 
 
 def duplicate_note(evaluation: Evaluation, duplicates: str) -> str:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from metadensity import Evaluation
 from metadensity.density import EXACT
-from metadensity.evaluation.comparison import Difference, paired_difference
+from metadensity.evaluation.comparison import Difference, finite_difference
 from metadensity.evaluation.cost import Cost
 from metadensity.evaluation.scores import Scores
 
@@ -71,10 +71,10 @@ def likelihood_rows(
         )
         if optimum is not None:
             best = optimum.row(row.shots).nats_per_image
-            if row.impossible:
+            gap = finite_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
+            if gap is None:
                 cells[-1] += [f"{best:.2f}", "inf", "none"]
                 continue
-            gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
             cells[-1] += [f"{best:.2f}", f"{gap.mean:.2f} ({gap.mean / best:.1%})", interval(gap.interval)]
     return headings, cells
 
@@ -86,8 +86,8 @@ def marked(name: str, scores: Mapping[int, Scores]) -> str:
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
-    """``low to high``, or "none" where one cluster gives no interval."""
-    if bounds is None or not all(map(math.isfinite, bounds)):
+    """``low to high``, or "none": one cluster gives no interval, nor do values that are all the same."""
+    if bounds is None or not all(map(math.isfinite, bounds)) or bounds[0] == bounds[1]:
         return "none"
     return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
@@ -129,8 +129,8 @@ def records(evaluations: Mapping[str, Evaluation], optimum: Evaluation | None = 
             if optimum is not None:
                 record |= {"optimum": optimum.row(row.shots).nats_per_image, "gap": None}
                 record |= {"gap_low": None, "gap_high": None}
-                if not row.impossible:
-                    gap = paired_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
+                gap = finite_difference(optimum.scores[row.shots], evaluation.scores[row.shots])
+                if gap is not None:
                     low, high = bounds(gap.interval)
                     record |= {"gap": gap.mean, "gap_low": low, "gap_high": high}
             found.append({"model": name, **record})
@@ -162,6 +162,8 @@ def cost_record(cost: Cost | None) -> dict[str, Any]:
 
 
 def bounds(given: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """The bounds of an interval, None for none."""
+    """The bounds of an interval, None for none: infinite ones, and for what has no width."""
     low, high = given or (math.inf, math.inf)
+    if low == high:
+        return None, None
     return (low if math.isfinite(low) else None), (high if math.isfinite(high) else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from experiments.reporting.tables import interval
 from metadensity import Evaluation
 from metadensity.evaluation.intervals import clustered_mean
 from tasks import ImageTasks, TaskDistribution
+
+SHOWN_GROUPS = 5  # by name; the record has all
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,7 @@ class TrainingOverlap:
         """To be read with the likelihood; nothing for tasks without images of their own."""
         if not self.of_images:
             return []
-        noun, found = task.group_noun, []
-        if self.of_groups > 1:
-            names = f": {', '.join(self.groups)}" if self.groups else ""
-            found.append(f"{len(self.groups)} of {self.of_groups} {noun}s are in training as well{names}.")
+        found = _groups_note(self.groups, self.of_groups, task.group_noun)
         if not self.images:
             return [*found, f"No image of {task.split} has the pixels of a training image."]
         rows = "; ".join(
@@ -45,11 +45,34 @@ class TrainingOverlap:
     def record(self) -> dict[str, Any]:
         """The same as JSON values."""
         rows = [
-            {"shots": shots, "nats_per_image": mean, "interval": list(bounds) if np.isfinite(bounds).all() else None}
+            {
+                "shots": shots,
+                "nats_per_image": mean if np.isfinite(mean) else None,
+                "interval": list(bounds) if np.isfinite(bounds).all() else None,
+            }
             for shots, (mean, bounds) in self.without.items()
         ]
         counts = {"groups": self.groups, "of_groups": self.of_groups, "images": self.images}
         return {**counts, "of_images": self.of_images, "rows_without_them": rows}
+
+
+def shared_groups(task: TaskDistribution, train: TaskDistribution) -> list[str]:
+    """How many groups of ``task`` training has as well, in a sentence; none where it has one group, or draws anew."""
+    if not isinstance(task, ImageTasks) or not isinstance(train, ImageTasks):
+        return []
+    return _groups_note(_shared(task, train), len(task.group_names), task.group_noun)
+
+
+def _shared(task: TaskDistribution, train: TaskDistribution) -> list[str]:
+    known = set(train.group_names)
+    return [name for name in task.group_names if name in known]
+
+
+def _groups_note(groups: Sequence[str], of_groups: int, noun: str) -> list[str]:
+    if of_groups < 2:
+        return []
+    names = ", ".join(groups[:SHOWN_GROUPS]) + (", ..." if len(groups) > SHOWN_GROUPS else "")
+    return [f"{len(groups)} of {of_groups} {noun}s are in training as well{f': {names}' if groups else ''}."]
 
 
 def training_overlap(task: TaskDistribution, train: TaskDistribution, evaluation: Evaluation) -> TrainingOverlap:
@@ -60,8 +83,7 @@ def training_overlap(task: TaskDistribution, train: TaskDistribution, evaluation
     if not isinstance(task, ImageTasks) or not isinstance(train, ImageTasks):
         return TrainingOverlap([], 0, 0, 0, {})
     seen = task.equal_to_one_of(train)
-    known = set(train.group_names)
-    groups = [name for name in task.group_names if name in known]
+    groups = _shared(task, train)
     without = {}
     for shots, scores in evaluation.scores.items() if seen.any() else ():
         kept = scores.select(~seen[scores.query_ids])

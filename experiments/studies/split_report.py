@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from experiments.recording.trained_model import TrainedModel
 from experiments.reporting.tables import Section, bounds, interval
 from metadensity import Evaluation
-from metadensity.evaluation.comparison import paired_difference
+from metadensity.evaluation.comparison import finite_difference
 from metadensity.evaluation.spread import Spread, difference, spread
 
 KINDS = {"class": "within groups", "group": "across groups", "committed": "committed"}
@@ -18,7 +19,7 @@ ByShots = dict[int, tuple[float, tuple[float, float], int]]  # value, 95 % inter
 
 @dataclass(frozen=True)
 class Scored:
-    """A run, the kind and seed of its split, and how it did there."""
+    """A run, the kind and seed of its split, and how it did there. shared: test groups in training, of how many."""
 
     run: TrainedModel
     kind: str
@@ -27,6 +28,7 @@ class Scored:
     episodes_sha256: str
     pixels: dict[str, Any]
     evaluation: Evaluation
+    shared: tuple[int, int] = (0, 0)
 
 
 def spreads(scored: Sequence[Scored]) -> tuple[dict[str, dict[int, Spread]], dict[str, dict[int, Spread]]]:
@@ -43,7 +45,8 @@ def spreads(scored: Sequence[Scored]) -> tuple[dict[str, dict[int, Spread]], dic
 
 
 def _by_shots(splits: Sequence[ByShots]) -> dict[int, Spread]:
-    return {shots: spread(*zip(*(found[shots] for found in splits), strict=True)) for shots in splits[0]}
+    in_all = [shots for shots in splits[0] if all(shots in found for found in splits)]
+    return {shots: spread(*zip(*(found[shots] for found in splits), strict=True)) for shots in in_all}
 
 
 def _likelihoods(evaluation: Evaluation) -> ByShots:
@@ -52,8 +55,8 @@ def _likelihoods(evaluation: Evaluation) -> ByShots:
 
 def _gains(evaluation: Evaluation) -> ByShots:
     first, *rest = evaluation.scores
-    found = {shots: paired_difference(evaluation.scores[shots], evaluation.scores[first]) for shots in rest}
-    return {shots: (gain.mean, gain.interval, gain.classes) for shots, gain in found.items()}
+    found = {shots: finite_difference(evaluation.scores[shots], evaluation.scores[first]) for shots in rest}
+    return {shots: (gain.mean, gain.interval, gain.classes) for shots, gain in found.items() if gain is not None}
 
 
 def report(
@@ -68,11 +71,12 @@ def report(
     rows = [
         [
             *(KINDS[one.kind], str(one.split_seed), str(one.train_classes), str(one.evaluation.rows[0].classes)),
+            "{} of {}".format(*one.shared),
             *(f"{row.nats_per_image:.2f} ({interval(row.interval)})" for row in one.evaluation.rows),
         ]
         for one in scored
     ]
-    headings = ["held out", "split seed", "train classes", "test classes", *said]
+    headings = ["held out", "split seed", "train classes", "test classes", "test groups in training", *said]
     sections = [
         Section(f"{title}: each split, nats/image, 95 % over its classes", headings, rows),
         _spread_section("Nats/image over the splits", likelihoods),
@@ -112,8 +116,8 @@ def _kinds_section(
     for kind in list(likelihoods)[1:]:
         for shots, found in likelihoods[kind].items():
             mean, ends = difference(likelihoods[first][shots], found)
-            cells = [KINDS[kind], str(shots), f"{mean:+.2f}", interval(ends)]
-            if shots in gains.get(kind, {}):
+            cells = [KINDS[kind], str(shots), f"{mean:+.2f}" if math.isfinite(mean) else "none", interval(ends)]
+            if shots in gains.get(kind, {}) and shots in gains.get(first, {}):
                 mean, ends = difference(gains[first][shots], gains[kind][shots])
                 cells += [f"{mean:+.2f}", interval(ends)]
             rows.append([*cells, *[""] * (6 - len(cells))])
@@ -132,7 +136,8 @@ def spread_records(spreads: Mapping[str, Mapping[int, Spread]], of: str) -> list
     for kind, by_number in spreads.items():
         for shots, one in by_number.items():
             low, high = bounds(one.interval)
-            record = {"of": of, "kind": kind, "shots": shots, "splits": one.splits, "mean": one.mean}
+            record = {"of": of, "kind": kind, "shots": shots, "splits": one.splits}
+            record |= {"mean": one.mean if math.isfinite(one.mean) else None}
             record |= {"interval_low": low, "interval_high": high, "between_splits_sd": one.between}
             record |= {"within_split_se": one.within, "within_split_half_width": one.half_width, "ratio": one.ratio}
             found.append(record)

@@ -14,6 +14,7 @@ from torch import Tensor
 from metadensity.adaptation.checkpointing import rematerialised
 from metadensity.adaptation.functional import FunctionalPair, ParameterDict, adapting_names, map_tasks
 from metadensity.adaptation.losses import support_nll
+from metadensity.adaptation.second_order import require_second_derivatives
 from metadensity.model import FewShotModel
 
 Loss = Callable[[FewShotModel, Tensor], Tensor]
@@ -85,7 +86,8 @@ def adapted_parameters(
 
     Differentiable in the model's parameters, those of ``loss`` and the step sizes, through the steps themselves unless
     ``loop.first_order``. Gradients of the inner loss are taken whatever the grad mode around, and in the
-    parameters' own precision under autocast. Raises ValueError where ``loop.adapts`` matches no parameter.
+    parameters' own precision under autocast. Raises ValueError where ``loop.adapts`` matches no parameter, RuntimeError
+    where a step of second order goes through what has no second derivative.
     """
     return adaptation_trajectory(model, support, loop, loss, step_sizes, last=True)[-1]
 
@@ -139,7 +141,10 @@ def _step(
     """One step of one task from its parameters ``own``."""
 
     def objective(own: ParameterDict) -> Any:
-        return bound.call({**shared, **own}, support)
+        result = bound.call({**shared, **own}, support)
+        if not loop.first_order:
+            require_second_derivatives(bound.model, result)
+        return result
 
     constant = (
         torch.no_grad() if loop.first_order else contextlib.nullcontext()

@@ -22,7 +22,8 @@ class Difference:
     """Mean of (other - reference) over the same queries in nats/image: below 0 where the other is the better one.
 
     interval: 95 %, clustered by class. group_interval: clustered by group, None where there are fewer than two.
-    identical: whether every single difference is exactly 0.
+    identical: whether every single difference is exactly 0; the interval is then (0, 0). What differs by the same
+        amount everywhere, and what is of one cluster, has an infinite one.
     quantity: "exact", or what was subtracted from what where a bound takes part: the difference then ranks nothing by
         itself, as a bound is off by an unknown amount.
     """
@@ -50,25 +51,35 @@ def paired_difference(reference: Scores, other: Scores) -> Difference:
     size; in up to 8 % where their sizes are very unequal). Raises IncomparableError where the queries differ.
     """
     require_same_queries(reference, other)
-    values = other.nats - reference.nats
+    with np.errstate(invalid="ignore"):  # of two likelihoods that are 0
+        values = other.nats - reference.nats
     if bool((~np.isfinite(values)).any()):
         raise IncomparableError(
             f"{int((~np.isfinite(values)).sum())} of {len(values)} queries have no finite difference, as a likelihood "
-            "is 0 there. Compare models that give every image a positive probability."
+            f"is 0 there ({int(np.isinf(reference.nats).sum())} times the reference's, "
+            f"{int(np.isinf(other.nats).sum())} times the other's). Compare models that give every image a positive "
+            "probability."
         )
     mean, interval = clustered_mean(values, reference.class_ids)
+    identical = not values.any()
     groups = count_groups(reference.group_ids)
     exact = reference.quantity == other.quantity == EXACT
     return Difference(
         mean=mean,
-        interval=interval,
+        interval=(0.0, 0.0) if identical else interval,
         images=len(values),
         classes=len(np.unique(reference.class_ids)),
         groups=groups,
         group_interval=clustered_mean(values, reference.group_ids)[1] if groups > 1 else None,
-        identical=not values.any(),
+        identical=identical,
         quantity=EXACT if exact else f"{other.quantity} minus {reference.quantity}",
     )
+
+
+def finite_difference(reference: Scores, other: Scores) -> Difference | None:
+    """``paired_difference``, or None where an image has probability 0 under one of the two, so that there is none."""
+    finite = np.isfinite(reference.nats).all() and np.isfinite(other.nats).all()
+    return paired_difference(reference, other) if finite else None
 
 
 def differences_by_group(reference: Scores, other: Scores) -> dict[int, Difference]:

@@ -15,6 +15,7 @@ def count_groups(groups: NDArray[np.int64]) -> int:
 
 Floats = NDArray[np.float64]
 NOWHERE = (-math.inf, math.inf)
+ROUNDING = 1e-6  # relative, of log-probabilities in float32
 
 
 def clustered_mean(
@@ -26,17 +27,20 @@ def clustered_mean(
 
     The variance is G / (G - 1) * sum_g (sum of the residuals of cluster g)^2 / n^2 over G clusters, the quantile
     Student's with G - 1 degrees of freedom (Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust
-    Inference", section II). One cluster has no interval: it is infinite. Nor has a mean that is infinite.
+    Inference", section II). One cluster has no interval: it is infinite. Nor has a mean that is infinite, nor one of
+    clusters that all have the same: that a few are equal does not tell how far others lie.
     """
     mean = float(values.mean())
     if not math.isfinite(mean):
         return mean, NOWHERE
+    rounding = ROUNDING * float(np.abs(values).max())
     if clusters.ndim == 2:
-        return mean, _jackknife(values - mean, clusters, level, mean)
+        spread = np.abs(values - mean).max() > rounding
+        return mean, _jackknife(values - mean, clusters, level, mean) if spread else NOWHERE
     _, index = np.unique(clusters, return_inverse=True)
     sums = np.bincount(index, weights=values - mean)
     count = len(sums)
-    if count < 2:
+    if count < 2 or (np.abs(sums) <= rounding * np.bincount(index)).all():
         return mean, NOWHERE
     error = math.sqrt(count / (count - 1) * float(np.square(sums).sum())) / len(values)
     return mean, _around(mean, error, count - 1, level)
@@ -71,20 +75,18 @@ def _around(mean: float, error: float, degrees: int, level: float) -> tuple[floa
 
 
 def bounded_mean(values: Floats, clusters: NDArray[np.int64], level: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """``clustered_mean`` of values in [0, 1], with an interval within [0, 1] that never shrinks to a point at its ends.
+    """``clustered_mean`` of values in [0, 1], with an interval within [0, 1] that never shrinks to a point.
 
-    Where all of G clusters are perfect the usual interval has no width. A mean m in [0, 1] is reached perfectly with
-    probability at most m (Markov), so all G are with at most m**G, and m >= (1 - level)**(1 / G) is what remains at
-    ``level``; likewise where all are 0. It costs nothing to assume and holds for any distribution within clusters.
-    Of values in k clusters each, G / k stand for themselves.
+    Where all of G clusters have the same value c the usual interval has no width. Where c had a probability below
+    q = (1 - level)**(1 / G), all G would have it with a probability below 1 - level; so it has at least q, and the mean
+    is between q c, as the rest may be 0, and q c + 1 - q, as it may be 1. It costs nothing to assume and holds for any
+    distribution. Of values in k clusters each, G / k stand for themselves.
     """
     mean, (low, high) = clustered_mean(values, clusters, level)
     apart = len(np.unique(clusters)) // (clusters.shape[1] if clusters.ndim == 2 else 1)
     least = (1 - level) ** (1 / max(1, apart))
-    if (values == 1).all():
-        return mean, (least, 1.0)
-    if (values == 0).all():
-        return mean, (0.0, 1 - least)
+    if np.ptp(values) <= ROUNDING:
+        return mean, (least * mean, least * mean + 1 - least)
     return mean, (max(low, 0.0), min(high, 1.0))
 
 

@@ -17,10 +17,11 @@ LEVEL = 0.95
 class Spread:
     """One quantity on several splits. All of it in the quantity's own unit.
 
-    mean: over the splits. between: standard deviation between the splits (divisor k - 1), None for a single split.
-    interval: 95 % for the mean over all splits that could have been drawn, Student's with k - 1 degrees of freedom,
-    None for a single split. within: the standard error that the classes of one split give its number (root mean square
-    over the splits); None where one split has no interval. half_width: mean half width of those intervals.
+    mean: over the splits. between: standard deviation between the splits (divisor k - 1), None for a single split, and
+    where a value is infinite. interval: 95 % for the mean over all splits that could have been drawn, Student's with
+    k - 1 degrees of freedom; None where between is, and where all splits have the same value. within: the standard
+    error that the classes of one split give its number (root mean square over the splits); None where one split has no
+    interval. half_width: mean half width of those intervals.
     """
 
     splits: int
@@ -49,13 +50,10 @@ def spread(values: Sequence[float], intervals: Sequence[tuple[float, float]], cl
     array = np.asarray(values, dtype=float)
     halves = [(high - low) / 2 for low, high in intervals]
     known = all(map(math.isfinite, halves))
-    errors = (
-        [half / students_quantile(count - 1, LEVEL) for half, count in zip(halves, classes, strict=True)]
-        if known
-        else []
-    )
-    between = float(array.std(ddof=1)) if len(array) > 1 else None
-    half = None if between is None else students_quantile(len(array) - 1, LEVEL) * between / math.sqrt(len(array))
+    pairs = zip(halves, classes, strict=True)
+    errors = [half / students_quantile(count - 1, LEVEL) for half, count in pairs] if known else []
+    between = float(array.std(ddof=1)) if len(array) > 1 and np.isfinite(array).all() else None
+    half = students_quantile(len(array) - 1, LEVEL) * between / math.sqrt(len(array)) if between else None
     mean = float(array.mean())
     return Spread(
         splits=len(array),
@@ -71,7 +69,8 @@ def difference(reference: Spread, other: Spread) -> tuple[float, tuple[float, fl
     """Mean of ``other`` minus that of ``reference``, splits drawn independently, with its 95 % interval.
 
     Welch's interval with Satterthwaite's degrees of freedom (Welch 1947, "The generalization of Student's problem when
-    several different population variances are involved"); None where one of the two is a single split.
+    several different population variances are involved"); None where one of the two is a single split, or has an
+    infinite value; the mean is not a number where both do.
     """
     mean = other.mean - reference.mean
     if reference.between is None or other.between is None:

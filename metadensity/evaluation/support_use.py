@@ -93,6 +93,8 @@ class SupportUse:
 
 def _size(difference: Difference, sign: int = 1) -> str:
     low, high = sorted(sign * bound for bound in difference.interval)
+    if not math.isfinite(low) or not math.isfinite(high):
+        return f"{sign * difference.mean:+.3g} nats/image, without an interval"
     return f"{sign * difference.mean:+.3g} nats/image, 95 % interval {low:.3g} to {high:.3g}"
 
 

@@ -38,6 +38,11 @@ def likelihood_options(likelihood: str | Mapping[str, Any], **beside: Any) -> di
     """
     given = dict(likelihood) if isinstance(likelihood, Mapping) else {"name": likelihood}
     name = given.pop("name", None)
+    if name is None and given:
+        raise ValueError(
+            f"likelihood={likelihood!r} has no 'name', which decides what options there are. Give "
+            f"{{'name': {' or '.join(map(repr, LIKELIHOODS))}, ...}}."
+        )
     if not isinstance(name, str) or name not in LIKELIHOODS:
         *first, last = (f"{known!r} ({_summary(kind)})" for known, kind in LIKELIHOODS.items())
         raise ValueError(f"likelihood={likelihood!r}; choose {', '.join(first)}{' or ' if first else ''}{last}.")

@@ -167,12 +167,12 @@ class MetaTrainer:
         if costs := cost_of_supports(result.scores):
             self.remarks.append(f"Validation: {supports_cost(costs)}.")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
-        uppers = [clustered_mean(part.nats, np.arange(len(part.nats)))[1][1] for part in result.scores.values()]
+        intervals = [clustered_mean(part.nats, np.arange(len(part.nats))) for part in result.scores.values()]
+        uppers = [upper if math.isfinite(upper) else mean for mean, (_, upper) in intervals]
         sizes = torch.cat([episode.query_sizes.flatten() for episode in episodes])
         upper = sum(uppers) / len(uppers) / float(sizes.double().mean())
         mean = sum(row.nats_per_dim for row in result.rows) / len(result.rows)
-        cautious = upper if math.isfinite(upper) else mean
-        return {"validation/nats_per_dim": mean, "validation/cautious": cautious, **values}
+        return {"validation/nats_per_dim": mean, "validation/cautious": upper, **values}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to go on exactly here: tensors, and a JSON header."""

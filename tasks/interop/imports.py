@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,11 +26,28 @@ HOW_TO_INSTALL = (
 
 @functools.cache
 def import_learn2learn() -> ModuleType:
-    """Return the module ``learn2learn``. Raises ImportError, saying how to install it, where it is missing."""
+    """Return the module ``learn2learn``. Raises ImportError, saying how to install it, where it is missing.
+
+    Its ``clone_module``, and so the ``clone`` of its algorithms, then says why it cannot copy a compiled module.
+    """
     _declare_operators()
     # learn2learn imports gym, which prints a notice to stderr about its own age at every import.
     _import("gym_notices.notices", "learn2learn").notices.clear()
-    return _import("learn2learn", "learn2learn")
+    learn2learn = _import("learn2learn", "learn2learn")
+    clone = functools.wraps(learn2learn.clone_module)(functools.partial(_cloned, learn2learn.clone_module))
+    for name in ("learn2learn", "learn2learn.utils", "learn2learn.algorithms.maml", "learn2learn.algorithms.meta_sgd"):
+        vars(importlib.import_module(name))["clone_module"] = clone
+    return learn2learn
+
+
+def _cloned(clone_module: Callable[..., Any], module: Any, memo: dict[Any, Any] | None = None) -> Any:
+    """learn2learn's copy of a module, which fetches ``_parameters`` of a compiled one without end."""
+    if type(module).__name__ == "OptimizedModule":  # torch's, whose class takes seconds to import
+        raise RecursionError(
+            "learn2learn cannot clone a module of torch.compile. Compile what comes after: learner = "
+            "MAML(model).clone(), then torch.compile of a function that calls learner; it sees what learner.adapt changes."
+        )
+    return clone_module(module, memo)
 
 
 @functools.cache

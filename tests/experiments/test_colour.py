@@ -19,12 +19,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import classify, compare, episodes, evaluate, memorisation, sample, train
 from experiments.figures.attention_maps import attention_maps, patch_attention
 from experiments.figures.images import as_shown, image_array, support_beside_samples
 from experiments.ingredients import build_task
+from experiments.recording.event_files import read_events
 from experiments.recording.lineage import joined_lines
 from experiments.recording.run_folder import RunFolder
 from experiments.run_page.page import TEMPLATE, write_report
@@ -237,7 +237,7 @@ def test_attention_maps_and_grids(kind: str, trained: dict[str, RunFolder]) -> N
     weight = (255 - episode.query[0].float()).mean(1)
     weight = weight / weight.sum((1, 2), keepdim=True)
     torch.testing.assert_close((null * weight).sum((1, 2)), nowhere)
-    curves = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    curves = read_events(run.path / "tensorboard")
     own = {colour_of(number) for number in range(10, 14)}  # of the validation classes
     for tag in ("support beside samples", "attention of the query over its supports"):
         (event,) = curves.Images(tag)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import metadensity
-from experiments import evaluate, train
+from experiments import classify, compare, evaluate, shots_grid, split_sensitivity, train
 from experiments.reporting.tables import likelihood_rows
 from experiments.run_page.parts import Page
 from metadensity import Density, FewShotModel
@@ -72,6 +73,73 @@ def test_training_and_evaluation_say_so(trained: Any, script: Any, capsys: pytes
     page = Page(folder).likelihood().data
     assert "infinite" in page
     assert said in page
+
+
+def test_studies_and_comparisons_say_so(trained: Any, script: Any, tmp_path: Path) -> None:
+    """None of them ends in an error after the scoring, or prints what is no number as a finding."""
+    folder = trained.result["folder"]
+    settings: dict[str, Any] = {"shots": [0, 1], "baselines": False, "generated_episodes": 8}
+    one, other = (script(evaluate.experiment, run=folder, **settings).result["folder"] for _ in range(2))
+    with pytest.raises(
+        ValueError, match=r"at 1 shots: (\d+) of \d+ queries .* \(\1 times the reference's, \1 times the"
+    ):
+        script(compare.experiment, runs=[one, other])
+
+    small: dict[str, Any] = {"task": {"size": 12}, "model": {"name": "unsmoothed"}, "progress": False}
+    study = script(
+        *(split_sensitivity.experiment, "hershey", "fast"),
+        kinds=["group", "class"],
+        split_seeds=[0],
+        shots=[0, 1],
+        limit=8,
+        **small,
+    )
+    result = strict(study, "split_sensitivity.json")
+    assert {row["nats_per_image"] for row in result["rows"] if row["shots"] == 1} == {None}
+    assert {(each["mean"], each["between_splits_sd"]) for each in result["spread"] if each["shots"] == 1} == {
+        (None, None)
+    }
+    assert not any(each["of"] == "gain" for each in result["spread"])
+    text = (Path(study.result["folder"]) / "split_sensitivity.md").read_text()
+    assert "| inf (none) |" in text
+    assert "nan" not in text
+
+    grid = script(
+        *(shots_grid.experiment, "hershey", "fast"), train_shots=[[1], [2]], test_shots=[0, 1, 2], limit=8, **small
+    )
+    rows = strict(grid, "shots_grid.json")["rows"]
+    assert {row["to_diagonal_mean"] for row in rows} == {None}
+    assert [row["nats_per_image"] is None for row in rows] == [False, True, True] * 2
+    assert grid.status == study.status == "COMPLETED"
+
+    found = script(classify.experiment, run=rows[0]["run"], ways=3, shots=1, episodes=8)
+    result = strict(found, "classification.json")
+    assert 0 < result["impossible"] <= result["queries"]
+    said = f"unsmoothed gives {result['impossible']} of {result['queries']} queries probability 0 under every class"
+    assert said in (Path(found.result["folder"]) / "classification.md").read_text()
+
+
+def test_test_images_of_training_that_are_impossible_lose_no_report(listed: None, script: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in "abcdef":
+        (tmp_path / "images" / kind).mkdir(parents=True)
+        for number in range(6):
+            pixels = 255 * rng.integers(0, 2, (4, 4), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / kind / f"{number}.png")
+    (tmp_path / "images/f/5.png").write_bytes((tmp_path / "images/a/5.png").read_bytes())
+    (tmp_path / "splits.json").write_text(json.dumps({"train": list("abc"), "validation": ["d"], "test": list("ef")}))
+    task = {"name": "folder", "folder": str(tmp_path / "images"), "splits": str(tmp_path / "splits.json")}
+    task |= {"size": 4, "grey": True, "levels": 2}
+    run = script(train.experiment, "fast", task=task, model={"name": "unsmoothed"}).result["folder"]
+    done = script(evaluate.experiment, run=run, shots=[0, 1], baselines=False)
+    overlap = strict(done, "evaluation.json")["training_overlap"]
+    assert (overlap["images"], overlap["of_images"]) == (1, 12)
+    assert [row["nats_per_image"] is None for row in overlap["rows_without_them"]] == [False, True]
+    assert "inf at 1 (none)" in (Path(done.result["folder"]) / "evaluation.md").read_text()
+
+
+def strict(run: Any, name: str) -> Any:
+    return json.loads((Path(run.result["folder"]) / name).read_text(), parse_constant=pytest.fail)
 
 
 def test_a_mean_that_is_infinite_has_no_interval() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import memorisation, sample, train
 from experiments.figures.attention_maps import foreground
+from experiments.recording.event_files import read_events
 from experiments.recording.run_folder import RunFolder
 from metadensity.files import read_tensors
 from tasks import TASKS
@@ -77,8 +77,7 @@ def test_supports_samples_and_completions(trained: tuple[RunFolder, bool], scrip
 
 def test_grids_and_attention_maps_of_training(trained: tuple[RunFolder, bool]) -> None:
     run, _ = trained
-    events = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"images": 0})
-    events.Reload()
+    events = read_events(run.path / "tensorboard")
     for path in ("validation.png", "attention.png"):
         picture = pixels_of(run.path / "samples" / path)
         blue = cell(picture, 0, 0)[..., 2]

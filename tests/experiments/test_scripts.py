@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import metadensity
 from experiments import demo, evaluate, sample, train
 from experiments.ingredients import NAMED_CONFIGS
 from experiments.recording.command_line import make_experiment
+from experiments.recording.event_files import read_events
 from experiments.recording.headlines import LONGEST, last_line
 from experiments.recording.run_folder import RunFolder
 from metadensity.evaluation.cost import parameter_count
@@ -61,7 +61,7 @@ def test_the_run_folder_holds_metrics_checkpoints_curves_and_pictures(trained: A
     assert {"validation/nats_per_dim_0_shots", "validation/nats_per_dim_1_shots"} <= set(records[-1])
     assert [path.name for path in folder.states()] == ["state-00000002.safetensors", "state-00000004.safetensors"]
     assert trained.result["validation/cautious"] == min(r.get("validation/cautious", math.inf) for r in records)
-    curves = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    curves = read_events(folder.path / "tensorboard")
     assert "train/nats_per_dim" in curves.Tags()["scalars"]
     assert sorted(curves.Tags()["images"]) == ["attention of the query over its supports", "support beside samples"]
     with Image.open(trained.result["picture"]) as picture:

@@ -78,6 +78,10 @@ def test_its_files_say_the_same(study: Any) -> None:
         lines = list(csv.DictReader(file))
     assert [float(line["nats_per_image"]) for line in lines] == [row["nats_per_image"] for row in study.result["rows"]]
     text = (folder / "split_sensitivity.md").read_text()
+    assert "| test groups in training |" in text
+    for one in study.result["splits"]:  # all of them where classes are held out, none where groups are
+        assert one["test_groups_in_training"] == (one["test_groups"] if one["kind"] == "class" else 0)
+        assert one["test_groups"] > 1
     assert "SD between splits | SE within" in text
     assert "Difference to within groups" in text
     with Image.open(folder / "split_sensitivity.png") as picture:

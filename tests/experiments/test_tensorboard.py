@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from experiments import train
 from experiments.figures.attention_maps import attention_maps, attention_picture, patch_attention, pixel_picture
+from experiments.recording.event_files import read_events
 from experiments.recording.folder_observer import FolderObserver
 from experiments.recording.run_folder import RunFolder
 from metadensity import Episode
@@ -30,7 +31,7 @@ def trained(script: Any) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def events(trained: RunFolder) -> EventAccumulator:
-    return EventAccumulator(str(trained.path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    return read_events(trained.path / "tensorboard")
 
 
 def test_curves(events: EventAccumulator, trained: RunFolder) -> None:

@@ -47,6 +47,8 @@ def recomputed_function(
         def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
             return vmap_as_tasks(Function.apply, info, in_dims, inputs)
 
+    Function.__module__, Function.__qualname__ = forward.__module__, forward.__qualname__  # as whose it is known
+
     def call(*inputs: Tensor) -> Tensor:
         with torch.autocast(inputs[0].device.type, enabled=False):
             result: Tensor = Function.apply(*inputs)

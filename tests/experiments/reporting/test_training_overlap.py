@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from experiments.reporting.training_overlap import training_overlap
+from experiments import classify, train
+from experiments.reporting.training_overlap import shared_groups, training_overlap
 from metadensity import Evaluation
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.evaluation.scores import Scores
@@ -84,3 +87,27 @@ def test_a_task_without_images_of_its_own_says_nothing() -> None:
     task = TASKS["templates"](split="test")
     found = training_overlap(task, task, scored(2))
     assert (found.notes(task), found.record()["of_images"]) == ([], 0)
+
+
+def test_any_split_says_how_many_groups_its_parts_share(pair: tuple[ImageTasks, ImageTasks]) -> None:
+    train, test = pair
+    assert shared_groups(test, train) == ["1 of 3 hands are in training as well: b."]
+    assert shared_groups(train, train) == ["4 of 4 hands are in training as well: a, b, c, d."]
+    assert shared_groups(made("test", train.pixels(range(4)).numpy(), ["y", "z"], train.levels), train) == [
+        "0 of 2 hands are in training as well."
+    ]
+    assert shared_groups(made("test", train.pixels(range(2)).numpy(), ["a"], train.levels), train) == []
+    of_classes = (TASKS["hershey"](split=split, size=12, split_by="class") for split in ("test", "train"))
+    (said,) = shared_groups(*of_classes)
+    assert re.fullmatch(r"(\d+) of \1 fonts are in training as well: ([^,]+, ){5}\.\.\.\.", said)
+    templates = TASKS["templates"](split="test")
+    assert shared_groups(templates, templates) == []
+
+
+def test_training_and_classification_say_it(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    task = {"size": 12, "split_by": "class"}
+    run = script(train.experiment, "hershey", "independent", "fast", task=task).result["folder"]
+    assert re.search(r"Of validation, (\d+) of \1 fonts are in training as well: ", capsys.readouterr().out)
+    found = script(classify.experiment, "fast", run=run).result
+    text = (Path(found["folder"]) / "classification.md").read_text()
+    assert re.search(r"(\d+) of \1 fonts are in training as well: ", text)

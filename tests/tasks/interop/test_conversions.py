@@ -392,17 +392,21 @@ def test_the_trainer_takes_a_taskset(learn2learn: ModuleType) -> None:
     assert metadensity.evaluate(trained, [episode]).rows[0].nats_per_image < before - 5
 
 
-def test_a_choice_of_classes_has_the_same_supports_in_every_draw(torchmeta: ModuleType) -> None:
+def test_a_choice_of_classes_has_the_same_supports_in_every_draw(torchmeta: ModuleType, repo_root: Path) -> None:
     """What ``to_torchmeta`` says of torchmeta's shuffle; with other classes beside it a class has others."""
     found = to_torchmeta(TASKS["hershey"](split="test", size=12), ways=3, shots=2, queries=2)
 
     def support(*classes: int) -> tuple[int, ...]:
         return tuple(sorted(int(number) for number in found[classes]["train"].indices))
 
-    first = support(0, 5, 9)
+    first, draws = support(0, 5, 9), []
     for seed in range(20):
         found.seed(seed)
-        assert {support(0, 5, 9) for _ in range(10)} == {first}
+        draws += [support(0, 5, 9) for _ in range(10)]
+    said = f"{draws.count(first)} of {len(draws)}"
+    assert said == "200 of 200"
+    assert f"({said} tried, torchmeta {torchmeta.__version__})" in str(to_torchmeta.__doc__)
+    assert f"({said})" in (repo_root / "tasks/interop/README.md").read_text()
     assert support(0, 5, 10)[:2] != first[:2]
 
 
@@ -419,8 +423,15 @@ def test_a_compiled_model_cannot_be_cloned_and_what_works_instead(learn2learn: M
         torch.manual_seed(0)
         return MODELS["conditional"](digits.event_shape, digits.levels, layers=2, planes=4, penultimate=4)
 
-    with pytest.raises(RecursionError):
-        learn2learn.algorithms.MAML(torch.compile(made(), backend="eager"), lr=0.1).clone()
+    compiled_model = torch.compile(made(), backend="eager")
+    for kind in (learn2learn.algorithms.MAML, learn2learn.algorithms.MetaSGD):
+        with pytest.raises(RecursionError, match=r"cannot clone a module .* torch.compile of a function"):
+            kind(compiled_model, lr=0.1).clone()
+    with pytest.raises(RecursionError, match="maximum recursion depth"):  # learn2learn's own: what is replaced
+        learn2learn.clone_module.__wrapped__(compiled_model)
+    nested = torch.nn.Sequential(compiled_model)
+    with pytest.raises(RecursionError, match="cannot clone a module of"):
+        learn2learn.clone_module(nested)
     learner = learn2learn.algorithms.MAML(made(), lr=0.1).clone()
     compiled = torch.compile(lambda: -learner(episode.support).log_prob(episode.query).mean(), backend="eager")
     before = compiled()
