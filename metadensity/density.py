@@ -19,7 +19,7 @@ from metadensity.checks import (
     require_sizes,
     require_temperature,
 )
-from metadensity.drawing import Draws
+from metadensity.drawing import Draws, draw_uniforms
 
 EXACT = "exact"
 """The quantity of a density that is no bound."""
@@ -305,9 +305,7 @@ class SequentialDensity(FactorisedDensity):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw in order; see ``Density.sample``."""
-        return self.sample_from_uniforms(
-            torch.rand(self._extended(sample_shape), generator=generator, device=self.device)
-        )
+        return self.sample_from_uniforms(draw_uniforms(self._extended(sample_shape), generator, self.device))
 
     def _draws(self, uniforms: Tensor, known: Tensor | None, temperature: float) -> Draws:
         """The arguments of ``sample_from_uniforms`` once they have been checked, ``known`` in the shape of others."""

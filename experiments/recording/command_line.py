@@ -164,17 +164,23 @@ class SafeExperiment(Experiment):
         such option.
         """
         typed, before = current_names(convert_to_nested_dict(dict(updates or {}))), self.named_configs
-        self._require_known(typed, named)
+        files = self._require_known(typed, named)
         parent = None if self._parent is None else self._parent(typed)
         used = [*([] if parent is None else [_PARENT]), *named]
         try:
             if parent is not None:
                 self.named_configs = {**before, _PARENT: ConfigDict(parent)}
-            fitting, chosen = self._fitting(typed, used)
-            self.named_configs = {**self.named_configs, **fitting}
+            fitting, chosen = self._fitting(typed, used, files)
             settings = settings_of(self, chosen)
             fit(typed, settings)
-            run = super()._create_run(command, typed, used, *more, **options)
+            for name, content in files.items():
+                with _said_of(name):
+                    fit(content, settings)
+            # Sacred would read the files anew, so they go by names that are no paths.
+            read = {name: f"(file {number})" for number, name in enumerate(files)}
+            contents = {read[name]: ConfigDict(content) for name, content in files.items()}
+            self.named_configs = {**self.named_configs, **fitting, **contents}
+            run = super()._create_run(command, typed, [read.get(name, name) for name in used], *more, **options)
         except ConfigAddedError as error:
             raise unknown_setting(", ".join(error.__conflicting_configs__), settings) from None
         finally:
@@ -184,14 +190,13 @@ class SafeExperiment(Experiment):
         return run
 
     def _fitting(
-        self, typed: Mapping[str, Any], named: Sequence[str]
+        self, typed: Mapping[str, Any], named: Sequence[str], files: Mapping[str, dict[str, Any]]
     ) -> tuple[dict[str, ConfigDict], dict[str, dict[str, Any]]]:
         """The named configurations with those options only that are taken where all of them are chosen together.
 
         A configuration in a file counts as typed. Returns also what is chosen for each ingredient.
         """
         used = {name: dict(self.named_configs[name]()) for name in named if name in self.named_configs}
-        files = {name: dict(load_config_file(name)) for name in named if name not in used and os.path.isfile(name)}
         in_order = [{**used, **files}[name] for name in named if name in used or name in files]
         chosen: dict[str, dict[str, Any]] = {str(each.path): {} for each in self.ingredients}
         for path, options in chosen.items():
@@ -207,17 +212,30 @@ class SafeExperiment(Experiment):
         whole = {name: {key: part for key, part in each.items() if part != {}} for name, each in used.items()}
         return {name: ConfigDict(settings) for name, settings in whole.items()}, chosen
 
-    def _require_known(self, typed: Mapping[str, Any], named: Sequence[str]) -> None:
-        """Raise SettingError for a named configuration there is not, and a value for a whole group of settings."""
-        known = [name for name, _ in self.gather_named_configs()]
+    def _require_known(self, typed: Mapping[str, Any], named: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What the files among ``named`` hold, by their names.
+
+        Raises SettingError for a named configuration there is not, a file that holds no settings, and a value for a
+        whole group of settings.
+        """
+        known, files = [name for name, _ in self.gather_named_configs()], dict[str, dict[str, Any]]()
         for name in named:
-            if name in known or os.path.isfile(name):
+            if name in known:
+                continue
+            if os.path.isfile(name):
+                files[name] = _settings_in(name)
+                with _said_of(name):
+                    self._require_groups(files[name], known)
                 continue
             if name in self._settings({}):
                 raise SettingError(f"{name} is a setting; give its value, {name}=VALUE.")
             near = alike(name, known)
             meant = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known) or 'none'}."
             raise SettingError(f"There is no named configuration {name!r}. {meant}")
+        self._require_groups(typed, known)
+        return files
+
+    def _require_groups(self, typed: Mapping[str, Any], known: Sequence[str]) -> None:
         for path in [str(each.path) for each in self.ingredients]:
             value = typed.get(path, {})
             if not isinstance(value, Mapping):
@@ -270,8 +288,8 @@ class SafeExperiment(Experiment):
         if command is not None and command != self.default_command:
             return str(help_for_command(commands[command]))
         typed = current_names(convert_to_nested_dict(dict(updates)))
-        self._require_known(typed, named)
-        settings = settings_of(self, self._fitting(typed, named)[1])
+        files = self._require_known(typed, named)
+        settings = settings_of(self, self._fitting(typed, named, files)[1])
         gathered: list[tuple[str, Any]] = list(self.gather_named_configs())
         configs = {name: flatten(dict(found())) for name, found in gathered}
         return help_page(_program(), self.doc, settings, configs, commands, self.all_cli_options)
@@ -379,6 +397,26 @@ def _without_options(words: Sequence[str], options: Sequence[Any]) -> list[str]:
     takes = {flag for option in options if option.arg for flag in option.get_flags()}
     follows = [False, *(word in takes for word in words)]
     return [word for word, given in zip(words, follows, strict=False) if not given and not word.startswith("-")]
+
+
+def _settings_in(name: str) -> dict[str, Any]:
+    """What a file of settings holds, as if it were typed. Raises SettingError for one that holds none."""
+    try:
+        found = load_config_file(name)
+    except Exception as error:  # of whichever parser the suffix asks for
+        raise SettingError(f"{name} cannot be read as settings: {' '.join(str(error).split())}") from error
+    if not isinstance(found, Mapping):
+        raise SettingError(f"{name} holds {type(found).__name__}, not settings such as training: {{steps: 800}}.")
+    return current_names(convert_to_nested_dict(found))
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """Within this, a SettingError names the file that it is about."""
+    try:
+        yield
+    except SettingError as error:
+        raise SettingError(f"{name}: {error}") from None
 
 
 def _overridden(configs: Mapping[str, Any], named: Sequence[str], updates: Mapping[str, Any]) -> Iterator[str]:

@@ -27,6 +27,7 @@ LARGEST_SEED = 2**32 - 1  # numpy's
 EXAMPLES = {int: "[1,2]", float: "[0.1,0.2]", str: "['one','other']"}
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None"}
 _NAMES = {**vars(typing), **{name: getattr(abc, name) for name in abc.__all__}, "Path": Path, "os": os}
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # a number that YAML takes for text where it has no point
 _MISFIT = object()
 
 
@@ -207,6 +208,8 @@ def _as(value: Any, kind: Any, convert: bool, wrap: bool = True) -> Any:
         whole = convert and _is(value, float) and float(value).is_integer()
         return value if _is(value, Integral) else int(value) if whole else _MISFIT
     if origin is float:
+        if convert and isinstance(value, str) and EXPONENT.fullmatch(value):
+            return float(value)
         return value if _is(value, Real) else _MISFIT
     if origin is str:
         if convert and (_is(value, int | float) or isinstance(value, os.PathLike)):  # a run by its number, or a path

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.drawing import invert_cdf
+from metadensity.drawing import draw_uniforms, invert_cdf
 from metadensity.likelihoods.levels import at_least_float32, gather_levels
 
 
@@ -31,5 +31,5 @@ class IndependentDensity(FactorisedDensity):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        uniforms = torch.rand(self._extended(sample_shape), generator=generator, device=self.log_probs.device)
+        uniforms = draw_uniforms(self._extended(sample_shape), generator, self.log_probs.device)
         return invert_cdf(self.log_probs.movedim(1, -1), uniforms)

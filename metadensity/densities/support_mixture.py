@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.drawing import invert_cdf
+from metadensity.drawing import draw_uniforms, invert_cdf
 from metadensity.likelihoods.levels import gather_levels
 
 
@@ -41,13 +41,13 @@ class MixtureDensity(FactorisedDensity):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         shape, device = self._extended(sample_shape), self.prior.device
-        uniforms = torch.rand(shape, generator=generator, device=device)
+        uniforms = draw_uniforms(shape, generator, device)
         drawn = invert_cdf(self.prior.movedim(0, -1), uniforms)
         if not len(self.images):
             return drawn
-        choices = torch.rand(*sample_shape, self.tasks, generator=generator, device=device)
+        choices = draw_uniforms((*sample_shape, self.tasks), generator, device)
         component = invert_cdf(self.log_weights, choices)  # (*sample, tasks)
         image = self.images.long()[component.clamp(max=len(self.images) - 1), torch.arange(self.tasks, device=device)]
-        kept = torch.rand(shape, generator=generator, device=device) >= self.noise
+        kept = draw_uniforms(shape, generator, device) >= self.noise
         of_image = (component < len(self.images))[(...,) + (None,) * len(self.event_shape)]
         return torch.where(kept & of_image, image, drawn)

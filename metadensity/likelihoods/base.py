@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from metadensity.likelihoods.levels import at_least_float32
 
 
-class Likelihood(nn.Module, ABC):
+class Likelihood(ABC, nn.Module):  # in this order, or higher could make no copy that it differentiates through
     """p(pixel | features of its past), channels one after the other: of channel c given those before it.
 
     A subclass is built from the arguments below and options of its own, each with a default, and gives the logits of

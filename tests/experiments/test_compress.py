@@ -87,6 +87,25 @@ def test_the_other_codes_hold_the_pixels() -> None:
         assert lzma.decompress(lzma.compress(compress.packed(image, levels))) == compress.packed(image, levels)
 
 
+def test_a_png_is_as_small_as_its_strategies_make_it() -> None:
+    """A baseline that is larger than it needs to be would flatter the model."""
+    import io
+
+    from PIL import Image
+
+    image = (torch.rand(1, 26, 26, generator=torch.Generator().manual_seed(0)) < 0.15).long()
+    picture = Image.fromarray((255 * image[0]).to(torch.uint8).numpy()).convert("1")
+
+    def size(**how: Any) -> int:
+        file = io.BytesIO()
+        picture.save(file, "PNG", **how)
+        return file.tell()
+
+    ours = len(compress.as_png(image, 2))
+    assert ours == min(size(compress_level=9, compress_type=strategy) for strategy in range(5))
+    assert ours < size(optimize=True)
+
+
 def test_a_model_without_an_order_is_refused(script: Any) -> None:
     run = script(train.experiment, "hershey", "independent", "fast", task={"size": 12})
     with pytest.raises(TypeError, match="does not go through an image pixel by pixel"):

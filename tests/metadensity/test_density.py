@@ -169,3 +169,18 @@ def test_derivatives_in_forward_mode(name: str, attention: str) -> None:
     _, slope = torch.func.jvp(score, (parameters,), (direction,))
     gradients = torch.func.grad(score)(parameters)
     assert slope.item() == pytest.approx(sum(gradient.sum().item() for gradient in gradients.values()), rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["independent", "support_mixture", "conditional", "multiscale"])
+def test_samples_do_not_depend_on_the_default_dtype(name: str, dtype: torch.dtype) -> None:
+    """Uniform numbers of half the precision are so few that levels come too often or hardly at all."""
+    model = build(name, levels=256)
+    sampled = model(images(2, 3, seed=1, levels=256))
+    expected = sampled.sample((4,), torch.Generator().manual_seed(0))
+    torch.set_default_dtype(dtype)
+    try:
+        found = sampled.sample((4,), torch.Generator().manual_seed(0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)

@@ -134,6 +134,35 @@ def test_numbers_stand_for_lists_and_runs_without_a_warning(say: Say, caplog: py
     assert caplog.messages == []
 
 
+def test_a_file_of_settings_is_as_if_it_were_typed(tmp_path: Path, runs: Path) -> None:
+    (tmp_path / "own.yaml").write_text("training:\n  learning_rate: 1e-3\n  shots: 3\ntraining.steps: 5\n")
+    (tmp_path / "own.json").write_text('{"training": {"tasks": 4}, "model.layers": 3}')
+    files = [str(tmp_path / "own.yaml"), str(tmp_path / "own.json")]
+    found = train.experiment.configuration(["digits", "conditional", *files], {"training": {"tasks": 7}})
+    training, model = found["training"], found["model"]
+    assert (training["learning_rate"], training["shots"], training["steps"]) == (1e-3, [3], 5)
+    assert (training["tasks"], model["layers"]) == (7, 3)  # what is typed counts above all
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("training: {learning_rate: fast}", "own.yaml: training.learning_rate='fast'; give a number."),
+        ("training.stepz: 4", "There is no setting training.stepz. Did you mean training.steps"),
+        ("training: 5", "own.yaml: training=5; training is a group of settings. Give one of them"),
+        ("- 5", "own.yaml holds list, not settings"),
+        ("", "own.yaml holds NoneType, not settings"),
+        ("training: [", "own.yaml cannot be read as settings: while parsing"),
+    ],
+    ids=["kind", "name", "group", "list", "empty", "damaged"],
+)
+def test_a_mistake_in_a_file_of_settings(file: str, says: str, say: Say, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(file)
+    status, _, error = say(train.experiment, "with", "digits", str(tmp_path / "own.yaml"))
+    assert (status, says in error, "Traceback" in error) == (2, True, False), error
+    assert not runs.exists()
+
+
 def test_a_device_that_is_not_here_is_named(say: Say, runs: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
