@@ -21,7 +21,7 @@ from .pictures import make_folder
 
 NO_TASKS = {"base", "checks", "data", "episodes", "images", "interop", "splits", "styles"}
 HOUSES = {"folders": {"folder", "mirror"}}  # folders of several tasks
-DRAWN = {"templates"}  # images drawn without end, templates shared by the splits: see templates/
+DRAWN = {"chains", "templates"}  # drawn without end, from one prior in every split: see the folders of these names
 FINITE = sorted(set(TASKS) - DRAWN)
 FILES = {"folder", "mirror"}  # over a folder that the user names: here over a generated one, split by rule
 PUBLISHED = {"emoji", "omniglot"}  # images that are not in the package
