@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import chains, digits, emoji, hershey, omniglot, templates
+from tasks import chains, digits, emoji, hershey, omniglot, speech, templates
 from tasks.base import TaskDistribution
 from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
@@ -57,6 +57,7 @@ TASKS = _Tasks(
     templates=templates.templates,
     chains=chains.chains,
     emoji=emoji.emoji,
+    speech=speech.speech,
     folder=folder.folder,
     mirror=mirror.mirror,
 )

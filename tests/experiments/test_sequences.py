@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,15 @@ def test_chains_from_training_to_the_optimum(script: Any) -> None:
     copies = script(memorisation.experiment, "fast", run=run).result
     assert copies["class_names"] is None
     assert copies["tests"]["support"]["classes"] == 4
+
+
+def test_speech_from_training_to_classification(script: Any, data_root: Path) -> None:
+    options = {"length": 24, "data_root": str(data_root)}
+    run = script(train.experiment, "speech", "conditional", "fast", task=options).result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, baselines=False, shots=[0, 2], limit=8).result
+    assert [row["shots"] for row in result["rows"]] == [0, 2]
+    assert result["pixels"]["recipe"]["encoding"] == "mu-law-256"
+    assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
 
 
 def test_chains_are_not_classified(script: Any) -> None:
