@@ -32,6 +32,7 @@ from metadensity.progress import with_progress
 from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistribution
 
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
+UNNAMED = 64  # tasks, where there are no classes to take one of each
 
 experiment = make_experiment("memorisation", named_configs={"fast": {"samples": 2, "classes": 4, "permutations": 50}})
 experiment.config(place_settings)
@@ -89,7 +90,8 @@ def memorisation(
     sampled = torch.cat(drawn, 1)
     support, rest = (torch.cat([getattr(batch, part) for batch in batches], 1) for part in ("support", "query"))
     kept, others = rest[unseen:], rest[:unseen]
-    ids = torch.cat([batch.class_ids for batch in batches if batch.class_ids is not None]).numpy()
+    known = [batch.class_ids for batch in batches if batch.class_ids is not None]
+    ids = (torch.cat(known) if known else torch.arange(support.shape[1])).numpy()
     levels = task.levels
     (near, which), (kept_near, kept_which) = nearest(sampled, support, levels), nearest(kept, support, levels)
     tests = {
@@ -122,7 +124,7 @@ def memorisation(
         "closer": tests["support"].closer,
         "verdict": said,
         "tests": {name: _record(test) for name, test in tests.items()},
-        "class_names": [task.class_names[number] for number in ids.tolist()],
+        "class_names": [task.class_names[number] for number in ids.tolist()] if known else None,
         "picture": None if picture is None else str(picture),
         "seconds": seconds,
         "seed": seed,
@@ -139,13 +141,15 @@ def one_episode_a_class(
 ) -> tuple[list[Episode], str]:
     """An episode of each class, or of ``classes`` of them spread evenly, in batches; and their hash.
 
-    A task that draws its images anew gives as many episodes, whose classes it draws: some may occur twice.
+    A task that draws its images anew gives as many episodes, whose classes it draws: some may occur twice. Where no
+    two tasks are alike, and there are no classes, there are ``UNNAMED`` episodes.
     """
     if isinstance(task, ImageTasks):
         count = task.classes if classes is None else min(classes, task.classes)
         chosen = StoredEpisodes.build(task, shots, queries, seed=seed, limit=count)
         return list(chosen.episodes(task, shots, tasks_per_batch)), chosen.hash
-    some = GeneratedEpisodes.build(task, shots, queries, count=len(task.class_names) if classes is None else classes)
+    count = (len(task.class_names) or UNNAMED) if classes is None else classes
+    some = GeneratedEpisodes.build(task, shots, queries, count=count)
     return list(some.episodes(task, shots, tasks_per_batch)), some.hash
 
 

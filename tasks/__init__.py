@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import digits, emoji, hershey, omniglot, templates
+from tasks import chains, digits, emoji, hershey, omniglot, speech, templates
 from tasks.base import TaskDistribution
+from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
 from tasks.data.roots import DataError
 from tasks.episodes.fixed_episodes import FixedEpisodes
@@ -23,6 +24,7 @@ from tasks.templates import TemplateTasks
 __all__ = [
     "SPLITS",
     "TASKS",
+    "ChainTasks",
     "DataError",
     "FixedEpisodes",
     "GeneratedEpisodes",
@@ -53,7 +55,9 @@ TASKS = _Tasks(
     omniglot=omniglot.omniglot,
     digits=digits.digits,
     templates=templates.templates,
+    chains=chains.chains,
     emoji=emoji.emoji,
+    speech=speech.speech,
     folder=folder.folder,
     mirror=mirror.mirror,
 )

@@ -34,6 +34,8 @@ class ImageTasks(TaskDistribution):
     labels: ``(n,)`` class of each image, not decreasing; every class has an image.
     class_names, class_group: name and group of each class. group_names, group_noun: name of each group, of their kind.
     recipe: everything that determines the pixels, as JSON-able values. ink: see ``TaskDistribution``.
+    lengths: of sequences ``(n, C, T)``, ``(n,)`` how many of the first places of each are real, which episodes then
+        say as well; None: all.
 
     Classes are drawn independently and uniformly, with replacement: a batch is an i.i.d. draw of tasks,
     and may hold a class twice. Two-level images are held eight pixels to a byte, and a batch is a
@@ -57,6 +59,7 @@ class ImageTasks(TaskDistribution):
         packed: bool = False,
         group_noun: str = "group",
         ink: bool = False,
+        lengths: ArrayLike | None = None,
     ) -> None:
         super().__init__(name, split, seed, event_shape, levels)
         self.group_noun = group_noun
@@ -75,6 +78,7 @@ class ImageTasks(TaskDistribution):
         self._dims = int(np.prod(self.event_shape))
         self._packed = self.levels == 2
         self._pixels = self._held(images, packed)
+        self._lengths = None if lengths is None else self._checked_lengths(np.asarray(lengths, dtype=np.int64))
         # Slots beyond the size of a class sort last, so that they are never drawn.
         largest = int(self.class_size.max())
         self._smallest = int(self.class_size.argmin())
@@ -94,6 +98,17 @@ class ImageTasks(TaskDistribution):
                 raise ValueError(f"{what} holds {ids.min()} to {ids.max()}; give indices from 0 to {end - 1}.")
         if self._labels.ndim != 1 or (np.diff(self._labels) < 0).any():
             raise ValueError("labels must be one-dimensional and sorted by class; sort the images by class first.")
+
+    def _checked_lengths(self, lengths: Ints) -> Ints:
+        if len(self.event_shape) != 2:
+            raise ValueError(f"lengths are given for images of shape {self.event_shape}; only sequences have lengths.")
+        if lengths.shape != self._labels.shape:
+            raise ValueError(f"lengths have shape {lengths.shape}; one of each image is {self._labels.shape}.")
+        if lengths.min() < 1 or lengths.max() > self.event_shape[-1]:
+            raise ValueError(
+                f"lengths are {lengths.min()} to {lengths.max()}; of {self.event_shape[-1]} places, 1 to all are real."
+            )
+        return lengths
 
     def _held(self, images: NDArray[np.uint8], packed: bool) -> NDArray[np.uint8]:
         if images.dtype != np.uint8:
@@ -128,11 +143,11 @@ class ImageTasks(TaskDistribution):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over the pixels, their shape and levels, the labels and the names of classes and groups.
+        """SHA-256, in hex, over pixels, shape, levels and lengths, labels and the names of classes and groups.
 
         Equal fingerprints: equal images under equal numbers. It does not depend on the seed.
         """
-        return self._fingerprint(self._pixels)
+        return self._fingerprint(self._pixels, **({} if self._lengths is None else {"lengths": self._lengths.tolist()}))
 
     def _fingerprint(self, content: NDArray[Any], **more: Any) -> str:
         head = {name: getattr(self, name) for name in ("event_shape", "levels", "class_names", "group_names")}
@@ -150,6 +165,10 @@ class ImageTasks(TaskDistribution):
         if numbers.size and (numbers.min() < 0 or numbers.max() >= self.images):
             raise IndexError(f"image numbers {numbers.min()} to {numbers.max()}; give 0 to {self.images - 1}.")
         return self._gather(numbers)
+
+    def lengths(self, ids: ArrayLike | Tensor) -> Tensor | None:
+        """How many places of these images are real, int64 of the shape of ``ids``; None where all of all are."""
+        return None if self._lengths is None else torch.from_numpy(self._lengths[np.asarray(ids, dtype=np.int64)])
 
     def equal_to_one_of(self, other: ImageTasks) -> NDArray[np.bool_]:
         """Which images, ``(images,)``, have the pixels of one of ``other``. ValueError for other shapes or levels."""
@@ -194,6 +213,8 @@ class ImageTasks(TaskDistribution):
             group_ids=torch.from_numpy(self.class_group[classes]),
             support_ids=numbers[queries:],
             query_ids=numbers[:queries],
+            support_lengths=self.lengths(ids[queries:]),
+            query_lengths=self.lengths(ids[:queries]),
         )
 
     def _draw(self, index: int, tasks: int, images: int) -> tuple[Ints, Ints]:

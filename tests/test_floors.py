@@ -34,7 +34,8 @@ ELSEWHERE = {"experiments", *TRACKERS, *ABOVE}
 TASKS_MAY_TAKE = {
     "metadensity": {"Episode", "EpisodeSource", "Density", "checks", "files", "progress"},
     "metadensity.episode": {"Episode", "EpisodeSource"},
-    "metadensity.density": {"Density", "FactorisedDensity"},
+    "metadensity.density": {"Density", "FactorisedDensity", "SequentialDensity"},
+    "metadensity.drawing": {"Draws"},
     "metadensity.evaluation.nway": {"NWayEpisodes"},
 }
 # From the ground up: contracts and layers, then what they build, then the numbers and the outer loop.
@@ -46,7 +47,8 @@ ROOMS = {
             adaptation models persistence evaluation training
         """,
         "tasks": """
-            checks data splits styles base images digits emoji hershey omniglot templates folders episodes interop
+            checks data splits styles base images digits emoji hershey omniglot templates chains speech folders episodes
+            interop
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify

@@ -23,12 +23,17 @@ def draw_nway(
     class are different images. For an equal index, classes and queries do not depend on ``shots``, and fewer shots
     are the first of more. Query k of way w is query number ``w * queries + k``.
 
-    Raises ValueError for counts out of range, or where classes, groups or images are too few.
+    Raises ValueError for counts out of range, where classes, groups or images are too few, and for sequences with
+    lengths.
     """
     index, ways = require_uint64("index", index), require_count("ways", ways, 2)
     shots, queries = require_count("shots", shots, 0), require_count("queries", queries, 1)
     pools = eligible_groups(task, ways) if within_group else [np.arange(len(task.class_names))]
     where = f"the {task.split} split of {task.name}"
+    if task.lengths([0]) is not None:
+        raise ValueError(
+            f"{where} has sequences with lengths, which n-way episodes do not hold. Give the task windows."
+        )
     if len(pools[0]) < ways:
         most = f"Ask for at most {len(pools[0])}" if len(pools[0]) > 1 else "Take a split of two classes or more"
         raise ValueError(f"ways={ways}, but {where} has {len(pools[0])} classes. {most}.")

@@ -1,0 +1,37 @@
+"""Experiments on tasks of sequences: they run unchanged, the optimum beside the numbers where it is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import classify, evaluate, memorisation, train
+
+
+def test_chains_from_training_to_the_optimum(script: Any) -> None:
+    run = script(train.experiment, "chains", "conditional", "fast", task={"length": 12}).result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, baselines=False, shots=[0, 2]).result
+    assert [row["shots"] for row in result["rows"]] == [0, 2]
+    for row in result["rows"]:
+        assert 0 < row["optimum"] < row["nats_per_image"]
+        assert row["classes"] == row["images"] // 4, "each chain counts for itself"
+    copies = script(memorisation.experiment, "fast", run=run).result
+    assert copies["class_names"] is None
+    assert copies["tests"]["support"]["classes"] == 4
+
+
+def test_speech_from_training_to_classification(script: Any, data_root: Path) -> None:
+    options = {"length": 24, "data_root": str(data_root)}
+    run = script(train.experiment, "speech", "conditional", "fast", task=options).result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, baselines=False, shots=[0, 2], limit=8).result
+    assert [row["shots"] for row in result["rows"]] == [0, 2]
+    assert result["pixels"]["recipe"]["encoding"] == "mu-law-256"
+    assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
+
+
+def test_chains_are_not_classified(script: Any) -> None:
+    run = script(train.experiment, "chains", "independent", "fast", task={"length": 4}).result["folder"]
+    with pytest.raises(TypeError, match="chains draws its images anew"):
+        script(classify.experiment, run=run)
