@@ -6,7 +6,7 @@ takes the same class, so that no option of the one is missing in the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -24,6 +24,9 @@ class PixelCNNConfig:
     kernel_size: odd, 3 or more. first_kernel: of the first layer, which looks at the image itself, as the 7 of
         van den Oord et al. 2016; None: ``kernel_size``. Twice the longest side of an image less one sees all of its
         past at once.
+    dilations: places from one tap of a kernel to the next, of the layers after the first: the second has the first of
+        these, and after the last the first comes again. ``(1,)``: no gaps. ``(1, 2, 4, 8)`` sees 15 times as far in 4
+        layers as ``(1,)`` in one (van den Oord et al. 2016, "WaveNet", section 2.1).
     likelihood: of a pixel given its past: a name in ``LIKELIHOODS``, or a mapping with a name and options of its own.
     components: of a mixture; the same as ``likelihood={"name": "logistic", "components": ...}``, which is stored so.
     Raises ValueError for a value out of range.
@@ -34,6 +37,7 @@ class PixelCNNConfig:
     penultimate: int = 32
     kernel_size: int = 3
     first_kernel: int | None = None
+    dilations: Sequence[int] = (1,)
     likelihood: str | Mapping[str, Any] = "categorical"
     components: int = COMPONENTS
 
@@ -51,6 +55,15 @@ class PixelCNNConfig:
             raise ValueError(
                 f"first_kernel={self.first_kernel}; give an odd number of 3 or more, or None for kernel_size."
             )
+
+        dilations = self.dilations
+        listed = isinstance(dilations, Sequence) and not isinstance(dilations, str)
+        if not listed or not dilations or not all(is_whole(each) and each >= 1 for each in dilations):
+            raise ValueError(
+                f"dilations={dilations!r}; give whole numbers of at least 1, one for each layer after the first or for "
+                "some that come again and again, for example (1, 2, 4, 8); (1,) for none."
+            )
+        object.__setattr__(self, "dilations", tuple(dilations))
 
     @property
     def network(self) -> dict[str, Any]:

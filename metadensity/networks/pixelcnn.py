@@ -59,6 +59,7 @@ class PixelCNN(nn.Module):
                 excludes_current=i == 0,
                 context=context,
                 attended=planes if attention and i >= self.attention_layer else 0,
+                dilation=config.dilations[(i - 1) % len(config.dilations)] if i else 1,
             )
             for i in range(config.layers)
         )
