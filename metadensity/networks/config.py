@@ -165,5 +165,32 @@ class MultiscaleConfig(PatchConfig):
         require_sizes(base=self.base, upscaler_layers=self.upscaler_layers)
 
 
+@dataclass(frozen=True)
+class WaveNetConfig(ConditionalConfig):
+    """A PixelCNN with the sizes of a WaveNet: a first causal layer, then three times ten dilated ones.
+
+    A kernel_size of 3 is a filter of 2 in one dimension, whose kernels have no second side, and a first_kernel of 5 a
+    filter of 2 that leaves out the current place. A place sees half of the first kernel and the sum of the dilations:
+    with the defaults 2 + 3 * 1023 = 3071 places.
+
+    attention: over supports, "dot", scaled dot products, or "additive"; None: f(s) alone.
+    patches: of attention, for each support: means of so many equal stretches of it.
+    """
+
+    layers: int = 31
+    planes: int = 32
+    penultimate: int = 64
+    first_kernel: int | None = 5
+    dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    attention: Any = None
+    patches: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(patches=self.patches)
+        if self.attention is not None:
+            require_attention(self.attention)
+
+
 # What networks are not built from.
-_OF_MODELS = {"support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
+_OF_MODELS = {"patches", "support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
