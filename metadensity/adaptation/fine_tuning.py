@@ -19,13 +19,17 @@ from metadensity.model import FewShotModel
 # Parameters through which our networks read their support: encoders, attention, and where they enter the layers.
 CONDITIONING = r"^encoder\.|^patches\.|\.contexts\.|\.read\.|\.attention\."
 
+# What is added to the vectors of the supports in f(s): as this alone is fitted, f(s) is a free vector.
+EMBEDDING = r"^encoder\.null$"
+
 
 @dataclass(frozen=True)
 class FineTuning:
     """How a model is fine-tuned on each task's support, with Adam on the NLL of each support image given the others.
 
     steps: the most there may be. learning_rate: of Adam.
-    tuned_names: a regular expression over parameter names ("": all; ``CONDITIONING``: what reads the support).
+    tuned_names: a regular expression over parameter names ("": all; ``CONDITIONING``: what reads the support;
+        ``EMBEDDING``: f(s) itself).
     early_stopping: the number of steps of each task is the one with the best NLL of held-out support images, and then
         taken on all of its support. Of up to ``leave_one_out_up_to`` supports each is held out in turn; of more, the
         last quarter at once. A single support cannot tell when to stop: no step is taken. False: all ``steps``.

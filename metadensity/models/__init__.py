@@ -16,6 +16,7 @@ from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
 from metadensity.models.unconditional import UnconditionalPixelCNN
+from metadensity.models.wavenet import WaveNet
 
 MODELS: dict[str, type[FewShotModel]] = {
     "independent": IndependentPixels,
@@ -30,6 +31,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "attention_meta": AttentionMetaPixelCNN,
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
+    "wavenet": WaveNet,
 }
 EnsemblePixelCNN.kinds = MODELS
 
@@ -48,4 +50,5 @@ __all__ = [
     "SupportMean",
     "SupportMixture",
     "UnconditionalPixelCNN",
+    "WaveNet",
 ]

@@ -24,8 +24,9 @@ class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
     the penultimate layer. Departure: every network reads the supports at full resolution, through patches of its own.
 
     Options: see ``MultiscaleConfig``. Sizes are halved, rounding up, while a side is longer than ``base`` and all have
-    more than two places; an image that is small already is left to the base. ``layers`` and ``first_kernel`` are of the
-    base, which has no prototypes: those are compared with supports, whose images are not of its size.
+    more than two places; an image that is small already is left to the base. ``layers``, ``first_kernel`` and
+    ``dilations`` are of the base, which has no prototypes: those are compared with supports, whose images are not of
+    its size.
     """
 
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
@@ -41,7 +42,7 @@ class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
         patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride, sizes.support_norm)
         self.patches = nn.ModuleList(SupportPatchEncoder(*patches) for _ in shapes)
         self.base = PixelCNN(shapes[0], levels, **of_base)
-        of_upscalers = {name: value for name, value in of_base.items() if name != "first_kernel"}
+        of_upscalers = {name: each for name, each in of_base.items() if name not in ("first_kernel", "dilations")}
         of_upscalers["layers"] = sizes.upscaler_layers
         self.upscalers = nn.ModuleList(Upscaler(shape, levels, **of_upscalers) for shape in shapes[1:])
 

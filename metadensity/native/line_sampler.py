@@ -22,9 +22,9 @@ class _Line(Arguments):
 
     _fields_ = fields(
         "batch layers planes places reach channels levels features middle attention tasks entries space_dims",
-        "taps starts inputs base_places lines bases kernels residuals residual_biases skips skip_bias penult "
-        "penult_bias hidden hidden_bias previous logits logits_bias query query_bias keys values score reads positions "
-        "uniforms known pixels",
+        "taps starts inputs dilations slots base_places lines bases kernels residuals residual_biases skips skip_bias "
+        "penult penult_bias hidden hidden_bias previous logits logits_bias query query_bias keys values score reads "
+        "positions uniforms known pixels",
         temperature=ctypes.c_double,
     )
 

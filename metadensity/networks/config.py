@@ -6,7 +6,7 @@ takes the same class, so that no option of the one is missing in the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -24,6 +24,9 @@ class PixelCNNConfig:
     kernel_size: odd, 3 or more. first_kernel: of the first layer, which looks at the image itself, as the 7 of
         van den Oord et al. 2016; None: ``kernel_size``. Twice the longest side of an image less one sees all of its
         past at once.
+    dilations: places from one tap of a kernel to the next, of the layers after the first: the second has the first of
+        these, and after the last the first comes again. ``(1,)``: no gaps. ``(1, 2, 4, 8)`` sees 15 times as far in 4
+        layers as ``(1,)`` in one (van den Oord et al. 2016, "WaveNet", section 2.1).
     likelihood: of a pixel given its past: a name in ``LIKELIHOODS``, or a mapping with a name and options of its own.
     components: of a mixture; the same as ``likelihood={"name": "logistic", "components": ...}``, which is stored so.
     Raises ValueError for a value out of range.
@@ -34,6 +37,7 @@ class PixelCNNConfig:
     penultimate: int = 32
     kernel_size: int = 3
     first_kernel: int | None = None
+    dilations: Sequence[int] = (1,)
     likelihood: str | Mapping[str, Any] = "categorical"
     components: int = COMPONENTS
 
@@ -51,6 +55,15 @@ class PixelCNNConfig:
             raise ValueError(
                 f"first_kernel={self.first_kernel}; give an odd number of 3 or more, or None for kernel_size."
             )
+
+        dilations = self.dilations
+        listed = isinstance(dilations, Sequence) and not isinstance(dilations, str)
+        if not listed or not dilations or not all(is_whole(each) and each >= 1 for each in dilations):
+            raise ValueError(
+                f"dilations={dilations!r}; give whole numbers of at least 1, one for each layer after the first or for "
+                "some that come again and again, for example (1, 2, 4, 8); (1,) for none."
+            )
+        object.__setattr__(self, "dilations", tuple(dilations))
 
     @property
     def network(self) -> dict[str, Any]:
@@ -152,5 +165,32 @@ class MultiscaleConfig(PatchConfig):
         require_sizes(base=self.base, upscaler_layers=self.upscaler_layers)
 
 
+@dataclass(frozen=True)
+class WaveNetConfig(ConditionalConfig):
+    """A PixelCNN with the sizes of a WaveNet: a first causal layer, then three times ten dilated ones.
+
+    A kernel_size of 3 is a filter of 2 in one dimension, whose kernels have no second side, and a first_kernel of 5 a
+    filter of 2 that leaves out the current place. A place sees half of the first kernel and the sum of the dilations:
+    with the defaults 2 + 3 * 1023 = 3071 places.
+
+    attention: over supports, "dot", scaled dot products, or "additive"; None: f(s) alone.
+    patches: of attention, for each support: means of so many equal stretches of it.
+    """
+
+    layers: int = 31
+    planes: int = 32
+    penultimate: int = 64
+    first_kernel: int | None = 5
+    dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    attention: Any = None
+    patches: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(patches=self.patches)
+        if self.attention is not None:
+            require_attention(self.attention)
+
+
 # What networks are not built from.
-_OF_MODELS = {"support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
+_OF_MODELS = {"patches", "support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}

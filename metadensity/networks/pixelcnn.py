@@ -26,6 +26,7 @@ class PixelCNN(nn.Module):
         stack are the queries, and what is read conditions the second half of the layers. Only the last
         stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
         seen by pixels that come earlier than some of those.
+    placed: whether a place is given its position, see ``PixelInput``.
     prototypes: learned images that the past is compared with, see ``Prototypes``; what a place gets from them joins
         the skip outputs of the layers. 0: none.
     The others are those of ``PixelCNNConfig``.
@@ -39,6 +40,7 @@ class PixelCNN(nn.Module):
         context: int = 0,
         attention: str | None = None,
         prototypes: int = 0,
+        placed: bool = True,
         **sizes: Any,
     ) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class PixelCNN(nn.Module):
         self.event_shape, self.levels, self.space_dims = tuple(event_shape), levels, space_dims
         self.planes, self.penultimate = planes, penultimate
         self.attention_layer = config.layers // 2
-        self.input = PixelInput(event_shape, levels)
+        self.input = PixelInput(event_shape, levels, placed)
         self.layers = nn.ModuleList(
             GatedLayer(
                 self.input.features if i == 0 else planes,
@@ -59,6 +61,7 @@ class PixelCNN(nn.Module):
                 excludes_current=i == 0,
                 context=context,
                 attended=planes if attention and i >= self.attention_layer else 0,
+                dilation=config.dilations[(i - 1) % len(config.dilations)] if i else 1,
             )
             for i in range(config.layers)
         )

@@ -31,17 +31,28 @@ class CausalConv(nn.Module):
         in those after it, and in dimension ``stack`` the (K - 1) / 2 places before the current one.
     excludes_current: leave out the current place (first layer); otherwise it is included, which is causal as
         soon as the inputs themselves are strictly causal.
+    dilation: places from one tap of the kernel to the next, in all dimensions that it spans. The first layer has none:
+        what it left out between two taps, the place just before among them, no later layer could bring back.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, space_dims: int, stack: int, kernel_size: int, excludes_current: bool
+        self,
+        in_features: int,
+        out_features: int,
+        space_dims: int,
+        stack: int,
+        kernel_size: int,
+        excludes_current: bool,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise ValueError(f"kernel_size={kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
+        if excludes_current and dilation != 1:
+            raise ValueError(f"dilation={dilation}; a convolution that leaves out the current place has no dilation.")
         self.space_dims, self.stack, self.excludes_current = space_dims, stack, excludes_current
-        self.reach = kernel_size // 2
-        self.taps = self.reach if excludes_current else self.reach + 1
+        self.dilation, self.reach = dilation, kernel_size // 2 * dilation
+        self.taps = kernel_size // 2 + (not excludes_current)
         kernel = [1] * stack + [self.taps] + [kernel_size] * (space_dims - stack - 1)
         self.weight = nn.Parameter(torch.empty(out_features, in_features, *kernel))
         self.bias = nn.Parameter(torch.empty(out_features))
@@ -51,11 +62,16 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the whole space at once."""
-        return causal_convolution(x, self.weight, self.bias, self.stack, self.excludes_current)
+        return causal_convolution(x, self.weight, self.bias, self.stack, self.excludes_current, self.dilation)
 
-    def convolve(self, padded: Tensor) -> Tensor:
-        """Convolve inputs that were padded before, or a window cut out of them."""
-        return CONVOLVE[self.space_dims](padded, self.weight, self.bias)
+    def taps_from(self, start: int) -> slice:
+        """The slices of the stack's dimension, padded by ``reach`` in front, that the slice at ``start`` looks at."""
+        return slice(start, start + (self.taps - 1) * self.dilation + 1, self.dilation)
+
+    def convolve(self, taps: Tensor) -> Tensor:
+        """One slice, of the inputs at ``taps_from`` it, which are padded by ``reach`` on both sides of what follows."""
+        dilations = [1] * (self.stack + 1) + [self.dilation] * (self.space_dims - self.stack - 1)
+        return CONVOLVE[self.space_dims](taps, self.weight, self.bias, dilation=dilations)
 
 
 class GatedLayer(nn.Module):
@@ -67,6 +83,7 @@ class GatedLayer(nn.Module):
 
     context: features of the task vector f(s) that biases every gate; 0 for none.
     attended: features of a per-place context given to the gates of the last stack; 0 for none.
+    dilation: of all stacks, see ``CausalConv``.
     """
 
     def __init__(
@@ -79,11 +96,12 @@ class GatedLayer(nn.Module):
         excludes_current: bool = False,
         context: int = 0,
         attended: int = 0,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         self.planes, self.skip, self.residual = planes, skip, not excludes_current
         self.convs = nn.ModuleList(
-            CausalConv(in_features, 2 * planes, space_dims, stack, kernel_size, excludes_current)
+            CausalConv(in_features, 2 * planes, space_dims, stack, kernel_size, excludes_current, dilation)
             for stack in range(space_dims)
         )
         self.links = nn.ModuleList(
@@ -132,6 +150,7 @@ class GatedLayer(nn.Module):
             return gated_layer_of(
                 self.convs, self.links, self.out, self.read, stacks, biases, attended, skip_sum, self.residual
             )
+        conv = self.conv(0)
         return gated_layer(
-            stacks, self.weights(), biases, attended, skip_sum, self.conv(0).excludes_current, self.residual
+            stacks, self.weights(), biases, attended, skip_sum, conv.excludes_current, self.residual, conv.dilation
         )

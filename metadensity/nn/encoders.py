@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metadensity.checks import real_places
 from metadensity.nn.convolution import CONV
 from metadensity.nn.inputs import PixelInput, SupportInput
 
 VECTOR_SCALE = 0.25  # of a bounded f(s): gates begin near their own biases, and what all tasks share is learned first
 
 
-def support_input(event_shape: Sequence[int], levels: int, normed: bool) -> PixelInput:
+def support_input(event_shape: Sequence[int], levels: int, normed: bool, placed: bool = True) -> PixelInput:
     """Images of supports as features."""
-    return SupportInput(event_shape, levels) if normed else PixelInput(event_shape, levels)
+    return (SupportInput if normed else PixelInput)(event_shape, levels, placed)
 
 
 def rms_bounded(x: Tensor, dim: int = 1) -> Tensor:
@@ -129,6 +130,82 @@ class SupportPatchEncoder(nn.Module):
         patches = x.permute(1, 0, 3, 2).flatten(1, 2)  # (tasks, S * K, features)
         keys, values = patches[..., : self.keys], patches[..., self.keys :]
         return (rms_bounded(keys, -1), rms_bounded(values, -1)) if self.normed else (keys, values)
+
+
+class SupportSequenceEncoder(nn.Module):
+    """f(s), and keys and values for attention, of sequences of any length, in time and memory linear in it. Our own.
+
+    Supports ``(S, tasks, C, *space)`` are halved by ``halvings`` convolutions of four places and averaged: over all
+    that is left for f(s), and over each of ``patches`` equal stretches of it for attention, so that every support has
+    so many, short or long. No weight knows how many places there are; places beyond a length are seen by none.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        levels: int,
+        planes: int,
+        features: int,
+        patches: int = 0,
+        normed: bool = True,
+        halvings: int = 6,
+    ) -> None:
+        super().__init__()
+        space_dims = len(event_shape) - 1
+        self.normed, self.patches, self.units = normed, patches, activation(normed)
+        self.input = support_input(event_shape, levels, normed, placed=False)
+        sizes = [self.input.features, *[planes] * halvings]
+        self.convs = nn.ModuleList(
+            CONV[space_dims](size, planes, 4, stride=2) for size in sizes[:-1]
+        )  # ceil(n / 2) places out of n
+        self._pads = [1, 2] * space_dims
+        self.project = nn.Linear(planes, features)
+        self.to_patches = nn.Linear(planes, 2 * planes) if patches else None
+        self.null = nn.Parameter(torch.zeros(features))
+
+    def forward(self, support: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The task vectors ``(tasks, features)``; keys and values, ``(tasks, S * patches, planes)`` each, or None.
+
+        lengths: of sequences, ``(S, tasks)``: how many of the first places are real. None: all.
+        """
+        shots, tasks = support.shape[:2]
+        if not shots:
+            empty = self.null.new_zeros(tasks, 0, self.project.in_features)
+            return self.null.expand(tasks, -1), (empty, empty) if self.patches else None
+        x = self.input(support.flatten(0, 1))
+        left = None if lengths is None else lengths.flatten()
+        for conv in self.convs:
+            x = self.units(conv(F.pad(_real(x, left), self._pads)))
+            left = None if left is None else (left + 1) // 2
+        x = _real(x, left).flatten(2)
+        counts = torch.full((1,), x.shape[2], device=x.device) if left is None else left
+        vectors = self.project(stretches(x, counts, 1).flatten(1))
+        if self.normed:
+            vectors = VECTOR_SCALE * rms_bounded(vectors)
+        vector = (vectors.unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
+        if self.to_patches is None:
+            return vector, None
+        patches = self.to_patches(stretches(x, counts, self.patches).mT).unflatten(0, (shots, tasks))
+        keys, values = patches.transpose(0, 1).flatten(1, 2).chunk(2, -1)
+        return vector, (rms_bounded(keys, -1), rms_bounded(values, -1)) if self.normed else (keys, values)
+
+
+def _real(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """``(batch, features, places)`` with zeros beyond the lengths ``(batch,)``."""
+    return x if lengths is None else x * real_places(lengths, x.shape[-1]).unsqueeze(1)
+
+
+def stretches(x: Tensor, counts: Tensor, parts: int) -> Tensor:
+    """Means of ``parts`` stretches of the first ``counts`` ``(batch or 1,)`` places: ``(batch, features, parts)``.
+
+    x: ``(batch, features, places)``. Stretches are as equal as can be and share a place where they have to, as those of
+    torch's adaptive pooling; of no places they are zero.
+    """
+    number, counts = torch.arange(parts, device=x.device), counts.unsqueeze(1)
+    low, high = number * counts // parts, -(-(number + 1) * counts // parts)  # (batch, parts)
+    places = torch.arange(x.shape[2], device=x.device)
+    inside = (places >= low.unsqueeze(2)) & (places < high.unsqueeze(2))
+    return x @ (inside.to(x.dtype) / (high - low).clamp(min=1).unsqueeze(2)).mT
 
 
 def require_stride(stride: int) -> None:

@@ -18,16 +18,19 @@ def to_unit_range(pixels: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
 class PixelInput(nn.Module):
     """Images as features: pixels scaled to [-1, 1] with position channels, ``(batch, C + space_dims, *space)``.
 
-    The position channels mark the border as well, where zero padding could pass for a pixel.
+    The position channels mark the border as well, where zero padding could pass for a pixel. placed: False has ones in
+    their place, which mark the border alone: what a network makes of a place does not depend on where it lies, nor on
+    the number of places.
     """
 
     positions: Tensor
 
-    def __init__(self, event_shape: Sequence[int], levels: int) -> None:
+    def __init__(self, event_shape: Sequence[int], levels: int, placed: bool = True) -> None:
         super().__init__()
         self.levels = levels
         self.features = event_shape[0] + len(event_shape) - 1
-        self.register_buffer("positions", positions(tuple(event_shape[1:])), persistent=False)
+        where = positions(tuple(event_shape[1:]))
+        self.register_buffer("positions", where if placed else torch.ones_like(where), persistent=False)
 
     def forward(self, pixels: Tensor, index: tuple[slice, ...] = ()) -> Tensor:
         """Encode ``(batch, C, *space)`` integers, or only the places at ``index``, slices of all dimensions."""
@@ -51,8 +54,8 @@ class SupportInput(PixelInput):
     deviation: Tensor
     seen: Tensor
 
-    def __init__(self, event_shape: Sequence[int], levels: int) -> None:
-        super().__init__(event_shape, levels)
+    def __init__(self, event_shape: Sequence[int], levels: int, placed: bool = True) -> None:
+        super().__init__(event_shape, levels, placed)
         shape = (event_shape[0], *[1] * len(event_shape[1:]))
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("deviation", torch.ones(shape))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -98,7 +99,8 @@ class _CachedSampler:
     The last stack, which runs once a pixel, works on matrices ``(batch, features)``: its buffers are
     flat, ``(batch, places * features)``, so that a window is a view; what does not depend on the pixel
     (biases and the links from the stack before) is added up once a line; and the skip outputs of all
-    layers are one product at the end. Or a native kernel draws a whole line.
+    layers are one product at the end. Of a dilated network a layer keeps a ring of the places that its kernel spans, so
+    that neither time a place nor memory grows with the line. Or a native kernel draws a whole line.
     """
 
     def __init__(self, network: PixelCNN, condition: Conditioning, batch: int, compiled: bool) -> None:
@@ -112,7 +114,10 @@ class _CachedSampler:
         self.last = last = LastStack.of(network)
         self.gates = last.skips.new_empty(batch, len(self.layers) * self.planes)
         width = self.space[-1] + last.reach
-        self.lines = [last.skips.new_zeros(batch, width * features) for features in last.features]
+        pairs = list(zip(last.features, last.kept, strict=True))
+        self.lines = [last.skips.new_zeros(batch, 0 if kept else width * features) for features, kept in pairs]
+        self.empty = [last.skips.new_zeros(batch, features) for features in last.features]
+        self.rings: list[deque[Tensor]] = [deque() for _ in pairs]
         self.prototypes = network.prototypes
         prior = (
             last.skips.new_zeros(condition.tasks, 0)
@@ -134,15 +139,14 @@ class _CachedSampler:
             if not any(prefix[k + 1 :]):  # a new slice of stack k begins here
                 self._advance(k, prefix[: k + 1])
         self._add_up(prefix)
+        self.rings = [deque([empty] * kept, kept) for empty, kept in zip(self.empty, self.last.kept, strict=True)]
 
     def take(self, here: Tensor, prefix: tuple[int, ...], t: int) -> None:
         """Put the pixels ``(batch, C)`` at place ``t`` of the line where the last stack will look."""
-        encode, width = self.network.input, self.last.features[0]
+        encode = self.network.input
         where = encode.positions[cast(Any, (slice(None), *prefix, t))]
-        start = (t + self.last.reach) * width
-        encoded = self.lines[0][:, start : start + width]
-        encoded[:, : self.channels] = to_unit_range(here, encode.levels, where.dtype)
-        encoded[:, self.channels :] = where
+        scaled = to_unit_range(here, encode.levels, where.dtype)
+        self._put(0, t, torch.cat([scaled, where.expand(len(here), -1)], 1))
         if self.prototypes is not None:
             self.scores = self.scores + self.prototypes.scores(here, (*prefix, t))
 
@@ -163,7 +167,7 @@ class _CachedSampler:
                 inner = [slice(conv.reach, -conv.reach)] * (self.space_dims - k - 1)
                 target = buffer.select(2, prefix[k] + conv.reach)[(slice(None), slice(None), *inner)]
                 target.copy_(state.view(target.shape))
-            window = buffer.narrow(2, prefix[k], conv.taps)
+            window = buffer[:, :, conv.taps_from(prefix[k])]
             z = conv.convolve(window.view(*window.shape[:2], *[1] * k, *window.shape[2:]))
             before = self.before[i][k]
             if before is not None:
@@ -191,10 +195,8 @@ class _CachedSampler:
         """The last stack at place ``t`` of a line, through all layers: features ``(batch, penultimate)``."""
         network, planes, state, reads = self.network, self.planes, None, None
         for i, layer in enumerate(self.layers):
-            line, features = self.lines[i], self.last.features[i]
             if state is not None:
-                start = (t + self.last.reach) * features
-                line[:, start : start + features] = state
+                self._put(i, t, state)
             if i == self.attention_layer and network.attention is not None and self.condition.memory is not None:
                 assert state is not None
                 assert self.last.reads is not None
@@ -203,8 +205,7 @@ class _CachedSampler:
                     (network.attention(self.condition.memory, hidden).flatten(1) @ self.last.reads).split(2 * planes, 1)
                 )
             base = self.base[i][min(t, len(self.base[i]) - 1)]
-            start = (t + self.last.starts[i]) * features
-            z = torch.addmm(base, line[:, start : start + self.last.taps[i]], self.last.kernels[i])
+            z = torch.addmm(base, self._window(i, t), self.last.kernels[i])
             if reads is not None and layer.read is not None:
                 z = z + next(reads)
             gated = self.gates[:, i * planes : (i + 1) * planes]
@@ -215,6 +216,21 @@ class _CachedSampler:
         if self.prototypes is not None:
             skip_sum = skip_sum + self.prototypes.features_at(self.scores, (*prefix, t))
         return F.linear(F.relu(skip_sum), network.penult.weight.flatten(1), network.penult.bias)
+
+    def _put(self, i: int, t: int, inputs: Tensor) -> None:
+        """Let layer ``i`` have its inputs ``(batch, features)`` at place ``t`` of the line."""
+        if self.last.kept[i]:
+            self.rings[i].append(inputs)
+        else:
+            start = (t + self.last.reach) * self.last.features[i]
+            self.lines[i][:, start : start + self.last.features[i]] = inputs
+
+    def _window(self, i: int, t: int) -> Tensor:
+        """What the kernel of layer ``i`` looks at from place ``t``, ``(batch, taps)``."""
+        if self.last.kept[i]:
+            return torch.cat([self.rings[i][j] for j in range(0, self.last.kept[i], self.last.dilations[i])], 1)
+        start = (t + self.last.starts[i]) * self.last.features[i]
+        return self.lines[i][:, start : start + self.last.taps[i]]
 
     def _feed(self, k: int, pixels: Tensor, prefix: tuple[int, ...]) -> None:
         """Put the input features of a finished line where stack k, not the last, will look."""

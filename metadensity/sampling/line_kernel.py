@@ -56,13 +56,13 @@ def native_kernel(network: PixelCNN, condition: Conditioning, last: LastStack, b
             "score": none if attention.score is None else attention.score.contiguous(),
             "reads": padded_halves(last.reads.unflatten(-1, (-1, 2 * planes))).flatten(-2),
         }
-    lengths = [(places + last.reach) * features for features in last.features]
+    slots = [kept or places + last.reach for kept in last.kept]
+    lengths = [count * features for count, features in zip(slots, last.features, strict=True)]
     lists = {
         "lines": [weight.new_zeros(batch, length) for length in lengths],
         "kernels": [padded_halves(kernel) for kernel in last.kernels],
         "residuals": [padded(residual) for residual in last.residuals],
         "residual_biases": [padded(bias) for bias in last.residual_biases],
     }
-    return LineKernel(
-        library, sizes, tensors, lists, {"taps": last.taps, "starts": last.starts, "inputs": last.features}
-    )
+    counts = {"taps": last.taps, "starts": last.starts, "inputs": last.features}
+    return LineKernel(library, sizes, tensors, lists, {**counts, "dilations": last.dilations, "slots": slots})

@@ -19,6 +19,7 @@ from metadensity.drawing import Draws
 from metadensity.likelihoods import Categorical
 from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
 from metadensity.nn.causal import CausalConv
+from metadensity.nn.functional.gated_layer import causal_convolution
 
 
 def small(kind: type[ConditionalPixelCNN]) -> Callable[..., ConditionalPixelCNN]:
@@ -49,6 +50,29 @@ class ChannelsSeeThemselves(ConditionalPixelCNN):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.network.head.mask.fill_(1)
+
+
+class LooksTooFar(ConditionalPixelCNN):
+    """Its last layer is dilated by one more than it says, so that it sees further."""
+
+    more = 1
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        more = self.more
+
+        class Wider(CausalConv):
+            def forward(self, x: Tensor) -> Tensor:
+                return causal_convolution(x, self.weight, self.bias, self.stack, False, self.dilation + more)
+
+        for conv in self.network.layers[-1].convs:
+            conv.__class__ = Wider
+
+
+class HasAHole(LooksTooFar):
+    """Its last layer is dilated by so much more that nothing sees what lies between two taps."""
+
+    more = 2
 
 
 class BlindSpot(ConditionalPixelCNN):

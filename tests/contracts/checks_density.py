@@ -79,6 +79,31 @@ def _reach(network: PixelCNN) -> int:
     return sum(layer.conv(0).reach for layer in network.layers)
 
 
+def field(network: PixelCNN) -> Tensor:
+    """Whether place u is in the receptive field of place t, ``(u, t)``, by the sizes of the kernels alone.
+
+    Layer by layer, place by place: a stack sees what it saw at the taps of its kernel, and what the one before it sees.
+    """
+    space = network.event_shape[1:]
+    places = list(itertools.product(*map(range, space)))
+    number, stacks = {place: n for n, place in enumerate(places)}, [torch.eye(len(places))] * len(space)
+    for layer in network.layers:
+        new: list[Tensor] = []
+        for k, seen in enumerate(stacks):
+            size, step = layer.conv(k).weight.shape[2:], layer.conv(k).dilation
+            taps = torch.zeros(len(places), len(places))
+            last = size[k] - (not layer.conv(k).excludes_current)  # the tap that is no step back
+            for tap in itertools.product(*map(range, size)):
+                back = [0] * k + [tap[k] - last] + [tap[j] - size[j] // 2 for j in range(k + 1, len(space))]
+                for t, place in enumerate(places):
+                    u = number.get(tuple(here + step * steps for here, steps in zip(place, back, strict=True)))
+                    if u is not None:
+                        taps[u, t] = 1
+            new.append(((seen @ taps + (new[-1] if k else 0)) > 0).float())
+        stacks = new
+    return stacks[-1] > 0
+
+
 def sums_to_one(subject: Subject) -> None:
     """Probabilities of all images sum to one, given 0 and 2 supports; tolerance 1e-4 on the logarithm."""
     for shots in (0, 2):
@@ -119,7 +144,11 @@ def is_causal(subject: Subject) -> None:
 
 
 def gradients_are_causal(subject: Subject) -> None:
-    """Gradient of each term: exactly zero in its own pixel and later ones, non-zero in all earlier ones in reach."""
+    """Gradient of each term: exactly zero in its own pixel and later ones, non-zero in all earlier ones in reach.
+
+    What is in reach is the receptive field that the kernels of the network promise, no more and no less; with
+    prototypes, which compare a place's whole past, it is at least that.
+    """
     dims = len(subject.event_shape) - 1
     total = torch.zeros(())
     for seed in range(3):
@@ -135,8 +164,18 @@ def gradients_are_causal(subject: Subject) -> None:
         total = total + raster(leaf.grad, dims).mT.abs()  # (u, t)
     leak = total.masked_fill(past(subject.event_shape), 0)
     assert leak.max() == 0, f"a term has a gradient of {leak.max():.3g} in its own pixel or a later one"
-    blind = past(subject.event_shape, radius(density, subject.model)) & (total == 0)
+    network = next(part for part in subject.model.modules() if isinstance(part, PixelCNN))
+    channels, before = subject.event_shape[0], past(subject.event_shape)
+    each = field(network).repeat_interleave(channels, 0).repeat_interleave(channels, 1)
+    same = torch.eye(len(each) // channels).repeat_interleave(channels, 0).repeat_interleave(channels, 1).bool()
+    seen = each | (same & before)
+    assert not (seen & ~before).any(), "the network promises to see what comes later"
+    blind = seen & (total == 0)
     assert not blind.any(), f"no gradient in pixels of the past, as (earlier, later): {blind.nonzero().tolist()}"
+    beyond = before & ~seen & (total != 0)
+    assert network.prototypes is not None or not beyond.any(), (
+        f"a gradient outside the field, as (earlier, later): {beyond.nonzero().tolist()}"
+    )
 
 
 def estimates(density: Density, value: Tensor, draws: int, seed: int) -> Tensor:

@@ -30,6 +30,8 @@ CONTROLS: list[tuple[Callable[..., FewShotModel], Case, Callable[[Subject], None
     (small(broken.BlindSpot), IMAGES, checks_density.is_causal, "no influence"),
     (small(broken.BlindSpot), IMAGES, checks_density.gradients_are_causal, "no gradient in pixels of the past"),
     (small(broken.BlindSpot), VOLUMES, checks_density.gradients_are_causal, "no gradient in pixels of the past"),
+    (small(broken.HasAHole), Case((1, 9)), checks_density.gradients_are_causal, "no gradient in pixels of the past"),
+    (small(broken.LooksTooFar), Case((1, 9)), checks_density.gradients_are_causal, "outside the field"),
     (broken.DependentPixels, IMAGES, checks_density.is_causal, "said to be independent"),
     (broken.TooLikely, IMAGES, checks_density.sums_to_one, "sum over all images"),
     (small(broken.TooHot), Case((1, 2, 3)), checks_density.samples_follow, "do not follow the density"),

@@ -19,7 +19,7 @@ constexpr int64_t MOST = REGISTERS == 32 ? 4 : 2;  // vectors of outputs that ar
 template <class T>
 struct Line {  // _Line in native/line_sampler.py, in the same order
     int64_t batch, layers, planes, places, reach, channels, levels, features, middle, attention, tasks, entries, space_dims;
-    const int64_t *taps, *starts, *inputs, *base_places;
+    const int64_t *taps, *starts, *inputs, *dilations, *slots, *base_places;
     T* const* lines;
     const T *const *bases, *const *kernels, *const *residuals, *const *residual_biases;
     const T *skips, *skip_bias, *penult, *penult_bias, *hidden, *hidden_bias, *previous, *logits, *logits_bias;
@@ -34,7 +34,8 @@ struct Line {  // _Line in native/line_sampler.py, in the same order
 #define LINE_FIELDS(F, T)                                                                                              \
     F(T, batch) F(T, layers) F(T, planes) F(T, places) F(T, reach) F(T, channels) F(T, levels) F(T, features)          \
     F(T, middle) F(T, attention) F(T, tasks) F(T, entries) F(T, space_dims) F(T, taps) F(T, starts) F(T, inputs)             \
-    F(T, base_places) F(T, lines) F(T, bases) F(T, kernels) F(T, residuals) F(T, residual_biases) F(T, skips)          \
+    F(T, dilations) F(T, slots) F(T, base_places) F(T, lines) F(T, bases) F(T, kernels) F(T, residuals)                \
+    F(T, residual_biases) F(T, skips)                                                                                  \
     F(T, skip_bias) F(T, penult) F(T, penult_bias) F(T, hidden) F(T, hidden_bias) F(T, previous) F(T, logits)          \
     F(T, logits_bias) F(T, query) F(T, query_bias) F(T, keys) F(T, values) F(T, score) F(T, reads) F(T, positions)     \
     F(T, uniforms) F(T, known) F(T, pixels) F(T, temperature)
@@ -121,7 +122,7 @@ inline T hyperbolic_tangent(T x) { return T(1) - T(2) / (T(1) + exponential(T(2)
 template <class T>
 struct Place {
     int64_t planes, features, levels, entries, readers;  // padded; layers that read
-    T *z, *state, *residual, *gates, *total, *hidden_in, *hidden, *logits, *read_gates, *read, *weights;
+    T *z, *state, *residual, *gates, *total, *hidden_in, *hidden, *logits, *read_gates, *read, *weights, *window;
 
     Place(Scratch& scratch, const Line<T>& net, int64_t rows)
         : planes(wide(net.planes)), features(wide(net.features)), levels(wide(net.levels)), entries(wide(net.entries)),
@@ -130,6 +131,7 @@ struct Place {
         z = take(2 * planes), state = take(planes), residual = take(planes), gates = take(net.layers * net.planes);
         total = take(features), hidden_in = take(features), hidden = take(features), logits = take(levels);
         read_gates = take(2 * planes * readers), read = take(planes), weights = take(entries);
+        window = take(*std::max_element(net.taps, net.taps + net.layers));
     }
 };
 
@@ -173,6 +175,33 @@ int64_t invert_cdf(const T* logits, int64_t levels, double temperature, float un
     return std::min(level, levels - 1);
 }
 
+// Inputs of layer i for ``rows`` images: a line of the whole, or of a dilated network a ring of what its kernel spans.
+// Place t has slot (t + reach) % slots, and those of a line that has not begun are zero.
+template <class T>
+struct Inputs {
+    int64_t size, slots, taps, start, dilation, length;
+    T* line;
+
+    Inputs(const Line<T>& net, int64_t i, int64_t first)
+        : size(net.inputs[i]), slots(net.slots[i]), taps(net.taps[i] / size), start(net.starts[i]),
+          dilation(net.dilations[i]), length(slots * size), line(net.lines[i] + first * length) {}
+
+    T* at(int64_t place, int64_t row) const { return line + row * length + place % slots * size; }
+
+    // z = base + what the kernel looks at from place t @ weight.
+    void multiply(int64_t rows, int64_t t, T* window, T* z, const T* weight, int64_t width, const T* base) const {
+        const int64_t from = (t + start) % slots, together = taps * size;
+        if (dilation == 1 && from + taps <= slots) {
+            product(rows, z, width, line + from * size, length, weight, width, together, base, width);
+            return;
+        }
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < taps; j++)
+                std::memcpy(window + r * together + j * size, at(t + start + j * dilation, r), size * sizeof(T));
+        product(rows, z, width, window, together, weight, width, together, base, width);
+    }
+};
+
 template <class T>
 void draw_line(const Line<T>& net, int64_t first, int64_t last) {
     const int64_t P = net.planes, F = net.features, L = net.layers, rows = last - first;
@@ -183,14 +212,19 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
     T *features = own.hidden_in, *hidden = own.hidden, *logits = own.logits;
     T *read_gates = own.read_gates, *read = own.read, *weights = own.weights;
     const T two = T(2) / T(net.levels - 1);
+    const Inputs<T> pixels(net, 0, first);
 
+    for (int64_t i = 0; i < L; i++)  // what a ring holds is of the line before
+        if (net.slots[i] < net.places + net.reach) {
+            const Inputs<T> inputs(net, i, first);
+            std::fill(inputs.line, inputs.line + rows * inputs.length, T(0));
+        }
     for (int64_t t = 0; t < net.places; t++) {
         for (int64_t i = 0; i < L; i++) {
-            const int64_t size = net.inputs[i], length = (net.places + net.reach) * size;
-            T* line = net.lines[i] + first * length;
+            const Inputs<T> inputs(net, i, first);
             if (i)
                 for (int64_t r = 0; r < rows; r++)
-                    std::memcpy(line + r * length + (t + net.reach) * size, state + r * wide, P * sizeof(T));
+                    std::memcpy(inputs.at(t + net.reach, r), state + r * wide, P * sizeof(T));
             if (net.attention && i == net.middle) {
                 for (int64_t r = 0; r < rows; r++)
                     attend(net, (first + r) % net.tasks, state + r * wide, residual + r * wide, weights + r * entries,
@@ -199,7 +233,7 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
                         0);
             }
             const T* base = net.bases[i] + (std::min(t, net.base_places[i] - 1) * net.batch + first) * 2 * wide;
-            product(rows, z, 2 * wide, line + (t + net.starts[i]) * size, length, net.kernels[i], 2 * wide, net.taps[i], base, 2 * wide);
+            inputs.multiply(rows, t, own.window, z, net.kernels[i], 2 * wide, base);
             if (net.attention && i >= net.middle)
                 for (int64_t r = 0; r < rows; r++) {
                     const T* own = read_gates + (r * readers + i - net.middle) * 2 * wide;
@@ -222,16 +256,14 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
         for (int64_t c = 0; c < rows * broad; c++) total[c] = std::max(total[c], T(0));
         product(rows, features, broad, total, broad, net.penult, broad, F, net.penult_bias, (int64_t)0);
         for (int64_t c = 0; c < rows * broad; c++) features[c] = std::max(features[c], T(0));
-        const int64_t size = net.inputs[0], length = (net.places + net.reach) * size;
-        for (int64_t r = 0; r < rows; r++) {
-            T* here = net.lines[0] + (first + r) * length + (t + net.reach) * size;
-            std::memcpy(here + net.channels, net.positions + t * net.space_dims, net.space_dims * sizeof(T));
-        }
+        for (int64_t r = 0; r < rows; r++)
+            std::memcpy(pixels.at(t + net.reach, r) + net.channels, net.positions + t * net.space_dims,
+                        net.space_dims * sizeof(T));
         for (int64_t channel = 0; channel < net.channels; channel++) {
             product(rows, hidden, broad, features, broad, net.hidden + channel * F * broad, broad, F,
                     net.hidden_bias + channel * broad, (int64_t)0);
             for (int64_t r = 0; r < rows; r++) {
-                const T* seen = net.lines[0] + (first + r) * length + (t + net.reach) * size;  // the channels before
+                const T* seen = pixels.at(t + net.reach, r);  // the channels before
                 T* own = hidden + r * broad;
                 for (int64_t before = 0; before < channel; before++) {
                     const T* weight = net.previous + (channel * net.channels + before) * broad;
@@ -248,8 +280,7 @@ void draw_line(const Line<T>& net, int64_t first, int64_t last) {
                                             : invert_cdf(logits + r * levels, net.levels, net.temperature,
                                                          net.uniforms[index]);
                 net.pixels[index] = level;
-                T* here = net.lines[0] + (first + r) * length + (t + net.reach) * size;
-                here[channel] = T(level) * two - T(1);
+                pixels.at(t + net.reach, r)[channel] = T(level) * two - T(1);
             }
         }
     }

@@ -311,6 +311,12 @@ def with_a_wider_kernel(case: Case, layer: GatedLayer, given: dict[str, Tensor])
     case.run(Case(kernel_size=5).layer(), given)
 
 
+def with_a_dilation(case: Case, layer: GatedLayer, given: dict[str, Tensor]) -> None:
+    for conv in layer.convs:
+        conv.dilation = 2
+    case.run(layer, given)
+
+
 def with_no_images(case: Case, layer: GatedLayer, given: dict[str, Tensor]) -> None:
     case.run(layer, {name: tensor[:0] for name, tensor in given.items()})
 
@@ -327,6 +333,7 @@ def with_no_images(case: Case, layer: GatedLayer, given: dict[str, Tensor]) -> N
         with_tangents,
         in_double,
         with_a_wider_kernel,
+        with_a_dilation,
         with_no_images,
     ],
 )

@@ -18,32 +18,35 @@ from metadensity.nn.inputs import PixelInput, positions, to_unit_range
 
 SPACES = {1: (9,), 2: (5, 6), 3: (3, 5, 4)}
 CONVS = [
-    (space_dims, stack, kernel_size, excludes_current)
+    (space_dims, stack, kernel_size, excludes_current, dilation)
     for space_dims in SPACES
     for stack in range(space_dims)
     for kernel_size in (3, 5)
-    for excludes_current in (False, True)
+    for excludes_current, dilation in ((False, 1), (True, 1), (False, 2), (False, 3))
 ]
+each_conv = pytest.mark.parametrize(("space_dims", "stack", "kernel_size", "excludes_current", "dilation"), CONVS)
 
 
 def masked(conv: CausalConv, x: Tensor) -> Tensor:
     """The oracle: a full kernel whose weights are zero wherever the stack may not look, entry by entry."""
-    size = 2 * conv.reach + 1
+    size = 2 * (conv.reach // conv.dilation) + 1
     full = x.new_zeros(conv.weight.shape[0], x.shape[1], *[size] * conv.space_dims)
     for place in itertools.product(range(size), repeat=conv.space_dims):
-        offset = [index - conv.reach for index in place]
+        offset = [index - size // 2 for index in place]
         before, here = offset[: conv.stack], offset[conv.stack]
         if any(before) or here > 0 or (here == 0 and conv.excludes_current):
             continue
         cropped = [0] * conv.stack + [place[conv.stack]] + list(place[conv.stack + 1 :])
         full[(slice(None), slice(None), *place)] = conv.weight[(slice(None), slice(None), *cropped)]
-    return CONVOLVE[conv.space_dims](x, full, conv.bias, padding=conv.reach)
+    return CONVOLVE[conv.space_dims](x, full, conv.bias, padding=conv.reach, dilation=conv.dilation)
 
 
-@pytest.mark.parametrize(("space_dims", "stack", "kernel_size", "excludes_current"), CONVS)
-def test_convolution_equals_a_masked_one(space_dims: int, stack: int, kernel_size: int, excludes_current: bool) -> None:
+@each_conv
+def test_convolution_equals_a_masked_one(
+    space_dims: int, stack: int, kernel_size: int, excludes_current: bool, dilation: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    conv = CausalConv(3, 4, space_dims, stack, kernel_size, excludes_current).double()
+    conv = CausalConv(3, 4, space_dims, stack, kernel_size, excludes_current, dilation).double()
     x = torch.randn(2, 3, *SPACES[space_dims], generator=generator, dtype=torch.float64)
     torch.testing.assert_close(conv(x), masked(conv, x), rtol=0, atol=1e-12)
     assert conv.weight.shape[2:].numel() == conv.taps * kernel_size ** (space_dims - stack - 1), (
@@ -51,19 +54,20 @@ def test_convolution_equals_a_masked_one(space_dims: int, stack: int, kernel_siz
     )
 
 
-@pytest.mark.parametrize(("space_dims", "stack", "kernel_size", "excludes_current"), CONVS)
+@each_conv
 def test_convolving_a_window_is_convolving_the_whole(
-    space_dims: int, stack: int, kernel_size: int, excludes_current: bool
+    space_dims: int, stack: int, kernel_size: int, excludes_current: bool, dilation: int
 ) -> None:
     """What the cached sampler relies on: the slice at t needs no more than the ``taps`` padded slices from t on."""
-    conv = CausalConv(3, 4, space_dims, stack, kernel_size, excludes_current).double()
+    conv = CausalConv(3, 4, space_dims, stack, kernel_size, excludes_current, dilation).double()
     x = torch.randn(2, 3, *SPACES[space_dims], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sides = [0, 0] * stack + [conv.reach, 0] + [conv.reach, conv.reach] * (space_dims - stack - 1)
     pairs = list(zip(sides[::2], sides[1::2], strict=True))
     padded = torch.nn.functional.pad(x, [side for pair in reversed(pairs) for side in pair])
     whole = conv(x)
     for t in range(SPACES[space_dims][stack]):
-        window = padded.narrow(2 + stack, t, conv.taps)
+        window = padded[(slice(None),) * (2 + stack) + (conv.taps_from(t),)]
+        assert window.shape[2 + stack] == conv.taps
         torch.testing.assert_close(conv.convolve(window), whole.narrow(2 + stack, t, 1), rtol=0, atol=1e-12)
 
 
@@ -71,6 +75,11 @@ def test_convolving_a_window_is_convolving_the_whole(
 def test_kernels_that_have_no_middle(kernel_size: int) -> None:
     with pytest.raises(ValueError, match=re.escape(f"kernel_size={kernel_size}; a causal convolution needs an odd")):
         CausalConv(1, 1, 2, 0, kernel_size, excludes_current=True)
+
+
+def test_a_first_layer_has_no_dilation() -> None:
+    with pytest.raises(ValueError, match="dilation=2; a convolution that leaves out the current place has no dilation"):
+        CausalConv(1, 1, 1, 0, 3, excludes_current=True, dilation=2)
 
 
 def test_initial_weights_are_those_of_torch() -> None:

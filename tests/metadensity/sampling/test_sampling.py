@@ -70,6 +70,35 @@ def test_all_samplers_draw_the_same_pixels(
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
+@pytest.mark.parametrize("kernels", [{"first_kernel": 5}, {"kernel_size": 5}], ids=str)
+@pytest.mark.parametrize(("shape", "levels"), SHAPES)
+def test_all_samplers_of_a_dilated_network_draw_the_same_pixels(
+    shape: tuple[int, ...], levels: int, kernels: dict[str, int]
+) -> None:
+    given = density(shape, levels, attention="dot", dilations=(2, 1, 4), **kernels)
+    chances = uniforms(5, shape)
+    with torch.no_grad():
+        assert _CachedSampler(given.network, given.condition, 5, compiled=True).kernel is not None
+        naive = sample_naive(given.network, given.condition, Draws(chances))
+        for compiled in (True, False):
+            assert torch.equal(naive, sample_cached(given.network, given.condition, Draws(chances), compiled=compiled))
+    assert len(naive.unique()) > 1
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_a_dilated_network_keeps_does_not_grow_with_the_line(compiled: bool) -> None:
+    for places in (100, 200):
+        given = density((1, places), 2, attention="dot", dilations=(1, 2, 4))
+        sampler = _CachedSampler(given.network, given.condition, 1, compiled)
+        sampler.begin_line(())
+        lines = sampler.kernel._kept[1]["lines"] if sampler.kernel is not None else []
+        assert sum(line.numel() for line in sampler.lines) == 0
+        assert [line.numel() for line in lines] == ([2, 2 * 20, 3 * 20, 5 * 20] if compiled else [])
+        assert [ring.maxlen for ring in sampler.rings] == [1, 2, 3, 5]
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
 def test_threads_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     given = density((1, 6, 7), 2, tasks=3)
     chances = uniforms(21, (1, 6, 7)).view(7, 3, 1, 6, 7)

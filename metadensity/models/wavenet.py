@@ -1,0 +1,73 @@
+"""WaveNet, conditioned on a support set: sound, and other sequences of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.model import FewShotModel
+from metadensity.networks.config import WaveNetConfig
+from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.encoders import SupportSequenceEncoder
+
+
+class WaveNet(FewShotModel, options=[WaveNetConfig]):
+    """van den Oord et al. 2016, "WaveNet: A Generative Model for Raw Audio" (arXiv 1609.03499), given a support set.
+
+    Causal convolutions of two taps, dilated by 1, 2, 4, ..., 512 and so on again (section 2.1); gates tanh * sigmoid
+    (section 2.3, equation 2) with a condition inside both, the same at all places ("global", section 2.5); residual and
+    skip outputs of each layer, the sum of the latter through ReLU, 1 x 1, ReLU, 1 x 1 (section 2.4). The condition is
+    f(s), a vector of the support, as of the encoder of Chen et al. 2019, "Sample Efficient Adaptive Text-to-Speech"
+    (arXiv 1809.10460, SEA-ENC). With ``attention`` the second half of the layers is also given what the middle layer
+    reads from stretches of the supports, as in ``AttentionPixelCNN``: T x S * patches scores, never T x T. The other
+    two ways of Chen et al. to a new speaker are ``metadensity.adaptation.fine_tune`` of the vector (SEA-EMB;
+    ``tuned_names=EMBEDDING``, which begins at f(s), not anywhere) and of all weights (SEA-ALL).
+
+    Departures. A sample comes in as a number in [-1, 1], not as one of 256 inputs (the paper does not say which;
+    public nets have both), beside a channel of ones that tells the places before the first from silence: the first
+    samples have an exact probability, after a learned beginning. The first layer, which leaves out the current sample,
+    is gated too and has a skip output; the softmax has one 1 x 1 layer more (``Categorical``), and a mixture of
+    logistics (``likelihood="logistic"``) gives the codes an order. Sizes, which the paper does not give, are ours.
+    There is no local conditioning and there are no context stacks.
+
+    No weight depends on the number of places, see ``resized``, and lengths of supports are read. Images are taken too:
+    the same net, dilated along all axes. Options: see ``WaveNetConfig``.
+    """
+
+    def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
+        super().__init__(event_shape, levels)
+        sizes = self.take(WaveNetConfig, options)
+        patches = sizes.patches if sizes.attention else 0
+        self.encoder = SupportSequenceEncoder(
+            self.event_shape, levels, sizes.planes, sizes.context, patches, sizes.support_norm
+        )
+        self.network = PixelCNN(self.event_shape, levels, placed=False, **sizes.network)
+
+    def condition(self, support: Tensor) -> PixelCNNDensity:
+        """Encode the support into f(s), and with attention into keys and values."""
+        return PixelCNNDensity(self.network, self.network.conditioning(support.shape[1], *self.encoder(support)))
+
+    def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> PixelCNNDensity:
+        """The same of sequences of which the first ``lengths`` ``(S, tasks)`` places are real."""
+        conditioning = self.network.conditioning(support.shape[1], *self.encoder(support, lengths))
+        return PixelCNNDensity(self.network, conditioning)
+
+    def resized(self, *space: int) -> WaveNet:
+        """This model for other numbers of places, sharing its weights: trained on windows, it scores whole clips.
+
+        Raises ValueError for another number of dimensions, or less than one place.
+        """
+        if len(space) != len(self.event_shape) - 1:
+            raise ValueError(
+                f"space={space}; this model has {len(self.event_shape) - 1} space dimensions, give as many."
+            )
+        with torch.random.fork_rng(devices=[]):
+            other = type(self)(**{**self.config, "event_shape": (self.event_shape[0], *space)})
+        weight = next(self.parameters())
+        other.to(weight.device, weight.dtype).load_state_dict(self.state_dict(), assign=True)
+        other.provenance = self.provenance
+        return other.train(self.training)
