@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
 from torch import Tensor
 
 from metadensity.checks import require_count, require_uint64
@@ -84,6 +83,8 @@ class ChainTasks(TaskDistribution):
 
     def _rows(self, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
         """Dirichlet rows from uniform numbers, as gamma variables by their quantile function."""
+        from scipy.special import gammaincinv  # takes half a second to import
+
         gamma = gammaincinv(self.concentration, uniform) + np.finfo(float).tiny
         return np.asarray(gamma / gamma.sum(-1, keepdims=True))
 
