@@ -272,9 +272,11 @@ def test_a_wrong_way_is_caught(sources: dict[str, str], said: str, tmp_path: Pat
     [
         ("metadensity", ["tasks", "experiments", "sacred", "tensorboard", "torchvision", "torchmeta", "learn2learn"]),
         ("tasks", ["experiments", "sacred", "tensorboard", "torchvision", "torchmeta", "learn2learn"]),
+        # What takes long to import is imported where it is used: every command begins with this.
+        ("experiments.train", ["scipy.special", "scipy.stats", "tensorboard", "sklearn", "matplotlib", "papermill"]),
     ],
 )
-def test_importing_a_floor_loads_nothing_from_above(package: str, absent: list[str], repo_root: Path) -> None:
+def test_importing_loads_nothing_from_above_and_nothing_slow(package: str, absent: list[str], repo_root: Path) -> None:
     code = f"import sys, {package}; print([name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

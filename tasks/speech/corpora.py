@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from metadensity.files import ARCHIVE_ERRORS, Arrays
 from tasks.data.cache import sha256_of_json
@@ -45,8 +44,12 @@ class Recording:
         else:
             assert self.path is not None
             samples, own = read_sound(self.path)
+        if rate == own:
+            return samples
+        from scipy.signal import resample_poly  # takes a second to import
+
         common = gcd(rate, own)
-        return samples if rate == own else np.asarray(resample_poly(samples, rate // common, own // common))
+        return np.asarray(resample_poly(samples, rate // common, own // common))
 
 
 @dataclass(frozen=True)
