@@ -110,8 +110,7 @@ def test_bars_count_what_there_is_and_baselines_have_one(trained: Said, evaluate
 def test_of_one_evaluation_no_settings_of_baselines_are_compared(evaluated: Said) -> None:
     status, out, err = type_command(compare, "with", "runs=['2']")
     assert status == 0, err
-    assert "training.learning_rate" not in out
-    assert len(out.splitlines()) < 40
+    assert "training." not in out
 
 
 def test_going_on_from_a_run_takes_its_settings(trained: Said, runs: Path) -> None:
