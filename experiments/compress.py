@@ -115,8 +115,8 @@ def compress(
     notes = [
         f"Decoded, all {images} images are equal to the originals, pixel for pixel.",
         f"The files have {excess / len(files):.1f} bits more than -log2 p in the mean. Of these {constant:.1f} a file "
-        f"are constant ({CHECKSUM_BITS} of checksum, up to {MOST_CONSTANT_BITS - CHECKSUM_BITS} for the coder's end), and "
-        f"{rounding:.5f} for each channel of a pixel are for rounding. Lengths are those of the files on the disk.",
+        f"are constant ({CHECKSUM_BITS} of checksum, up to {MOST_CONSTANT_BITS - CHECKSUM_BITS} for the coder's end), "
+        f"and {rounding:.5f} for each channel of a pixel are for rounding. Lengths are those of the files on the disk.",
         f"Coding took {total['encode_seconds']:.1f} s, decoding {total['decode_seconds']:.1f} s; "
         f"{torch.get_num_threads()} threads, {device}.",
     ]
