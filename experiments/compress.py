@@ -33,7 +33,7 @@ from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from experiments.reporting.tables import Section
 from metadensity import Episode, FewShotModel
-from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
+from metadensity.coding import CHECKSUM_BITS, MOST_CONSTANT_BITS, decode, encode_measured
 from metadensity.files import write_atomically
 from metadensity.progress import progress_bar
 
@@ -59,11 +59,15 @@ def _defaults() -> None:
 
 @dataclass(frozen=True)
 class Coded:
-    """A file of codes. information: -log2 of the probability of its images; bits: the length of the file."""
+    """A file of codes. information: -log2 of the probability of its images; bits: the length of the file.
+
+    symbols: what the pixels took of it; the rest is constant, the checksum and the coder's end.
+    """
 
     images: int
     bits: int
     information: float
+    symbols: float
     raw: float
     png: int
     xz: int
@@ -103,6 +107,8 @@ def compress(
     total = {each.name: sum(getattr(file, each.name) for file in files) for each in fields(Coded)}
     images, pixels = total["images"], math.prod(task.event_shape)
     excess = total["bits"] - total["information"]
+    constant = (total["bits"] - total["symbols"]) / len(files)
+    rounding = (total["symbols"] - total["information"]) / images / pixels
     rows = [
         [name, f"{total[key] / images:.2f}", f"{total[key] / images / pixels:.4f}"]
         for name, key in {
@@ -115,8 +121,9 @@ def compress(
     ]
     notes = [
         f"Decoded, all {images} images are equal to the originals, pixel for pixel.",
-        f"The files have {excess / len(files):.1f} bits more than -log2 p in the mean, {excess / images / pixels:.5f} "
-        f"a pixel: of these up to {MOST_CONSTANT_BITS} a file for its checksum and its end, the rest for rounding.",
+        f"The files have {excess / len(files):.1f} bits more than -log2 p in the mean. Of these {constant:.1f} a file "
+        f"are constant ({CHECKSUM_BITS} of checksum, up to {MOST_CONSTANT_BITS - CHECKSUM_BITS} for the coder's end), "
+        f"and {rounding:.5f} for each channel of a pixel are for rounding. Lengths are those of the files on the disk.",
         f"Coding took {total['encode_seconds']:.1f} s, decoding {total['decode_seconds']:.1f} s; "
         f"{torch.get_num_threads()} threads, {device}.",
     ]
@@ -138,6 +145,8 @@ def compress(
         "event_shape": list(task.event_shape),
         "files": [vars(file) for file in files],
         "excess_bits_per_file": excess / len(files),
+        "constant_bits_per_file": constant,
+        "rounding_bits_per_symbol": rounding,
         "threads": torch.get_num_threads(),
         "folder": str(output),
     }
@@ -155,7 +164,7 @@ def code_file(
     Raises RuntimeError where they differ, and TypeError for models whose density goes through no image pixel by pixel.
     """
     began = time.perf_counter()
-    code = encode(model(episode.support), episode.query, report)
+    code, symbols = encode_measured(model(episode.support), episode.query, report)
     write_atomically(path, code)
     between = time.perf_counter()
     stored = path.read_bytes()
@@ -170,6 +179,7 @@ def code_file(
         images=episode.query.shape[:2].numel(),
         bits=8 * len(stored),
         information=nats / math.log(2),
+        symbols=symbols,
         raw=episode.query.numel() * math.log2(levels),
         png=sum(8 * len(as_png(image, levels)) for image in episode.query.flatten(0, 1)),
         xz=8 * len(lzma.compress(packed(episode.query, levels), preset=9 | lzma.PRESET_EXTREME)),

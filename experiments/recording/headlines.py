@@ -62,6 +62,8 @@ def _of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
     own = [row for row in rows if row.get("model") == rows[0].get("model")]
     for row in reversed(own):
         at = f" at {row['shots']} shot{'s' * (row['shots'] != 1)}" if "shots" in row else ""
+        if row.get("nats_per_image", 0) is None:  # some image has probability 0
+            return f"infinite nats/image{at}"
         if _is_number(row.get("nats_per_image")):
             return f"{row['nats_per_image']:.2f} nats/image{at}"
         if _is_number(row.get("mean")):

@@ -221,7 +221,7 @@ class Page:
         ways = int(report["ways"])
         low, high = report["accuracy_interval"]
         model = str(self.record.config.get("model.name", ""))
-        rows = [[model, f"{100 * report['accuracy']:.1f}", _percent(low, high), f"{report['nll']:.3f}"]]
+        rows = [[model, f"{100 * report['accuracy']:.1f}", _percent(low, high), _number(report["nll"], 3)]]
         rows[0].append(f"{report['ece']:.3f}")
         nearest = report.get("nearest_neighbour")
         if nearest is not None:
@@ -235,6 +235,8 @@ class Page:
             f"Run {folder.name}, {where}: {ways}-way, {report['shots']}-shot, {report['queries']} queries in "
             f"{report['episodes']} episodes."
         )
+        if impossible := report.get("impossible"):
+            said += f" {impossible} of them have probability 0 under every class, and count as chance."
         return HTML(table(["classifier", "accuracy %", "95 % interval", "NLL, nats", "ECE"], rows) + paragraph(said))
 
     def comparison(self) -> HTML:

@@ -45,8 +45,7 @@ def _cloned(clone_module: Callable[..., Any], module: Any, memo: dict[Any, Any] 
     if type(module).__name__ == "OptimizedModule":  # torch's, whose class takes seconds to import
         raise RecursionError(
             "learn2learn cannot clone a module of torch.compile. Compile what comes after: learner = "
-            "MAML(model).clone(), then torch.compile of a function that calls learner; it sees what learner.adapt "
-            "changes."
+            "MAML(model).clone(), then torch.compile of a function that calls learner; it sees adapt."
         )
     return clone_module(module, memo)
 

@@ -13,7 +13,7 @@ import torch
 
 from experiments import compress, evaluate, train
 from experiments.recording.trained_model import find_model
-from metadensity.coding import MOST_CONSTANT_BITS, decode
+from metadensity.coding import CHECKSUM_BITS, MOST_CONSTANT_BITS, decode
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,12 @@ def test_the_files_are_as_long_as_the_likelihood_says(coded: Any, trained: str, 
     assert sizes == [file["bits"] for file in result["files"]]
     for file in result["files"]:
         assert 0 < file["bits"] - file["information"] < MOST_CONSTANT_BITS + 0.1
+        assert CHECKSUM_BITS < file["bits"] - file["symbols"] <= MOST_CONSTANT_BITS
+        assert abs(file["symbols"] - file["information"]) < 5e-4 * 144 * file["images"]
+    constant, rounding = result["constant_bits_per_file"], result["rounding_bits_per_symbol"]
+    assert constant + rounding * 144 * 6 / 2 == pytest.approx(result["excess_bits_per_file"])
+    said = f"Of these {constant:.1f} a file are constant (32 of checksum, up to 64 for the coder's end), and "
+    assert f"{said}{rounding:.5f} for each" in (folder / "compression.md").read_text()
     scores = script(
         evaluate.experiment, "fast", run=trained, shots=[2], queries=2, limit=3, baselines=False, split="test"
     ).result

@@ -21,11 +21,13 @@ from metadensity import Density, Evaluation, FewShotModel
 from metadensity.densities.independent import IndependentDensity
 from metadensity.evaluation.comparison import paired_difference
 from metadensity.evaluation.intervals import NOWHERE, bounded_mean, clustered_mean
-from metadensity.evaluation.likelihood import summarise
+from metadensity.evaluation.likelihood import score, summarise
+from metadensity.evaluation.memorisation import closeness
 from metadensity.evaluation.scores import Scores
 from metadensity.evaluation.spread import difference, spread
 from metadensity.evaluation.support_use import Control, SupportUse
 from metadensity.models import MODELS
+from tasks import TASKS
 
 
 class Even(FewShotModel):
@@ -220,3 +222,28 @@ def test_tables_show_none() -> None:
     assert [interval(each) for each in (None, NOWHERE, (2.0, 2.0), (math.nan, math.nan))] == ["none"] * 4
     assert [bounds(each) for each in (None, NOWHERE, (2.0, 2.0))] == [(None, None)] * 3
     assert bounds((1.0, 2.0)) == (1.0, 2.0)
+
+
+def test_score_of_any_function() -> None:
+    """One class, the same for all, probability 0: no interval, and what is not a number is refused."""
+    episode = TASKS["templates"](size=4, classes=6).episode(index=0, tasks=1, shots=1, queries=6)
+    values = torch.arange(6.0)[:, None] - 9
+    (row,) = score(lambda _: values, [episode], duplicates="allow").rows
+    assert (row.classes, row.interval, row.group_interval) == (1, NOWHERE, None)
+    (row,) = score(lambda _: values.clamp(max=-9), [episode, episode], duplicates="allow").rows
+    assert (row.nats_per_image, row.interval) == (9, NOWHERE)
+    (row,) = score(lambda _: values - math.inf, [episode], duplicates="allow").rows
+    assert (row.nats_per_image, row.interval, row.impossible) == (math.inf, NOWHERE, 6)
+    with pytest.raises(ValueError, match="log p is nan for 6 of 6 queries"):
+        score(lambda _: values * math.nan, [episode], duplicates="allow")
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+def test_p_values_are_never_undefined(tasks: int) -> None:
+    """Where all distances are equal a t-test is 0 / 0, which statsmodels' holm refuses; permutations give 1."""
+    found = closeness(np.ones((3, tasks)), np.ones((4, tasks)), np.arange(tasks), permutations=50)
+    assert (found.p_value, found.auc, found.closer) == (1.0, 0.5, False)
+    assert 0 <= found.interval[0] < 0.4
+    assert 0.6 < found.interval[1] <= 1
+    surely = closeness(np.zeros((3, tasks)), np.ones((4, tasks)), np.arange(tasks), permutations=500)
+    assert surely.closer == (tasks == 5), "of one or two classes that are all alike nothing is sure"

@@ -115,6 +115,10 @@ def test_studies_and_comparisons_say_so(trained: Any, script: Any, tmp_path: Pat
     found = script(classify.experiment, run=rows[0]["run"], ways=3, shots=1, episodes=8)
     result = strict(found, "classification.json")
     assert 0 < result["impossible"] <= result["queries"]
+    page = Page(Path(rows[0]["run"])).classification().data
+    assert f"{result['impossible']} of them have probability 0 under every class" in page
+    (Path(found.result["folder"]) / "classification.json").write_text(json.dumps({**result, "nll": None}))
+    assert "<td>infinite</td>" in Page(Path(rows[0]["run"])).classification().data  # a class ruled out wrongly
     said = f"unsmoothed gives {result['impossible']} of {result['queries']} queries probability 0 under every class"
     assert said in (Path(found.result["folder"]) / "classification.md").read_text()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,17 @@ def test_an_image_of_the_test_equals_one_of_training(data_root: Path) -> None:
         assert [row.numpy().tobytes() in pixels for row in test.pixels(range(test.images))] == seen.tolist()
 
 
-def test_no_original_is_in_two_splits(data_root: Path) -> None:
+def test_no_original_is_in_two_splits_and_one_pair_is_equal(data_root: Path) -> None:
+    """Two people have drawn the first character of Braille, a single dot, with the same pixels."""
     parts = [TASKS["omniglot"](split=split, data_root=data_root, size=105) for split in ("train+validation", "test")]
-    images = [{row.numpy().tobytes() for row in task.pixels(range(task.images))} for task in parts]
+    drawings = [[row.numpy().tobytes() for row in task.pixels(range(task.images))] for task in parts]
+    images = [set(found) for found in drawings]
     assert not images[0] & images[1]
+    assert [len(found) for found in drawings] == [29_580, 2880]
+    assert [len(found) for found in images] == [29_579, 2880]
+    (twice,) = [number for number, count in Counter(drawings[0]).items() if count > 1]
+    pair = [number for number, drawing in enumerate(drawings[0]) if drawing == twice]
+    assert {parts[0].class_names[number // 20] for number in pair} == {"Braille/character01"}
 
 
 def test_it_is_the_published_data_pixel_for_pixel(data_root: Path) -> None:
