@@ -7,7 +7,7 @@ import operator
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,24 @@ class FewShotModel(nn.Module):
         if query_lengths is None:
             return -density.log_prob(query, generator)
         return -density.prefix_log_prob(query, query_lengths)
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """torch's, for models all of whose tensors a state dict brings back; of others it would leave rubbish.
+
+        Raises ValueError for a model with buffers that are computed when it is built, as positions and masks are.
+        """
+        computed = [
+            f"{path}.{name}".lstrip(".")
+            for path, part in self.named_modules()
+            for name in sorted(part._non_persistent_buffers_set)
+        ]
+        if computed:
+            raise ValueError(
+                f"{type(self).__name__} computes {len(computed)} of its buffers when it is built ({computed[0]}, ...); "
+                "after to_empty they would hold anything, and no state dict has them. Build the model where it is to "
+                "be, and load its weights there."
+            )
+        return super().to_empty(device=device, recurse=recurse)
 
     def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
         """Look at data before training begins, which is when a trainer calls this: encoders of supports are centred.

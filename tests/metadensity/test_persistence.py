@@ -290,3 +290,22 @@ def test_an_inner_loop_that_was_replaced_is_in_the_file(name: str, tmp_path: Pat
     assert loaded.loop == model.loop  # type: ignore[attr-defined]
     support = torch.randint(2, (2, 3, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(support).log_prob(support), model.eval()(support).log_prob(support))
+
+
+@pytest.mark.parametrize("name", ["conditional", "attention", "multiscale", "meta"])
+def test_a_network_is_not_emptied(name: str) -> None:
+    """Positions and masks are in no state dict: a model made on the meta device would score with what lay in memory."""
+    with torch.device("meta"):
+        model = MODELS[name]((1, 4, 4), 2, layers=2, planes=4, penultimate=4)
+    with pytest.raises(ValueError, match=r"of its buffers when it is built .* Build the model"):
+        model.to_empty(device="cpu")
+
+
+def test_a_model_without_computed_buffers_can_be_emptied() -> None:
+    model = MODELS["independent"]((1, 4, 4), 2)
+    with torch.device("meta"):
+        other = MODELS["independent"]((1, 4, 4), 2)
+    other = other.to_empty(device="cpu")
+    other.load_state_dict(model.state_dict())
+    pixels = torch.randint(2, (3, 2, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(other(pixels).log_prob(pixels), model(pixels).log_prob(pixels))

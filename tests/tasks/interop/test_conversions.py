@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import io
 import json
+import os
 import random
 import sys
 import zipfile
@@ -390,6 +391,35 @@ def test_the_trainer_takes_a_taskset(learn2learn: ModuleType) -> None:
     before = metadensity.evaluate(model, [episode]).rows[0].nats_per_image
     trained = MetaTrainer(model, source, source, config).run()
     assert metadensity.evaluate(trained, [episode]).rows[0].nats_per_image < before - 5
+
+
+def test_learn2learn_turns_images_as_they_are(learn2learn: ModuleType) -> None:
+    task = TASKS["digits"](split="train")  # 17 levels
+    data, transforms = to_learn2learn(task), learn2learn.data.transforms
+    turn = learn2learn.vision.transforms.RandomClassRotation(data, [90.0])
+    steps = [transforms.FusedNWaysKShots(data, n=2, k=4), transforms.LoadData(data)]
+    random.seed(0)
+    images, _ = learn2learn.data.Taskset(data, steps).sample()
+    random.seed(0)
+    episode = episode_from_labelled(*learn2learn.data.Taskset(data, [*steps, turn]).sample(), 0, task.levels)
+    turned = {image.rot90(dims=(-2, -1)).numpy().tobytes() for image in images}
+    assert {image.contiguous().numpy().tobytes() for image in episode.query.flatten(0, 1)} == turned
+
+
+def test_torchvision_numbers_characters_as_the_disk_lists_them(
+    torchmeta: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So class numbers of another's Omniglot mean nothing on another disk; ours, by names, do."""
+    from torchvision.datasets import Omniglot
+
+    for character in ("A/character01", "A/character02", "B/character01"):
+        (tmp_path / "omniglot-py" / "images_background" / character).mkdir(parents=True)
+    monkeypatch.setattr(Omniglot, "_check_integrity", lambda self: True)
+    listed, found = os.listdir, []
+    for backwards in (False, True):
+        monkeypatch.setattr(os, "listdir", lambda path, way=backwards: sorted(listed(path), reverse=way))
+        found.append(Omniglot(str(tmp_path))._characters)
+    assert found[0] == ["A/character01", "A/character02", "B/character01"] == found[1][::-1]
 
 
 def test_a_choice_of_classes_has_the_same_supports_in_every_draw(torchmeta: ModuleType, repo_root: Path) -> None:
