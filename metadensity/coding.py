@@ -48,8 +48,8 @@ def encode(density: SequentialDensity, value: Tensor, report: Callable[[int], ob
     """The code of images ``(*sample, tasks, C, *space)``: 4 bytes of checksum, and whole words of 4 bytes.
 
     report: told how many pixels were coded, each time that some were.
-    Raises as ``density.log_prob`` does, TypeError for densities that do not go through an image pixel by pixel, and
-    ModuleNotFoundError, saying what to install, where ``constriction`` is missing.
+    Raises as ``density.log_prob`` does, ValueError for images of probability 0, TypeError for densities that do not go
+    through an image pixel by pixel, and ModuleNotFoundError, saying what to install, where ``constriction`` is missing.
     """
     return encode_measured(density, value, report)[0]
 
@@ -67,6 +67,8 @@ def encode_measured(
     encoder = stream.queue.RangeEncoder()
 
     def write(conditionals: NDArray[np.float64], known: NDArray[np.int32]) -> NDArray[np.int32]:
+        if not conditionals[np.arange(len(known)), known].all():  # the coder would take them at 24 bits each
+            raise ValueError("An image has probability 0 and no code. Code images that the density can give.")
         encoder.encode(known, family, conditionals)
         return known
 

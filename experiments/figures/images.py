@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metadensity import FewShotModel
 from metadensity.density import SequentialDensity
-from metadensity.drawing import Draws
+from metadensity.drawing import Draws, draw_uniforms
 from metadensity.episode import Episode
 from metadensity.progress import progress_bar
 
@@ -41,7 +41,7 @@ def draw_samples(
     shape = torch.Size([samples, *density.batch_shape, *density.event_shape])
     with progress_bar(doing, shape.numel(), "pixels", progress) as bar:
         if isinstance(density, SequentialDensity):
-            uniforms = torch.rand(shape, generator=generator, device=density.device)
+            uniforms = draw_uniforms(shape, generator, density.device)
             drawn = density.drawn(Draws(uniforms, report=bar.update))
         else:
             drawn = density.sample((samples,), generator)

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
+
+
+@dataclass(frozen=True)
+class _Ending(Draws):
+    """``inner`` place by place, where all of the probability is that of ``end`` once it came.
+
+    state: the next place, and which sequences have ended; the same for all places, as they are decided in order.
+    """
+
+    native: ClassVar[bool] = False
+    inner: Draws | None = None
+    end: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def map(self, part: Callable[[Tensor], Tensor]) -> Draws:
+        assert self.inner is not None
+        return replace(super().map(part), inner=self.inner.map(part))  # type: ignore[call-arg]
+
+    def levels(self, logits: Tensor) -> Tensor:
+        assert self.inner is not None
+        if self.state["place"] == 0:  # of the first task, or of the next, where each is gone through for itself
+            self.state["ended"] = torch.zeros(logits.shape[:-1], dtype=torch.bool, device=logits.device)
+        certain = torch.full_like(logits, -torch.inf)
+        certain[..., self.end] = 0
+        drawn = self.inner.levels(torch.where(self.state["ended"].unsqueeze(-1), certain, logits))
+        self.state["ended"] = self.state["ended"] | (drawn == self.end)
+        self.state["place"] = (self.state["place"] + 1) % self.state["places"]
+        return drawn
 
 
 class SequenceDensity(SequentialDensity):
@@ -71,6 +101,10 @@ class SequenceDensity(SequentialDensity):
 
     def _drawn(self, draws: Draws) -> Tensor:
         """Known pixels after an end are kept as they are given."""
+        if not draws.native:  # what decides must be told the probability of each place, those after an end too
+            state = {"place": 0, "places": self.event_shape[-1]}
+            ending = _Ending(draws.uniforms, draws.known, inner=draws, end=self.end, state=state)
+            return self.base.drawn(ending)
         drawn = self.base.drawn(draws)
         ended = torch.where(self._after(drawn), self.end, drawn)
         return ended if draws.known is None else torch.where(draws.known >= 0, draws.known, ended)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from metadensity.adaptation import InnerLoop, adapt
 from metadensity.coding import CHECKSUM_BITS, MOST_CONSTANT_BITS, WORD_BITS, decode, encode, encode_measured
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.densities.sequence import SequenceDensity
 from metadensity.density import SequentialDensity
 from metadensity.files import DamagedFileError
 from metadensity.models import ConditionalPixelCNN, MultiscalePixelCNN
@@ -63,6 +66,30 @@ def test_the_length_is_that_of_the_bytes_and_no_coders_count() -> None:
     assert 1000 <= took < 1000.5
     assert CHECKSUM_BITS + 1000 < 8 * len(code) <= 1000 + MOST_CONSTANT_BITS
     assert (8 * len(code) - CHECKSUM_BITS) % WORD_BITS == 0
+
+
+def test_an_image_of_probability_0_has_no_code() -> None:
+    density = SequenceDensity(uniform(3, (1, 4)), end=2)
+    possible, impossible = torch.tensor([[[0, 2, 2, 2]]]), torch.tensor([[[0, 2, 1, 2]]])
+    assert torch.equal(decode(density, encode(density, possible)), possible)
+    with pytest.raises(ValueError, match="has probability 0 and no code"):
+        encode(density, impossible)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_what_follows_the_end_of_a_string_costs_nothing(adapted: bool) -> None:
+    torch.manual_seed(0)
+    model: Any = ConditionalPixelCNN((1, 12), 4, layers=2, planes=6, penultimate=6)
+    support = images(2, 4, (1, 12)).expand(2, 3, 1, 12)
+    base = adapt(model, support, InnerLoop(steps=1)) if adapted else model(support)
+    density = SequenceDensity(base, end=3)
+    value = density.sample((200,), torch.Generator().manual_seed(1))
+    assert 0 < (density.lengths(value) < 6).double().mean() < 1
+    code = encode(density, value)
+    assert torch.equal(decode(density, code, (200,)), value)
+    excess = 8 * len(code) + float(density.log_prob(value).detach().double().sum()) / math.log(2)
+    assert 0 < excess < MOST_CONSTANT_BITS + 1e-3 * value.numel()
+    assert len(encode(base, value)) > 1.5 * len(code), "the base pays for what follows an end"
 
 
 def test_the_constant_is_in_every_code() -> None:
