@@ -1,7 +1,8 @@
 """Cached sampling against the naive loop over the same network, and over a plain PixelCNN with the same weights.
 
 All sides turn the same uniform numbers into pixels, which are asserted equal. A run of the naive loop is a full pass of
-the network for each pixel: at 28x28 all 784 are run, once, with runs of the cached sampler before and after.
+the network for each pixel: at 28x28 all 784 are run, once, with runs of the cached sampler before and after. Of sound
+there are too many: its time is that of one pass for each sample, and the codes are compared on a shorter clip.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from experiments.benchmarks.timing import Row, interleaved, row
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.drawing import Draws
 from metadensity.evaluation.cost import parameter_count
-from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN
+from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN, WaveNet
 from metadensity.native import line_sampler
 from metadensity.sampling.cached import sample_cached
 
@@ -41,7 +42,8 @@ def rows(quick: bool) -> list[Row]:
         density = attending(small, sizes, kind)
         name = f"{small}x{small}, {kind} attention to 4 supports, batch 1"
         found += against_naive(density, 1, None, name, plain=False, torch_alone=False)
-    return [*found, per_pixel(*((4, 8) if quick else (14, 56)), sizes, 2 if quick else 5)]
+    found.append(per_pixel(*((4, 8) if quick else (14, 56)), sizes, 2 if quick else 5))
+    return [*found, *sound(quick)]
 
 
 def unconditional(side: int, sizes: Sizes) -> PixelCNNDensity:
@@ -98,6 +100,41 @@ def per_pixel(small: int, large: int, sizes: Sizes, repeats: int) -> Row:
     seconds = interleaved(sides, repeats)
     a, b = seconds[str(large)] / large**2, seconds[str(small)] / small**2
     return row(f"sampling: time a pixel, batch 1, {large}x{large} (ours), {small}x{small} (peer)", a, b, bar=1 / 1.3)
+
+
+def sound(quick: bool) -> list[Row]:
+    """A WaveNet's cached sampler against the naive loop, and its time a sample of a long clip and of a short one."""
+    short, places, long = (20, 40, 80) if quick else (1000, 4000, 8000)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = WaveNet((1, places), 256, **({**TINY, "layers": 4} if quick else {}))
+
+    def given(count: int) -> tuple[PixelCNNDensity, Tensor]:
+        density = net.resized(count).condition(torch.zeros(0, 1, 1, count, dtype=torch.uint8))
+        return density, uniforms(1, density)
+
+    compared, chances = given(min(400, places))
+    naive = compared.sample_from_uniforms(chances, naive=True)
+    for compiled in (True, False):
+        _require_equal(_cached(compared, chances, compiled), naive, "sound")
+    kernel = "native kernel" if line_sampler.library() is not None else "torch"
+    density, chances = given(places)
+    sides = {
+        kernel: partial(_cached, density, chances, compiled=True),
+        "torch alone": partial(_cached, density, chances, compiled=False),
+        "naive": partial(density.logits, torch.zeros(1, *density.event_shape, dtype=torch.long)),
+    }
+    with torch.inference_mode():
+        seconds = interleaved(sides, 2 if quick else 5)
+    named, naive_s = f"sampling: sound, {places} samples", seconds["naive"] * places
+    found = [
+        row(f"{named}; cached ({side}), naive by its passes", seconds[side], naive_s, bar=None if quick else bar)
+        for side, bar in ((kernel, 200), ("torch alone", 8))
+    ]
+    sides = {str(count): partial(_cached, *given(count), compiled=True) for count in (short, long)}
+    seconds = interleaved(sides, 2 if quick else 5)
+    a, b = seconds[str(long)] / long, seconds[str(short)] / short
+    return [*found, row(f"sampling: time a sample of sound, {long} (ours), {short} (peer)", a, b, bar=1 / 1.2)]
 
 
 def curve(quick: bool) -> list[dict[str, float | str]]:

@@ -33,7 +33,7 @@ FEWER: dict[str, Sequence[Axis]] = {
     "ensemble": (ATTENTION[1:],),
     "aligned": ((ATTENTION[0], {**ATTENTION[1], **MORE[1]}),),
     "attention_meta": ((ATTENTION[0], {**ATTENTION[1], **MORE[1], "patch_stride": 2}),),
-    "wavenet": (({}, ATTENTION[1]),),
+    "wavenet": (ATTENTION[1:],),
     "multiscale": ((ATTENTION[0], {**ATTENTION[1], "first_kernel": 5, "patch_stride": 2}),),
 }
 COMPOSED = {"ensemble"}  # and these adapt in tests of their own

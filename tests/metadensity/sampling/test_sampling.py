@@ -99,6 +99,19 @@ def test_what_a_dilated_network_keeps_does_not_grow_with_the_line(compiled: bool
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_nothing_of_one_run_is_left_for_the_next(compiled: bool) -> None:
+    """Rings of one clip that the next one saw would be those of another speaker."""
+    given = density((1, 30), 5, attention="dot", dilations=(1, 2, 4))
+    draws = [Draws(uniforms(64, (1, 30)) * factor) for factor in (1, 0.5)]
+    with torch.no_grad():
+        sampler = _CachedSampler(given.network, given.condition, 64, compiled)
+        first, other, again = (_run([sampler], draws[i]) for i in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
 def test_threads_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     given = density((1, 6, 7), 2, tasks=3)
     chances = uniforms(21, (1, 6, 7)).view(7, 3, 1, 6, 7)
