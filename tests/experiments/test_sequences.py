@@ -31,6 +31,15 @@ def test_speech_from_training_to_classification(script: Any, data_root: Path) ->
     assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
 
 
+def test_names_cost_what_comes_before_their_end(script: Any) -> None:
+    """Nats/dim are nats a character: over 4 to 12 places of a name, not over the 16 that there are."""
+    run = script(train.experiment, "names", "independent", "fast").result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, baselines=False, shots=[0, 1], limit=8).result
+    for row in result["rows"]:
+        assert 4 < row["nats_per_image"] / row["nats_per_dim"] < 12
+    assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
+
+
 def test_chains_are_not_classified(script: Any) -> None:
     run = script(train.experiment, "chains", "independent", "fast", task={"length": 4}).result["folder"]
     with pytest.raises(TypeError, match="chains draws its images anew"):
