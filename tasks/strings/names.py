@@ -31,7 +31,7 @@ def names(
     *,
     length: int = 16,
 ) -> ImageTasks:
-    """Names as strings ``(1, length)``; a class is a list of Faker's, such as Danish last names, its group the language.
+    """Names as strings ``(1, length)``; a class is a list, such as Danish last names, its group the language.
 
     The last level is the end: it stands in all places after the name, and what follows the first of it costs nothing,
     so that likelihoods are those of strings. The others are the characters of all lists, as the recipe has them.
