@@ -10,9 +10,11 @@ from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.independent import IndependentPixels
+from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
 from metadensity.models.multiscale import MultiscalePixelCNN
+from metadensity.models.ngram import NGram
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
 from metadensity.models.unconditional import UnconditionalPixelCNN
@@ -30,6 +32,8 @@ MODELS: dict[str, type[FewShotModel]] = {
     "attention_meta": AttentionMetaPixelCNN,
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
+    "linear_prediction": LinearPrediction,
+    "ngram": NGram,
 }
 EnsemblePixelCNN.kinds = MODELS
 
@@ -42,9 +46,11 @@ __all__ = [
     "EnsemblePixelCNN",
     "FewShotModel",
     "IndependentPixels",
+    "LinearPrediction",
     "MAMLPixelCNN",
     "MetaPixelCNN",
     "MultiscalePixelCNN",
+    "NGram",
     "SupportMean",
     "SupportMixture",
     "UnconditionalPixelCNN",
