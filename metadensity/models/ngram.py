@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,9 @@ from metadensity.episode import EpisodeSource
 from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
 
-LOOKED_AT = 2**16  # training images, each counted once however often it is drawn
+LOOKED_AT = 2**16  # training images are drawn, each of which counts once
+MOST_PLACES = 2**22  # and are counted, or a batch more
+PLACES_AT_A_TIME = 2**19
 
 
 class NGram(FewShotModel):
@@ -68,14 +71,16 @@ class NGram(FewShotModel):
 
     @torch.no_grad()
     def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
-        """Count ``LOOKED_AT`` training images as they are drawn, each once; see ``FewShotModel.initialise``.
+        """Draw ``LOOKED_AT`` training images, and count each once; see ``FewShotModel.initialise``.
 
-        It ends before, once as many draws in a row were of known images as there are known ones.
+        It ends before, once as many draws in a row were of known images as there are known ones, or with
+        ``MOST_PLACES``. tasks: taken as many as fit into memory at a time.
         """
         if int(self.counted):
             return
         known: set[int] = set()
-        contexts, symbols, idle = [], [], 0
+        contexts, symbols, idle, places = [], [], 0, 0
+        tasks = max(1, min(256, PLACES_AT_A_TIME // (queries * math.prod(self.event_shape))))
         for index in range(-(-LOOKED_AT // (tasks * queries))):
             episode = source.episode(index, tasks, 0, queries)
             fresh = torch.ones(queries, tasks, dtype=torch.bool)
@@ -84,12 +89,13 @@ class NGram(FewShotModel):
                     fresh.view(-1)[place] = number not in known
                     known.add(number)
             idle = 0 if fresh.any() else idle + fresh.numel()
-            if idle > len(known):
+            if idle > len(known) or places > MOST_PLACES:
                 break
             sites, numbers, real = self._places(episode.query, episode.query_lengths)
             real = real & fresh.unsqueeze(-1)
             contexts.append(numbers[real])
             symbols.append(sites[real])
+            places += int(real.sum())
             self.counted += int(fresh.sum())
         device = self.table.keys.device
         self.table.count(torch.cat(contexts).to(device), torch.cat(symbols).to(device))
