@@ -10,8 +10,8 @@ from sacred.run import Run
 
 import metadensity
 from experiments.figures.shot_curves import save_figure, shot_curve
-from experiments.ingredients import NAMED_CONFIGS, read_config
-from experiments.ingredients.baselines import BASELINES, fit_baseline
+from experiments.ingredients import read_config
+from experiments.ingredients.baselines import baseline_model, baseline_training, baselines_of, fit_baseline
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation import (
     episode_settings,
@@ -103,11 +103,16 @@ def evaluate(
     train = task_of(subject, "train", data_root, folder)
     if baselines:
         settings = {} if baseline_steps is None else {"steps": baseline_steps}
-        for baseline in BASELINES:
+        for baseline in baselines_of(task):
             name = _fresh(baseline, models)
             models[name] = fit_baseline(baseline, train, tuple(shots), seed, progress, **settings).to(device)
-            training = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, **settings}
-            fitted = {"task": config["task"], "model": {"name": baseline}, "training": training, "seed": seed}
+            training = {**baseline_training(baseline), "shots": shots, **settings}
+            fitted = {
+                "task": config["task"],
+                "model": baseline_model(baseline, train),
+                "training": training,
+                "seed": seed,
+            }
             origins[name] = {"run": None, "config": fitted}
     batches = EpisodeBatches(chosen, task, sorted(set(shots)), tasks_per_batch)
     most = EpisodeBatches(chosen, task, [max(shots)], tasks_per_batch)

@@ -19,6 +19,7 @@ from tasks.episodes.generated_episodes import GeneratedEpisodes
 from tasks.episodes.stored_episodes import StoredEpisodes
 from tasks.folders import folder, mirror
 from tasks.images import ImageTasks
+from tasks.strings import names, text
 from tasks.templates import TemplateTasks
 
 __all__ = [
@@ -58,6 +59,8 @@ TASKS = _Tasks(
     chains=chains.chains,
     emoji=emoji.emoji,
     speech=speech.speech,
+    names=names.names,
+    text=text.text,
     folder=folder.folder,
     mirror=mirror.mirror,
 )

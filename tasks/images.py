@@ -36,6 +36,8 @@ class ImageTasks(TaskDistribution):
     recipe: everything that determines the pixels, as JSON-able values. ink: see ``TaskDistribution``.
     lengths: of sequences ``(n, C, T)``, ``(n,)`` how many of the first places of each are real, which episodes then
         say as well; None: all.
+    end: of strings ``(n, 1, T)``, the level that ends one; what follows costs nothing. Lengths count the end then, and
+        episodes say those of queries alone: of a support the end tells, to any model. None: there is no such level.
 
     Classes are drawn independently and uniformly, with replacement: a batch is an i.i.d. draw of tasks,
     and may hold a class twice. Two-level images are held eight pixels to a byte, and a batch is a
@@ -60,6 +62,7 @@ class ImageTasks(TaskDistribution):
         group_noun: str = "group",
         ink: bool = False,
         lengths: ArrayLike | None = None,
+        end: int | None = None,
     ) -> None:
         super().__init__(name, split, seed, event_shape, levels)
         self.group_noun = group_noun
@@ -78,7 +81,9 @@ class ImageTasks(TaskDistribution):
         self._dims = int(np.prod(self.event_shape))
         self._packed = self.levels == 2
         self._pixels = self._held(images, packed)
-        self._lengths = None if lengths is None else self._checked_lengths(np.asarray(lengths, dtype=np.int64))
+        self.end = end
+        given = lengths if end is None else self._ended(images, end)
+        self._lengths = None if given is None else self._checked_lengths(np.asarray(given, dtype=np.int64))
         # Slots beyond the size of a class sort last, so that they are never drawn.
         largest = int(self.class_size.max())
         self._smallest = int(self.class_size.argmin())
@@ -98,6 +103,13 @@ class ImageTasks(TaskDistribution):
                 raise ValueError(f"{what} holds {ids.min()} to {ids.max()}; give indices from 0 to {end - 1}.")
         if self._labels.ndim != 1 or (np.diff(self._labels) < 0).any():
             raise ValueError("labels must be one-dimensional and sorted by class; sort the images by class first.")
+
+    def _ended(self, images: NDArray[np.uint8], end: int) -> Ints:
+        """Places up to the first end, it included, of each string; ValueError where anything else follows it."""
+        ends = images.reshape(len(images), -1) == end
+        if (np.diff(ends.astype(np.int8), axis=1) < 0).any():
+            raise ValueError(f"{self.name}: something follows the end={end} of a string; fill it up with ends.")
+        return np.minimum((~ends).sum(1) + 1, self.event_shape[-1])
 
     def _checked_lengths(self, lengths: Ints) -> Ints:
         if len(self.event_shape) != 2:
@@ -167,8 +179,12 @@ class ImageTasks(TaskDistribution):
         return self._gather(numbers)
 
     def lengths(self, ids: ArrayLike | Tensor) -> Tensor | None:
-        """How many places of these images are real, int64 of the shape of ``ids``; None where all of all are."""
+        """How many places of these images count, int64 of the shape of ``ids``; None where all of all do."""
         return None if self._lengths is None else torch.from_numpy(self._lengths[np.asarray(ids, dtype=np.int64)])
+
+    def support_lengths(self, ids: ArrayLike | Tensor) -> Tensor | None:
+        """``lengths``, as far as a model has to be told those of supports: not of strings, which end by themselves."""
+        return self.lengths(ids) if self.end is None else None
 
     def equal_to_one_of(self, other: ImageTasks) -> NDArray[np.bool_]:
         """Which images, ``(images,)``, have the pixels of one of ``other``. ValueError for other shapes or levels."""
@@ -213,7 +229,7 @@ class ImageTasks(TaskDistribution):
             group_ids=torch.from_numpy(self.class_group[classes]),
             support_ids=numbers[queries:],
             query_ids=numbers[:queries],
-            support_lengths=self.lengths(ids[queries:]),
+            support_lengths=self.support_lengths(ids[queries:]),
             query_lengths=self.lengths(ids[:queries]),
         )
 

@@ -8,20 +8,48 @@ from experiments.ingredients import NAMED_CONFIGS, build_model
 from metadensity import FewShotModel
 from metadensity.episode import EpisodeSource
 from metadensity.training import MetaTrainer, TrainingConfig
+from tasks import ImageTasks, TaskDistribution
 
 BASELINES = ("independent", "support_mean", "support_mixture")
+COUNTING = {"linear_prediction", "ngram"}
+"""Those of sequences, which look at the training data before they learn their few numbers."""
+_COUNTING_TRAINING = {"steps": 60, "tasks": 8, "queries": 2}
+
+
+def baselines_of(task: TaskDistribution) -> tuple[str, ...]:
+    """Which baselines there are for a task: of sequences those without an order of their own are not enough.
+
+    For sound, which is known by its encoding, linear prediction; for other sequences counts of n-grams. Where supports
+    have lengths, only what reads them.
+    """
+    if len(task.event_shape) != 2:
+        return BASELINES
+    best = "linear_prediction" if "encoding" in task.recipe else "ngram"
+    whole = isinstance(task, ImageTasks) and task.support_lengths([0]) is not None
+    return (best,) if whole else (*BASELINES, best)
+
+
+def baseline_model(name: str, task: EpisodeSource) -> dict[str, Any]:
+    """The settings of a baseline's model: its name, and whether the last level of the task ends a string."""
+    ended = getattr(task, "end", None) == task.levels - 1
+    return {"name": name, "end": True} if name == "ngram" and ended else {"name": name}
+
+
+def baseline_training(name: str) -> dict[str, Any]:
+    """The settings of its training: the named configuration "baseline", of which counting takes less."""
+    return {**NAMED_CONFIGS["baseline"]["training"], **(_COUNTING_TRAINING if name in COUNTING else {})}
 
 
 def fit_baseline(
     name: str, train: EpisodeSource, shots: tuple[int, ...], seed: int = 0, progress: bool = False, **settings: Any
 ) -> FewShotModel:
-    """Fit one of ``BASELINES`` on episodes of ``train`` with the settings of the named configuration "baseline".
+    """Fit a baseline of ``baselines_of`` on episodes of ``train``, with the settings of ``baseline_training``.
 
     Fewer supports and queries are taken where the smallest class has too few images for as many as ``shots`` asks: a
     class to train on may have fewer than those that are scored.
     """
-    model = build_model({"name": name}, train.event_shape, train.levels, seed)
-    config = {**NAMED_CONFIGS["baseline"]["training"], "shots": shots, "seed": seed, **settings}
+    model = build_model(baseline_model(name, train), train.event_shape, train.levels, seed)
+    config = {**baseline_training(name), "shots": shots, "seed": seed, **settings}
     sizes = getattr(train, "class_size", None)  # tasks that draw without end have none
     if sizes is not None:
         smallest = int(min(sizes))

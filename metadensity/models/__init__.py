@@ -10,9 +10,11 @@ from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.independent import IndependentPixels
+from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
 from metadensity.models.multiscale import MultiscalePixelCNN
+from metadensity.models.ngram import NGram
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
 from metadensity.models.unconditional import UnconditionalPixelCNN
@@ -32,6 +34,8 @@ MODELS: dict[str, type[FewShotModel]] = {
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
     "wavenet": WaveNet,
+    "linear_prediction": LinearPrediction,
+    "ngram": NGram,
 }
 EnsemblePixelCNN.kinds = MODELS
 
@@ -44,9 +48,11 @@ __all__ = [
     "EnsemblePixelCNN",
     "FewShotModel",
     "IndependentPixels",
+    "LinearPrediction",
     "MAMLPixelCNN",
     "MetaPixelCNN",
     "MultiscalePixelCNN",
+    "NGram",
     "SupportMean",
     "SupportMixture",
     "UnconditionalPixelCNN",

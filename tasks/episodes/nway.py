@@ -30,7 +30,7 @@ def draw_nway(
     shots, queries = require_count("shots", shots, 0), require_count("queries", queries, 1)
     pools = eligible_groups(task, ways) if within_group else [np.arange(len(task.class_names))]
     where = f"the {task.split} split of {task.name}"
-    if task.lengths([0]) is not None:
+    if task.support_lengths([0]) is not None:
         raise ValueError(
             f"{where} has sequences with lengths, which n-way episodes do not hold. Give the task windows."
         )

@@ -121,7 +121,7 @@ class StoredEpisodes:
                     group_ids=torch.from_numpy(task.class_group[classes]),
                     support_ids=torch.from_numpy(support.copy()),
                     query_ids=torch.from_numpy(query.copy()),
-                    support_lengths=task.lengths(support),
+                    support_lengths=task.support_lengths(support),
                     query_lengths=task.lengths(query),
                 )
 

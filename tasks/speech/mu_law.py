@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MU, LEVELS = 255, 256
-ENCODING = "mu-law, mu = 255, by the formula"
+ENCODING = "mu-law-256"
 """What recipes call this alphabet. Data in another is not to be compared with it."""
 
 

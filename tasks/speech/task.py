@@ -21,10 +21,9 @@ from tasks.speech.sound_files import RULE
 from tasks.splits.committed import load_split
 from tasks.splits.random_splits import drawn_groups
 
-ENCODING = "mu-law-256"
 BY = ("speaker+word", "speaker", "word")
 LEAST = 2  # recordings of a class: a support and a query
-SILENCE = int(mu_law.encode(0.0))  # what stands in places that are not real
+SILENCE = int(mu_law.encode(np.zeros(1)).codes[0])  # what stands in places that are not real
 
 
 def speech(
@@ -40,7 +39,7 @@ def speech(
     lengths: bool = False,
     centred: bool = False,
     rate: int = 8000,
-    encoding: str = ENCODING,
+    encoding: str = mu_law.ENCODING,
 ) -> ImageTasks:
     """Recordings ``(1, length)`` of 256 levels, the mu-law codes of their samples; a class is who speaks what.
 
@@ -121,7 +120,7 @@ def speech(
             "lengths": bool(lengths),
             "centred": bool(centred),
             "rate": rate,
-            "encoding": ENCODING,
+            "encoding": mu_law.ENCODING,
             "conversion": RULE,
         },
         lengths=[min(len(codes), length) for codes in held] if lengths else None,
@@ -133,9 +132,9 @@ def _require_words(corpus: str, by: str | None, encoding: str) -> None:
         raise ValueError(f"corpus={corpus!r}; give one of {', '.join(ARCHIVES)}, or folder= with recordings.")
     if by is not None and by not in BY:
         raise ValueError(f"by={by!r}; a class is one of {', '.join(BY)}; None takes what the recordings allow.")
-    if encoding != ENCODING:
+    if encoding != mu_law.ENCODING:
         raise ValueError(
-            f"encoding={encoding!r}; there is {ENCODING!r}, by the formula of the literature. G.711's codes and those "
+            f"encoding={encoding!r}; there is {mu_law.ENCODING!r}, by the formula of the literature. G.711's codes and those "
             "of other packages stand for other amplitudes, so that likelihoods of them cannot be compared."
         )
 
@@ -207,7 +206,7 @@ def _encoded(recording: Recording, rate: int, centred: bool) -> tuple[NDArray[np
     samples = recording.samples(rate)
     if centred:
         samples = samples - np.median(samples)
-    return np.asarray(mu_law.encode(samples)), int((np.abs(samples) > 1).sum())
+    return mu_law.encode(samples)
 
 
 def _placed(codes: NDArray[np.uint8], length: int, whole: bool) -> NDArray[np.uint8]:

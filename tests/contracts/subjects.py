@@ -22,7 +22,11 @@ from metadensity.models import MODELS
 # Arguments that keep a model small, for the constructors that take them, and models that need others.
 SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8}
 FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not every network has a choice of
-OVERRIDES: dict[str, dict[str, Any]] = {"multiscale": {"base": 2, "upscaler_layers": 2}, "wavenet": {"patches": 3}}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "multiscale": {"base": 2, "upscaler_layers": 2},
+    "wavenet": {"patches": 3},
+    "ngram": {"entries": 64},
+}
 # Arguments by which a model is another density: a constructor is run with each choice of an axis that it takes, and
 # with all combinations of axes. Those that also have tests of their own share a choice, which halves the combinations.
 Axis = Sequence[dict[str, Any]]

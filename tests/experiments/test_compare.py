@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from experiments import compare, evaluate, train
+from experiments.ingredients.baselines import BASELINES
 from experiments.recording.score_files import load_scores, save_scores
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import IncomparableError
@@ -75,10 +76,10 @@ def test_numbers_and_latest_name_runs(evaluated: list[str], script: Any, runs: P
     within = script(compare.experiment).result
     assert within["reference"] == f"conditional ({numbers[1]})"
     names = {row["model"] for row in within["rows"]}
-    assert names == {f"{name} ({numbers[1]})" for name in evaluate.BASELINES}
+    assert names == {f"{name} ({numbers[1]})" for name in BASELINES}
     assert within["config_differences"][f"independent ({numbers[1]})"]["model.name"] == ["conditional", "independent"]
     text = (Path(within["folder"]) / "comparison.md").read_text()
-    names_of = ", ".join(f"{name} ({numbers[1]})" for name in evaluate.BASELINES)
+    names_of = ", ".join(f"{name} ({numbers[1]})" for name in BASELINES)
     assert f"{names_of}: fitted by the evaluation itself, with the named configuration baseline." in text
     assert "| training." not in text, "settings of baselines are no settings of a training"
 
@@ -179,7 +180,7 @@ def test_damage_and_mistakes_are_named(
 def test_scores_come_back_as_they_were(evaluated: list[str]) -> None:
     scores, identity = load_scores(Path(evaluated[0]) / "scores.npz")
     report = json.loads((Path(evaluated[0]) / "evaluation.json").read_text())
-    assert list(scores) == ["conditional", *evaluate.BASELINES]
+    assert list(scores) == ["conditional", *BASELINES]
     assert identity["units"] == "nats/image"
     for row in report["rows"]:
         found = scores[row["model"]][row["shots"]]

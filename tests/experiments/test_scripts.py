@@ -15,6 +15,7 @@ from PIL import Image
 import metadensity
 from experiments import demo, evaluate, sample, train
 from experiments.ingredients import NAMED_CONFIGS
+from experiments.ingredients.baselines import BASELINES
 from experiments.recording.command_line import make_experiment
 from experiments.recording.event_files import read_events
 from experiments.recording.headlines import LONGEST, last_line
@@ -80,7 +81,7 @@ def test_evaluate_scores_all_models_on_the_same_episodes(trained: Any, script: A
     run = script(evaluate.experiment, "fast", **settings)
     assert run.status == "COMPLETED"
     names = [row["model"] for row in run.result["rows"]]
-    assert names == [n for n in ("attention", "unconditional", *demo.evaluate.BASELINES) for _ in range(5)]
+    assert names == [n for n in ("attention", "unconditional", *BASELINES) for _ in range(5)]
     assert {row["shots"] for row in run.result["rows"]} == {0, 1, 2, 4, 8}
     assert {row["images"] for row in run.result["rows"]} == {16}
     folder = Path(run.result["folder"])

@@ -23,11 +23,24 @@ def test_chains_from_training_to_the_optimum(script: Any) -> None:
 
 
 def test_speech_from_training_to_classification(script: Any, data_root: Path) -> None:
-    options = {"length": 24, "data_root": str(data_root)}
-    run = script(train.experiment, "speech", "conditional", "fast", task=options).result["folder"]
-    result = script(evaluate.experiment, "fast", run=run, baselines=False, shots=[0, 2], limit=8).result
-    assert [row["shots"] for row in result["rows"]] == [0, 2]
+    options = {"length": 100, "data_root": str(data_root)}
+    run = script(train.experiment, "speech", "independent", "fast", task=options).result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, shots=[0, 2], limit=8).result
+    bits = {row["model"]: row["bits_per_dim"] for row in result["rows"] if row["shots"] == 2}
+    assert bits["linear_prediction"] < min(bits["support_mean"], bits["support_mixture"]) - 1
     assert result["pixels"]["recipe"]["encoding"] == "mu-law-256"
+    assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
+
+
+def test_names_cost_what_comes_before_their_end(script: Any) -> None:
+    """Nats/dim are nats a character: over 4 to 12 places of a name, not over the 16 that there are."""
+    run = script(train.experiment, "names", "independent", "fast").result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, shots=[0, 1], limit=8).result
+    for row in result["rows"]:
+        assert 4 < row["nats_per_image"] / row["nats_per_dim"] < 12
+    assert result["models"]["ngram"]["config"]["model"] == {"name": "ngram", "end": True}
+    nats = {row["model"]: row["nats_per_dim"] for row in result["rows"] if row["shots"] == 1}
+    assert nats["ngram"] < nats["support_mean"] - 0.3, "counts after three letters know more than letters at places"
     assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
 
 

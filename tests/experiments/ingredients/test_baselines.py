@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.ingredients import baselines
-from experiments.ingredients.baselines import fit_baseline
+from experiments.ingredients.baselines import BASELINES, baseline_model, baselines_of, fit_baseline
 from metadensity.training import TrainingConfig
+from tasks import TASKS, ImageTasks
 from tests.tasks.conftest import make
 
 
@@ -30,3 +32,31 @@ def test_training_classes_may_be_smaller_than_those_scored(
     )
     fit_baseline("support_mean", make(sizes), (0, 1, 2, 4), steps=2)
     assert [(options["shots"], options["queries"]) for options in seen] == [fitted]
+
+
+def sequences(**more: Any) -> ImageTasks:
+    images = np.random.default_rng(0).integers(0, 4, (6, 1, 5), dtype=np.uint8)
+    images[:, :, 3:] = 3
+    arguments: dict[str, Any] = {"labels": [0] * 6, "class_names": ["a"], "group_names": ["a"], "class_group": [0]}
+    arguments |= {"images": images, "levels": 4, "event_shape": (1, 5), "recipe": {}, **more}
+    return ImageTasks("made", "train", 0, **arguments)
+
+
+def test_sequences_have_baselines_of_their_own() -> None:
+    """Counts, or linear prediction where there is sound; and where supports have lengths, only what reads them."""
+    assert baselines_of(make([5, 9])) == BASELINES
+    assert baselines_of(TASKS["chains"]()) == (*BASELINES, "ngram")
+    assert baselines_of(sequences()) == (*BASELINES, "ngram")
+    sound = {"recipe": {"encoding": "mu-law-256"}}
+    assert baselines_of(sequences(**sound)) == (*BASELINES, "linear_prediction")
+    assert baselines_of(sequences(**sound, lengths=[3] * 6)) == ("linear_prediction",)
+    images = np.array([[[0, 3, 3]]], dtype=np.uint8).repeat(6, 0)
+    ended = sequences(images=images, event_shape=(1, 3), end=3)
+    assert baselines_of(ended) == (*BASELINES, "ngram")
+    assert baseline_model("ngram", ended) == {"name": "ngram", "end": True}
+    assert baseline_model("ngram", sequences()) == {"name": "ngram"}
+    assert baseline_model("support_mean", ended) == {"name": "support_mean"}
+    whole = sequences(lengths=[3] * 6)
+    fitted = fit_baseline("linear_prediction", whole, (0, 1), steps=2)
+    episode = whole.episode(0, 1, 1, 1)
+    assert fitted.loss(episode.support, episode.query, None, episode.support_lengths, episode.query_lengths) > 0

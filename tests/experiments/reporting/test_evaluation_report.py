@@ -16,6 +16,7 @@ from PIL import Image
 
 from experiments import evaluate, train
 from experiments.figures.shot_curves import difference_curve, save_figure, shot_curve
+from experiments.ingredients.baselines import BASELINES
 from experiments.reporting.evaluation_report import duplicate_note, evaluation_report
 from experiments.reporting.tables import Section, bounds, comma_separated, likelihood_rows
 from metadensity import Evaluation
@@ -78,7 +79,7 @@ def test_groups_are_reported_and_few_are_called_few(run: Any) -> None:
 
 def test_a_model_that_ignores_the_support_is_reported_as_such(run: Any) -> None:
     use = run.result["support_use"]
-    assert set(use) == {"attention", "unconditional", *evaluate.BASELINES}
+    assert set(use) == {"attention", "unconditional", *BASELINES}
     for name in ("unconditional", "independent"):
         assert use[name]["uses_support"] is False
         for control in use[name]["controls"].values():

@@ -1,0 +1,189 @@
+"""Interpolated counts, of training data, support and the string so far, as an exact density of strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metadensity.densities.linear_prediction import in_order, out_of_order
+from metadensity.density import SequentialDensity
+from metadensity.drawing import Draws
+
+_NUMBERS_AT_A_TIME = 2**22  # in tables of places by places
+FULL = 2**63 - 1  # the key of an entry that is none
+
+
+class CountTable(nn.Module):
+    """How often each symbol came after each context of up to ``order`` symbols, in a training set.
+
+    An n-gram is known by its key, the number of its context times ``levels`` plus its symbol; contexts that begin
+    before the first place are filled up with a symbol of their own. Of each length of context at most ``entries``
+    n-grams are held, the most frequent ones; what is left out is not counted at all, so that counts still add up.
+
+    keys: ``(order + 1, entries)`` int64, ascending, ``FULL`` after the last; counts: likewise, 0 after the last.
+    """
+
+    keys: Tensor
+    counts: Tensor
+
+    def __init__(self, levels: int, order: int, entries: int) -> None:
+        super().__init__()
+        self.levels, self.order, self.entries = levels, order, entries
+        self.register_buffer("keys", torch.full((order + 1, entries), FULL))
+        self.register_buffer("counts", torch.zeros(order + 1, entries, dtype=torch.int64))
+
+    def count(self, contexts: Tensor, symbols: Tensor) -> int:
+        """Take the counts of places with contexts ``(places, order + 1)`` and symbols ``(places,)``.
+
+        Returns how many n-grams, of all lengths, there was no room for.
+        """
+        left_out = 0
+        for length in range(self.order + 1):
+            keys, counts = (contexts[:, length] * self.levels + symbols).unique(return_counts=True)
+            if len(keys) > self.entries:
+                kept = counts.argsort(descending=True, stable=True)[: self.entries].sort().values
+                left_out += len(keys) - self.entries
+                keys, counts = keys[kept], counts[kept]
+            self.keys[length, : len(keys)], self.counts[length, : len(keys)] = keys, counts
+        return left_out
+
+    def look_up(self, length: int, contexts: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts of symbols after contexts, of all symbols after them, and of how many different ones; as they are.
+
+        contexts: numbers of contexts of ``length`` symbols; symbols: of a shape that broadcasts with theirs.
+        """
+        keys = self.keys[length]
+        running = torch.cat([keys.new_zeros(1), self.counts[length].cumsum(0)])
+        first, end = (torch.searchsorted(keys, (contexts + more) * self.levels) for more in (0, 1))
+        at = torch.searchsorted(keys, contexts * self.levels + symbols)
+        here = at.clamp(max=self.entries - 1)
+        found = torch.where(keys[here] == contexts * self.levels + symbols, self.counts[length][here], 0)
+        return found, running[end] - running[first], end - first
+
+
+def context_numbers(sites: Tensor, levels: int, order: int) -> Tensor:
+    """The number of each context of 0 to ``order`` symbols before each place: ``(..., places, order + 1)`` int64."""
+    padded = torch.cat([sites.new_full((*sites.shape[:-1], order), levels), sites], -1)
+    numbers = [torch.zeros_like(sites)]
+    for length in range(1, order + 1):
+        newest = padded[..., order - length : padded.shape[-1] - length]
+        numbers.append(numbers[-1] + newest * (levels + 1) ** (length - 1))
+    return torch.stack(numbers, -1)
+
+
+class NGramDensity(SequentialDensity):
+    """p(x_t | x_<t) from counts after contexts of 0 to ``order`` symbols, each interpolated with the next shorter one.
+
+    First the training data (Witten and Bell 1991): p_k = (n + d p_{k-1}) / (m + d), where n counts the symbol after
+    the context, m all symbols after it, and d different ones; p_{-1} is uniform. On top of the longest, likewise, what
+    the support and the string so far count, with learned ``strengths`` in place of d. Exact: a sum of one everywhere.
+
+    table: of the training data. strengths: ``(order + 1,)``, positive. support: ``(tasks, J)`` symbols of all supports
+    of a task, contexts: ``(tasks, J, order + 1)`` theirs, real: ``(tasks, J)`` which of them count.
+    """
+
+    def __init__(
+        self,
+        table: CountTable,
+        strengths: Tensor,
+        support: Tensor,
+        contexts: Tensor,
+        real: Tensor,
+        event_shape: Sequence[int],
+        end: int | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.table, self.strengths, self.symbols, self.contexts, self.real = table, strengths, support, contexts, real
+        self.end = end
+        super().__init__(len(support), event_shape, table.levels, validate_args)
+
+    @property
+    def generation_order(self) -> Tensor:
+        """Raster order; see ``SequentialDensity.generation_order``."""
+        space = self.event_shape[1:]
+        return torch.arange(space.numel()).view(space)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.strengths.device
+
+    @property
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
+        return False
+
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """It has none."""
+        raise ValueError("Counts look at no supports while they score; they have counted them.")
+
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        sites = in_order(value, len(self.event_shape) - 1).long()
+        if not sites.numel():
+            return self.strengths.new_zeros(value.shape)
+        sample = sites.shape[:-2]
+        x = sites.reshape(-1, *sites.shape[-2:])  # (N, tasks, places)
+        size = max(1, _NUMBERS_AT_A_TIME // (x[0].numel() * (x.shape[-1] + self.symbols.shape[-1])))
+        terms = torch.cat([self._terms(part) for part in x.split(size)]).view(*sample, *sites.shape[-2:])
+        return out_of_order(terms, self.event_shape)
+
+    def _terms(self, x: Tensor) -> Tensor:
+        """``(n, tasks, places)`` of as many symbols."""
+        contexts = context_numbers(x, self.levels, self.table.order)
+        places = torch.arange(x.shape[-1], device=x.device)
+        earlier = places < places.unsqueeze(-1)
+        p = self._trained(contexts, x)
+        same = x.unsqueeze(-1) == self.symbols.unsqueeze(-2), x.unsqueeze(-1) == x.unsqueeze(-2)
+        for length, strength in enumerate(self.strengths):
+            here = contexts[..., length].unsqueeze(-1)
+            alike = (here == self.contexts[..., length].unsqueeze(-2)) & self.real.unsqueeze(-2)
+            before = (here == contexts[..., length].unsqueeze(-2)) & earlier
+            found = (alike & same[0]).sum(-1) + (before & same[1]).sum(-1)
+            p = (found + strength * p) / (alike.sum(-1) + before.sum(-1) + strength)
+        return self._ended(x, p)
+
+    def _trained(self, contexts: Tensor, symbols: Tensor) -> Tensor:
+        """p of the training data, of the shape of ``symbols``; contexts ``(..., order + 1)`` broadcast with it."""
+        p = torch.full_like(symbols, 1 / self.levels, dtype=self.strengths.dtype)
+        if not self.table.counts[0, 0]:
+            return p  # nothing was counted
+        for length in range(self.table.order + 1):
+            found, total, kinds = self.table.look_up(length, contexts[..., length], symbols)
+            p = torch.where(kinds > 0, (found + kinds * p) / (total + kinds).clamp(min=1), p)
+        return p
+
+    def _ended(self, x: Tensor, p: Tensor) -> Tensor:
+        """log p, but after an end nothing is possible but ends, which are free."""
+        if self.end is None:
+            return p.log()
+        ends = x == self.end
+        after = (ends.cumsum(-1) - ends.long()) > 0
+        return torch.where(after, torch.where(ends, 0.0, -torch.inf), p.log())
+
+    def _drawn(self, draws: Draws) -> Tensor:
+        dims = len(self.event_shape) - 1
+        flat = draws.map(lambda part: in_order(part, dims))
+        shape, levels = flat.uniforms.shape, torch.arange(self.levels, device=self.device)
+        x = torch.zeros(shape, dtype=torch.long, device=self.device)
+        every = levels.expand(*shape[:-1], -1)
+        known = (self.symbols.unsqueeze(-1) == levels) & self.real.unsqueeze(-1)  # (tasks, J, levels)
+        known = known.double()  # products of matrices are exact then, under autocast as well
+        for place in range(shape[-1]):
+            contexts = context_numbers(x[..., : place + 1], self.levels, self.table.order)
+            here = contexts[..., -1, :]  # (*sample, tasks, order + 1)
+            p = self._trained(here.unsqueeze(-2), every)
+            own = (x[..., :place].unsqueeze(-1) == levels).double()
+            for length, strength in enumerate(self.strengths):
+                alike = here[..., length].unsqueeze(-1) == self.contexts[..., length]
+                before = here[..., length].unsqueeze(-1) == contexts[..., :place, length]
+                found = torch.einsum("...tj,tjk->...tk", alike.double(), known)
+                found = (found + torch.einsum("...j,...jk->...k", before.double(), own)).to(p)
+                p = (found + strength * p) / (found.sum(-1, keepdim=True) + strength)
+            logits = p.log()
+            if self.end is not None:
+                ended = (x[..., :place] == self.end).any(-1, keepdim=True)
+                logits = torch.where(ended, torch.where(levels == self.end, 0.0, -torch.inf), logits)
+            x[..., place] = flat.map(lambda part, place=place: part[..., place]).levels(logits)  # type: ignore[misc]
+        return out_of_order(x, self.event_shape)
