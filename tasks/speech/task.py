@@ -134,8 +134,8 @@ def _require_words(corpus: str, by: str | None, encoding: str) -> None:
         raise ValueError(f"by={by!r}; a class is one of {', '.join(BY)}; None takes what the recordings allow.")
     if encoding != mu_law.ENCODING:
         raise ValueError(
-            f"encoding={encoding!r}; there is {mu_law.ENCODING!r}, by the formula of the literature. G.711's codes and those "
-            "of other packages stand for other amplitudes, so that likelihoods of them cannot be compared."
+            f"encoding={encoding!r}; there is {mu_law.ENCODING!r}, by the formula of the literature. G.711's codes and "
+            "those of other packages stand for other amplitudes, so that likelihoods of them cannot be compared."
         )
 
 
