@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.benchmarks.timing import PeakMemory
 from metadensity import Episode, evaluate
 from metadensity.adaptation.fine_tuning import EMBEDDING, FineTuning, fine_tune
 from metadensity.adaptation.functional import adapting_names
@@ -114,6 +115,17 @@ def test_a_long_support_has_as_many_patches_as_a_short_one() -> None:
         assert patches is not None
         assert [part.shape for part in patches] == [(3, 32, 8)] * 2
     assert encoder(clips(0, 3, 1, 5000))[1][0].shape == (3, 0, 8)
+
+
+def test_attention_holds_no_samples_times_samples() -> None:
+    """Nor samples times patches: twice the samples take less more than the scores of all their patches would."""
+    peaks = []
+    for places in (2048, 4096):
+        model = WaveNet((1, places), 16, **{**SMALL, "patches": 256}, attention="dot")
+        with PeakMemory() as memory:
+            model(clips(4, 1, 1, places)).log_prob(clips(1, 1, 1, places)).sum().backward()
+        peaks.append(memory.peak)
+    assert 0 < peaks[1] - peaks[0] < 2048 * (4 * 256) * 4 / 2  # bytes of float32
 
 
 def test_images_are_taken_and_sizes_are_asked_for_by_dimension() -> None:
