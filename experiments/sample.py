@@ -125,9 +125,9 @@ def sample(
     finally:
         drawn = [torch.cat(parts) for parts in finished if parts]
         if drawn:
-            written = _write(output, episode, drawn, known is not None, source, provenance | how)
+            tensors, picture = _write(output, episode, drawn, known is not None, source, provenance | how)
     seconds = time.perf_counter() - began
-    print(f"{tasks * samples * len(models)} samples in {seconds:.1f} s, support beside them: {written}")
+    print(f"{tasks * samples * len(models)} samples in {seconds:.1f} s, support beside them: {picture or tensors}")
     attended = None
     if pixels and (shown := pixel_picture(models[0], episode, pixels, source.ink)) is not None:
         attended = str(save_picture(shown, output / "attention.png"))
@@ -135,8 +135,8 @@ def sample(
     return {
         **provenance,
         **how,
-        "picture": str(written),
-        "tensors": str(output / "samples.safetensors"),
+        "picture": None if picture is None else str(picture),
+        "tensors": str(tensors),
         "attention": attended,
         "samples": tasks * samples * len(models),
         "seconds": seconds,
@@ -181,16 +181,18 @@ def _write(
     completed: bool,
     task: TaskDistribution,
     provenance: dict[str, Any],
-) -> Path:
-    """The picture and the tensors; beside completions the whole query comes first, right of the line."""
+) -> tuple[Path, Path | None]:
+    """The tensors and, of images, the picture; beside completions the whole query comes first, right of the line."""
     first, *others = drawn
     shown = torch.cat([episode.query.long(), first]) if completed else first
     tensors = {"support": episode.support, "samples": first} | ({"query": episode.query} if completed else {})
     tensors |= {f"against_{number}": other for number, other in enumerate(others)}
-    write_tensors(folder / "samples.safetensors", tensors, provenance)
-    return save_picture(
-        support_beside_samples(episode.support, shown, task.levels, others, task.ink), folder / "samples.png"
-    )
+    stored = folder / "samples.safetensors"
+    write_tensors(stored, tensors, provenance)
+    if len(task.event_shape) != 3 or task.event_shape[0] not in (1, 3):
+        return stored, None
+    picture = support_beside_samples(episode.support, shown, task.levels, others, task.ink)
+    return stored, save_picture(picture, folder / "samples.png")
 
 
 if __name__ == "__main__":

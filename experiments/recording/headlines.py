@@ -30,7 +30,7 @@ def score(result: Any) -> str:
     auc = _within(result, "tests", "support", "auc")
     if _is_number(auc):
         return f"{100 * auc:.1f} % of samples closer"
-    if _is_number(result.get("samples")) and result.get("picture"):
+    if _is_number(result.get("samples")) and (result.get("picture") or result.get("tensors")):
         return f"{result['samples']} {'completions' if result.get('observed') else 'samples'}"
     named = ((key, value) for key, value in result.items() if _is_number(value) and key not in SETTINGS)
     return next((f"{key} {value if isinstance(value, int) else format(value, '.5g')}" for key, value in named), "")

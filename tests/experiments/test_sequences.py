@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments import classify, evaluate, memorisation, train
+from experiments import classify, evaluate, memorisation, sample, train
 
 
 def test_chains_from_training_to_the_optimum(script: Any) -> None:
@@ -18,6 +18,9 @@ def test_chains_from_training_to_the_optimum(script: Any) -> None:
         assert 0 < row["optimum"] < row["nats_per_image"]
         assert row["classes"] == row["images"] // 4, "each chain counts for itself"
     copies = script(memorisation.experiment, "fast", run=run).result
+    drawn = script(sample.experiment, "fast", run=run).result
+    assert (drawn["picture"], drawn["samples"]) == (None, 4), "sequences are no picture"
+    assert Path(drawn["tensors"]).is_file()
     assert copies["class_names"] is None
     assert copies["tests"]["support"]["classes"] == 4
 
