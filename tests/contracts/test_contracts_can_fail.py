@@ -35,7 +35,6 @@ CONTROLS: list[tuple[Callable[..., FewShotModel], Case, Callable[[Subject], None
     (small(broken.NormalisesOverTime), Case((1, 9)), checks_density.sums_to_one, "sum over all images"),
     (small(broken.NormalisesOverTime), Case((1, 9)), checks_density.is_causal, "later pixels move"),
     (small(broken.NormalisesOverTime), Case((1, 9)), checks_density.gradients_are_causal, "its own pixel or a later"),
-    (small(broken.NormalisesOverTime), Case((1, 9)), checks_model.samplers_agree, "pixels differ"),
     (broken.DependentPixels, IMAGES, checks_density.is_causal, "said to be independent"),
     (broken.TooLikely, IMAGES, checks_density.sums_to_one, "sum over all images"),
     (small(broken.TooHot), Case((1, 2, 3)), checks_density.samples_follow, "do not follow the density"),
