@@ -21,18 +21,18 @@ class ByteNet(FewShotModel, options=[ByteNetConfig]):
     """Kalchbrenner et al. 2016, "Neural Machine Translation in Linear Time" (arXiv 1610.10099v2), given a support set.
 
     The decoder, which by itself is the paper's language model: embeddings of the symbols so far, residual blocks of
-    masked convolutions, dilated by 1, 2, 4, 8, 16 and so on again (section 3.4, 3.6), with multiplicative units or with
-    ReLU (figure 3; ``block``), layer norms over the features of one place before each activation, then 1 x 1, ReLU,
-    1 x 1, softmax. The encoder has the same blocks, with ReLU and without masks. In the paper a decoder stands column
-    by column on the encoding of one source; a set of supports has no such columns. Here what is learned of them
-    reaches all convolutions of the decoder: as f(s), one vector, and with ``attention`` as what each place reads from
-    the encoded places of all supports, in the second half of the blocks.
+    masked convolutions, dilated by 1, 2, 4, 8, 16 and so on again (sections 3.4 to 3.6, as recalled), with
+    multiplicative units or with ReLU (figure 3; ``block``), layer norms over the features of one place before each
+    ReLU, then 1 x 1, ReLU, 1 x 1, softmax. The encoder has the same blocks, with ReLU and without masks. In the paper
+    a decoder stands column by column on the encoding of one source; a set of supports has no such columns. Here what is
+    learned of them reaches all convolutions of the decoder: as f(s), one vector, and with ``attention`` as what each
+    place reads from the encoded places of all supports, in the second half of the blocks.
 
     Departures. There is no dynamic unfolding, as nothing is aligned. A norm and a ReLU come before the last two layers
     as before all others. The softmax has one 1 x 1 layer more (``Categorical``). Encoders have kernels of three places
     whatever ``kernel_size`` is. The paper has 30 blocks with ``planes=512``, which we cannot train; for these it says
     a field of 315 symbols, where its dilations and kernels add up to 373 with one convolution in a block, and here to
-    746 with two multiplicative units. Version 1 of the paper, with sub-batch norms and bags of n-grams, is not this.
+    745 with two multiplicative units. Version 1 of the paper, with sub-batch norms and bags of n-grams, is not this.
 
     Images are taken too, as sequences in raster order. No weight depends on the number of places.
     Options: see ``ByteNetConfig``.

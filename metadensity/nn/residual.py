@@ -17,7 +17,10 @@ from metadensity.nn.functional.gated_layer import add_per_task
 
 
 class SequenceConv(nn.Module):
-    """A dilated convolution of ``taps`` places. masked: the last of them is the current place, else the middle one."""
+    """A dilated convolution of ``taps`` places. masked: the last of them is the current place, else the middle one.
+
+    ``Rings`` are for masked ones alone.
+    """
 
     def __init__(self, in_features: int, out_features: int, taps: int, dilation: int = 1, masked: bool = True) -> None:
         super().__init__()
@@ -26,10 +29,7 @@ class SequenceConv(nn.Module):
         self.linear = nn.Linear(taps * in_features, out_features)
 
     def forward(self, x: Tensor, rings: Rings | None = None) -> Tensor:
-        """``(batch, places, in)`` to ``(batch, places, out)``; with ``rings`` of one more place, which they are given.
-
-        Raises ValueError for rings where the convolution is not masked.
-        """
+        """``(batch, places, in)`` to ``(batch, places, out)``; with ``rings``, which are given it, of one more place."""
         if rings is not None:
             return self.linear(torch.cat(rings.with_place(self, x), -1))
         before = self.reach if self.masked else self.reach // 2
@@ -128,8 +128,9 @@ class ReluBlock(ResidualBlock):
 class MultiplicativeBlock(ResidualBlock):
     """Norm, ReLU, 1 x 1, two multiplicative units, 1 x 1 (figure 3, right): for language models.
 
-    A multiplicative unit (Kalchbrenner et al. 2016, "Video Pixel Networks", arXiv 1610.00527, section 4.1): of h, gates
-    g1, g2, g3 = sigmoid(W_1..3 * h) and an update u = tanh(W_4 * h), dilated 1 x k each; g1 . tanh(g2 . h + g3 . u).
+    A multiplicative unit (Kalchbrenner et al. 2016, "Video Pixel Networks", arXiv 1610.00527, section 4.1, as
+    recalled) has of h, by dilated 1 x k each, gates and an update, and gives g1 . tanh(g2 . h + g3 . u):
+    g1, g2, g3 = sigmoid(W_1..3 * h), u = tanh(W_4 * h).
     """
 
     conv_widths = (4, 4)
