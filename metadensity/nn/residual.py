@@ -29,7 +29,7 @@ class SequenceConv(nn.Module):
         self.linear = nn.Linear(taps * in_features, out_features)
 
     def forward(self, x: Tensor, rings: Rings | None = None) -> Tensor:
-        """``(batch, places, in)`` to ``(batch, places, out)``; with ``rings``, which are given it, of one more place."""
+        """``(batch, places, in)`` to ``(batch, places, out)``; with ``rings``, which keep it, of one more place."""
         if rings is not None:
             return self.linear(torch.cat(rings.with_place(self, x), -1))
         before = self.reach if self.masked else self.reach // 2
