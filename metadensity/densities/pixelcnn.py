@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,10 +12,13 @@ from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
 from metadensity.likelihoods.levels import at_least_float32
 from metadensity.networks.captured import CapturedTensors
+from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.sampling.cached import sample_cached
 from metadensity.sampling.naive import sample_by_logits
+
+Network = TypeVar("Network", bound=CausalNetwork)
 
 
 class RasterDensity(SequentialDensity):
@@ -78,21 +82,22 @@ class RasterDensity(SequentialDensity):
         """Draw ``(samples * tasks, C, *space)``, tasks fastest, with nothing computed twice."""
 
 
-class PixelCNNDensity(RasterDensity):
+class NetworkDensity(RasterDensity, Generic[Network]):
     """The density of a network that gives the logits of every pixel from the pixels before it.
 
     Conditioned once, used many times: the support was encoded into ``condition``. It is the density of the parameters
     that the network has now, see ``CapturedTensors``.
     """
 
-    def __init__(self, network: PixelCNN, condition: Conditioning, validate_args: bool | None = None) -> None:
+    def __init__(self, network: Network, condition: Conditioning, validate_args: bool | None = None) -> None:
         self.network, self.condition = network, condition
         self.captured = CapturedTensors(network)
         super().__init__(condition.tasks, network.event_shape, network.levels, validate_args)
 
     def _network_logits(self, pixels: Tensor) -> Tensor:
         with self.captured.restored():
-            return self.network(pixels, self.condition)
+            logits: Tensor = self.network(pixels, self.condition)
+        return logits
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         pixels = value.reshape(-1, *self.event_shape)
@@ -105,7 +110,7 @@ class PixelCNNDensity(RasterDensity):
     @property
     def device(self) -> torch.device:
         """Where pixels are drawn."""
-        return self.network.input.positions.device
+        return self.network.device
 
     @property
     def has_attention(self) -> bool:
@@ -116,6 +121,10 @@ class PixelCNNDensity(RasterDensity):
         with self.captured.restored():
             weights = self.network.attention_weights(value.reshape(-1, *self.event_shape), self.condition)
         return weights.view(*value.shape[: -len(self.event_shape)], *weights.shape[2:])
+
+
+class PixelCNNDensity(NetworkDensity[PixelCNN]):
+    """The density of a gated PixelCNN."""
 
     def _sample_cached(self, draws: Draws) -> Tensor:
         with self.captured.restored():

@@ -7,6 +7,7 @@ from metadensity.model import FewShotModel
 from metadensity.models.aligned import AlignedPixelCNN
 from metadensity.models.attention import AttentionPixelCNN
 from metadensity.models.attention_meta import AttentionMetaPixelCNN
+from metadensity.models.bytenet import ByteNet
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.independent import IndependentPixels
@@ -36,6 +37,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "wavenet": WaveNet,
     "linear_prediction": LinearPrediction,
     "ngram": NGram,
+    "bytenet": ByteNet,
 }
 EnsemblePixelCNN.kinds = MODELS
 
@@ -44,6 +46,7 @@ __all__ = [
     "AlignedPixelCNN",
     "AttentionMetaPixelCNN",
     "AttentionPixelCNN",
+    "ByteNet",
     "ConditionalPixelCNN",
     "EnsemblePixelCNN",
     "FewShotModel",

@@ -16,8 +16,8 @@ from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
 
 LOOKED_AT = 256  # sequences of the training data
-# Amplitude from which on least squares weighs loud and soft places alike: the best of 1e-3, 2e-3, 5e-3, 1e-2 and 2e-2 on
-# the validation speakers of the `commands` recordings, 4.48, 4.44, 4.41, 4.38 and 4.37 bits a sample without support.
+# Amplitude from which on least squares weighs loud and soft places alike. The best of 1e-3, 2e-3, 5e-3, 1e-2 and 2e-2
+# on validation speakers of ``commands``: 4.48, 4.44, 4.41, 4.38 and 4.37 bits a sample without support.
 QUIET = 2e-2
 RIDGE = 1e-9  # of the mean square, so that a silent support has a solution
 

@@ -14,6 +14,7 @@ from metadensity.checks import is_whole, require_sizes
 from metadensity.likelihoods import COMPONENTS, likelihood_options
 from metadensity.nn.attention import require_attention
 from metadensity.nn.encoders import require_stride
+from metadensity.nn.residual import BLOCKS
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,46 @@ class WaveNetConfig(ConditionalConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes(patches=self.patches)
+        if self.attention is not None:
+            require_attention(self.attention)
+
+
+@dataclass(frozen=True)
+class ByteNetConfig(PixelCNNConfig):
+    """A ByteNet decoder of residual blocks over ``2 * planes`` features, and its encoder of supports.
+
+    A kernel_size of 5 is the paper's masked kernel of 3, the current place and two before it, and a first_kernel of 3
+    its embedding of the symbol before. layers: residual blocks.
+
+    block: "multiplicative", of two multiplicative units, or "relu".
+    context: size of f(s); None: twice the planes, which is what is stored.
+    attention: over all places of the supports, "dot", scaled dot products, or "additive"; None: f(s) alone.
+    encoder_layers: residual blocks of the encoder.
+    end: the level that ends a string, after which all places have it at no cost, see ``SequenceDensity``; None: all
+        sequences have one length.
+    """
+
+    layers: int = 10
+    planes: int = 32
+    penultimate: int = 64
+    kernel_size: int = 5
+    first_kernel: int | None = 3
+    dilations: Sequence[int] = (1, 2, 4, 8, 16)
+    block: str = "multiplicative"
+    context: Any = None
+    attention: Any = "dot"
+    encoder_layers: int = 5
+    end: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context is None:
+            object.__setattr__(self, "context", 2 * self.planes)
+        require_sizes(context=self.context, encoder_layers=self.encoder_layers)
+        if not is_whole(self.kernel_size) or self.kernel_size < 3 or self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={self.kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
+        if self.block not in BLOCKS:
+            raise ValueError(f"block={self.block!r}; choose {' or '.join(map(repr, BLOCKS))}.")
         if self.attention is not None:
             require_attention(self.attention)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.likelihoods import build_likelihood
+from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.config import PixelCNNConfig
 from metadensity.nn.attention import SupportAttention
@@ -18,7 +20,7 @@ from metadensity.nn.inputs import PixelInput
 from metadensity.nn.prototypes import Prototypes
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(CausalNetwork):
     """A gated PixelCNN over ``(C, *space)`` images in one, two or three space dimensions.
 
     context: features of the task vector that biases every gate (0: none).
@@ -75,6 +77,11 @@ class PixelCNN(nn.Module):
         )
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.input.positions.device
+
+    @property
     def is_plain(self) -> bool:
         """Whether the weights of what runs once a pixel say all that it does, so that a sampler may go by them."""
         return (
@@ -110,11 +117,6 @@ class PixelCNN(nn.Module):
         if self.prototypes is not None and condition.prototype_logits is not None:
             skip_sum = skip_sum + self.prototypes(pixels, condition.prototype_logits)
         return cast(Tensor, self.penult(F.relu(skip_sum)))
-
-    def forward(self, pixels: Tensor, condition: Conditioning) -> Tensor:
-        """Logits ``(samples * tasks, levels, C, *space)`` of every channel of every place given all before it."""
-        logits: Tensor = self.head(self.features(pixels, condition), pixels)
-        return logits
 
     def attention_weights(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """Where each place looks, ``(samples, tasks, J, *space)``: patches of all supports in order, the null last.

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metadensity import Density
+from metadensity import Density, FewShotModel
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.drawing import Draws
 from metadensity.likelihoods import Categorical
-from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, IndependentPixels
+from metadensity.models import AttentionPixelCNN, ByteNet, ConditionalPixelCNN, IndependentPixels
 from metadensity.nn.causal import CausalConv
 from metadensity.nn.functional.gated_layer import causal_convolution
 
 
-def small(kind: type[ConditionalPixelCNN]) -> Callable[..., ConditionalPixelCNN]:
+def small(kind: type[FewShotModel]) -> Callable[..., FewShotModel]:
     """A constructor with the sizes of the suite."""
     build = partial(kind, layers=3, planes=6, penultimate=8)
     build.__name__ = kind.__name__  # type: ignore[attr-defined]
@@ -73,6 +73,24 @@ class HasAHole(LooksTooFar):
     """Its last layer is dilated by so much more that nothing sees what lies between two taps."""
 
     more = 2
+
+
+class NormalisesOverTime(ByteNet):
+    """Its norms are over all places of a feature, not over all features of a place: the first see the last.
+
+    What public ByteNets do that take InstanceNorm1d for the layer norm of the paper.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+
+        class OverTime(nn.LayerNorm):
+            def forward(self, x: Tensor) -> Tensor:
+                return nn.functional.instance_norm(x.mT, weight=self.weight, bias=self.bias).mT
+
+        for part in self.network.modules():
+            if isinstance(part, nn.LayerNorm):
+                part.__class__ = OverTime
 
 
 class BlindSpot(ConditionalPixelCNN):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.multiscale import MultiscaleDensity
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import BoundDensity, FactorisedDensity
+from metadensity.networks.bytenet import ByteNetDecoder
+from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.pixelcnn import PixelCNN
 
 from .subjects import Subject, randomise
@@ -79,11 +83,38 @@ def _reach(network: PixelCNN) -> int:
     return sum(layer.conv(0).reach for layer in network.layers)
 
 
-def field(network: PixelCNN) -> Tensor:
+def _give_slopes(_: Any, given: tuple[Tensor], one_hot: Tensor) -> Tensor:
+    """A hook by which symbols, which have no gradient, get one: features ``(batch, places, features)`` move with them.
+
+    ``given`` holds pixels ``(batch, C, *space)`` that are whole numbers, so nothing is added to the features.
+    """
+    pixels = given[0].flatten(2).mT
+    moved = (pixels - pixels.detach()).repeat_interleave(one_hot.shape[-1] // pixels.shape[-1], -1)
+    return one_hot + moved * torch.linspace(0.5, 1, moved.shape[-1], dtype=moved.dtype)
+
+
+def network_of(model: FewShotModel) -> CausalNetwork | None:
+    """The first autoregressive network in a model."""
+    return next((part for part in model.modules() if isinstance(part, CausalNetwork)), None)
+
+
+def promised(network: CausalNetwork) -> Tensor:
+    """Whether site u is in the field of site t, ``(u, t)``: its place is, or it is an earlier channel of the same."""
+    channels = network.event_shape[0]
+    places = field(network)
+    each = places.repeat_interleave(channels, 0).repeat_interleave(channels, 1)
+    same = torch.eye(len(places)).repeat_interleave(channels, 0).repeat_interleave(channels, 1).bool()
+    return each | (same & past(network.event_shape))
+
+
+def field(network: CausalNetwork) -> Tensor:
     """Whether place u is in the receptive field of place t, ``(u, t)``, by the sizes of the kernels alone.
 
     Layer by layer, place by place: a stack sees what it saw at the taps of its kernel, and what the one before it sees.
     """
+    if isinstance(network, ByteNetDecoder):
+        return _field_of_blocks(network)
+    assert isinstance(network, PixelCNN)
     space = network.event_shape[1:]
     places = list(itertools.product(*map(range, space)))
     number, stacks = {place: n for n, place in enumerate(places)}, [torch.eye(len(places))] * len(space)
@@ -102,6 +133,23 @@ def field(network: PixelCNN) -> Tensor:
             new.append(((seen @ taps + (new[-1] if k else 0)) > 0).float())
         stacks = new
     return stacks[-1] > 0
+
+
+def _field_of_blocks(network: ByteNetDecoder) -> Tensor:
+    """``field`` along the raster: kernels look back by multiples of their dilation, blocks at their own place too."""
+    places = math.prod(network.event_shape[1:])
+
+    def at_taps(seen: Tensor, steps_back: Iterable[int]) -> Tensor:
+        taps = sum(torch.eye(places).roll(back, 1).triu(back) for back in steps_back if back < places)
+        return seen @ taps if isinstance(taps, Tensor) else 0 * seen
+
+    seen = at_taps(torch.eye(places), range(1, network.first.taps + 1))
+    for block in network.layers:
+        within = seen
+        for conv in block.convs:
+            within = at_taps(within, range(0, conv.taps * conv.dilation, conv.dilation))
+        seen = ((seen + within) > 0).float()
+    return seen > 0
 
 
 def sums_to_one(subject: Subject) -> None:
@@ -140,7 +188,11 @@ def is_causal(subject: Subject) -> None:
     if isinstance(density, IndependentDensity):
         assert influence.masked_fill(~before, 0).max() <= tolerance, "pixels said to be independent are not"
         return
-    seen = past(subject.event_shape, radius(density if steps is None else plain, subject.model), steps)
+    network = network_of(subject.model)
+    if isinstance(network, ByteNetDecoder):  # whose reach is along the raster, not in any direction
+        seen = promised(network)
+    else:
+        seen = past(subject.event_shape, radius(density if steps is None else plain, subject.model), steps)
     blind = seen & (influence <= tolerance)
     assert not blind.any(), f"pixels of the past have no influence, as (earlier, later): {blind.nonzero().tolist()}"
 
@@ -151,7 +203,10 @@ def gradients_are_causal(subject: Subject) -> None:
     What is in reach is the receptive field that the kernels of the network promise, no more and no less; with
     prototypes, which compare a place's whole past, it is at least that.
     """
-    dims = len(subject.event_shape) - 1
+    dims, network = len(subject.event_shape) - 1, network_of(subject.model)
+    assert network is not None
+    if isinstance(network, ByteNetDecoder):
+        network.input.register_forward_hook(_give_slopes)
     total = torch.zeros(())
     for seed in range(3):
         randomise(subject.model, seed)
@@ -166,16 +221,12 @@ def gradients_are_causal(subject: Subject) -> None:
         total = total + raster(leaf.grad, dims).mT.abs()  # (u, t)
     leak = total.masked_fill(past(subject.event_shape), 0)
     assert leak.max() == 0, f"a term has a gradient of {leak.max():.3g} in its own pixel or a later one"
-    network = next(part for part in subject.model.modules() if isinstance(part, PixelCNN))
-    channels, before = subject.event_shape[0], past(subject.event_shape)
-    each = field(network).repeat_interleave(channels, 0).repeat_interleave(channels, 1)
-    same = torch.eye(len(each) // channels).repeat_interleave(channels, 0).repeat_interleave(channels, 1).bool()
-    seen = each | (same & before)
+    seen, before = promised(network), past(subject.event_shape)
     assert not (seen & ~before).any(), "the network promises to see what comes later"
     blind = seen & (total == 0)
     assert not blind.any(), f"no gradient in pixels of the past, as (earlier, later): {blind.nonzero().tolist()}"
     beyond = before & ~seen & (total != 0)
-    assert network.prototypes is not None or not beyond.any(), (
+    assert getattr(network, "prototypes", None) is not None or not beyond.any(), (
         f"a gradient outside the field, as (earlier, later): {beyond.nonzero().tolist()}"
     )
 

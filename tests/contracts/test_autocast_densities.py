@@ -18,6 +18,7 @@ from metadensity.densities.sequence import SequenceDensity
 from metadensity.density import BoundDensity, ExpandedDensity, FactorisedDensity, SequentialDensity
 from metadensity.models import ConditionalPixelCNN
 from tasks import TASKS
+from tasks.chains.density import UrnDensity
 from tasks.templates.density import TemplateDensity
 
 from . import checks_model
@@ -53,10 +54,10 @@ def expanded(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
     return conditional(dtype)(images(2)).expand((5, 2)), images(35).view(7, 5, 2, 1, 12)
 
 
-def optimum(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
+def optimum(name: str, **options: Any) -> tuple[Distribution, Tensor]:
     """The truth of a task, which is of float64 whatever is asked for."""
-    episode = TASKS["templates"](size=8, classes=6).episode(index=0, tasks=3, shots=2, queries=5)
-    density = TASKS["templates"](size=8, classes=6).optimum(episode)
+    episode = TASKS[name](**options).episode(index=0, tasks=3, shots=2, queries=5)
+    density = TASKS[name](**options).optimum(episode)
     assert density is not None
     return density, episode.query
 
@@ -64,8 +65,10 @@ def optimum(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
 OTHERS: dict[type, Callable[[torch.dtype], tuple[Distribution, Tensor]]] = {
     SequenceDensity: strings,
     ExpandedDensity: expanded,
-    TemplateDensity: optimum,
+    TemplateDensity: lambda dtype: optimum("templates", size=8, classes=6),
+    UrnDensity: lambda dtype: optimum("chains", length=8),
 }
+TRUTHS = (TemplateDensity, UrnDensity)
 
 
 @pytest.mark.parametrize("kind", OTHERS, ids=lambda kind: kind.__name__)
@@ -78,12 +81,12 @@ def test_densities_that_no_model_returns(kind: type, low: torch.dtype) -> None:
         with torch.autocast("cpu", low):
             rough = OTHERS[kind](torch.float32)[0].log_prob(value)
     assert precise.dtype == torch.float64
-    assert rough.dtype == (torch.float64 if kind is TemplateDensity else torch.float32)
+    assert rough.dtype == (torch.float64 if kind in TRUTHS else torch.float32)
     assert precise.isfinite().all()
     off = (rough - precise).abs() / density.event_shape.numel()
     assert off.mean() < checks_model.BFLOAT16_MEAN
     assert off.max() < checks_model.BFLOAT16_IMAGE
-    assert kind is TemplateDensity or off.max() > 1e-6, "autocast did nothing"
+    assert kind in TRUTHS or off.max() > 1e-6, "autocast did nothing"
 
 
 def test_no_density_is_left_out() -> None:
