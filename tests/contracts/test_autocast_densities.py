@@ -7,6 +7,7 @@ returns by itself, and a list that no density is missing from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
