@@ -29,6 +29,8 @@ class LinearPrediction(FewShotModel):
     (``initialise``), count for exp(log_trust) places, those of the support for one each. Least squares weighs a place
     by the inverse square of the loudness around it. Scale, its beginning and floor, a uniform part, and the trust are
     learned: five numbers.
+
+    taps: places before each one that it is predicted from.
     """
 
     def __init__(self, event_shape: Sequence[int], levels: int, *, taps: int = 16) -> None:

@@ -34,6 +34,7 @@ def test_arguments_that_are_not_the_defaults(tmp_path: Path) -> None:
     sizes = {"layers": 4, "planes": 6, "penultimate": 5, "kernel_size": 5, "first_kernel": 7, "context": 7}
     options: dict[str, Any] = {
         **sizes,
+        "dilations": [1, 2],
         "attention": "dot",
         "patch_stride": 2,
         "prototypes": 3,
