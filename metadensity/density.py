@@ -244,12 +244,14 @@ class SequentialDensity(FactorisedDensity):
     order: ClassVar[str] = "raster order"
 
     @property
-    @abstractmethod
     def generation_order(self) -> Tensor:
         """At which step each place is generated, ``(*space)`` int64: a place depends on those of smaller steps alone.
 
         Places of one step are independent of one another given those; the channels of a place follow one another.
+        Here raster order, a place a step.
         """
+        space = self.event_shape[1:]
+        return torch.arange(space.numel()).view(space)
 
     def _first_to_last(self) -> bool:
         steps = self.generation_order.flatten()
@@ -261,17 +263,18 @@ class SequentialDensity(FactorisedDensity):
         """Where pixels are drawn."""
 
     @property
-    @abstractmethod
     def has_attention(self) -> bool:
         """Whether it looks at its supports while it scores, so that there are ``attention_weights``."""
+        return False
 
-    @abstractmethod
     def attention_weights(self, value: Tensor) -> Tensor:
         """Where each place looks in the supports while it is scored: ``(*sample, tasks, J, *space)``.
 
         J: the patches of all supports in order, and last the learned null entry; the weights sum to one over them.
         Raises ValueError for a density without attention, and as ``log_prob`` does.
         """
+        self.check_value(value)
+        raise ValueError("This density looks at no supports while it scores; take a model with attention.")
 
     @torch.no_grad()
     def sample_from_uniforms(

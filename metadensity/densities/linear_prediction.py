@@ -59,24 +59,9 @@ class LinearPredictionDensity(SequentialDensity):
         super().__init__(len(taps), event_shape, levels, validate_args)
 
     @property
-    def generation_order(self) -> Tensor:
-        """Raster order; see ``SequentialDensity.generation_order``."""
-        space = self.event_shape[1:]
-        return torch.arange(space.numel()).view(space)
-
-    @property
     def device(self) -> torch.device:
         """Where pixels are drawn."""
         return self.taps.device
-
-    @property
-    def has_attention(self) -> bool:
-        """See ``SequentialDensity.has_attention``."""
-        return False
-
-    def attention_weights(self, value: Tensor) -> Tensor:
-        """It has none."""
-        raise ValueError("Linear prediction looks at no supports while it scores; it was fitted to them.")
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         codes = in_order(value, len(self.event_shape) - 1).long()

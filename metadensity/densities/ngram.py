@@ -100,24 +100,9 @@ class NGramDensity(SequentialDensity):
         super().__init__(len(support), event_shape, table.levels, validate_args)
 
     @property
-    def generation_order(self) -> Tensor:
-        """Raster order; see ``SequentialDensity.generation_order``."""
-        space = self.event_shape[1:]
-        return torch.arange(space.numel()).view(space)
-
-    @property
     def device(self) -> torch.device:
         """Where pixels are drawn."""
         return self.strengths.device
-
-    @property
-    def has_attention(self) -> bool:
-        """See ``SequentialDensity.has_attention``."""
-        return False
-
-    def attention_weights(self, value: Tensor) -> Tensor:
-        """It has none."""
-        raise ValueError("Counts look at no supports while they score; they have counted them.")
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         sites = in_order(value, len(self.event_shape) - 1).long()

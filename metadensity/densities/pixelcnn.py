@@ -45,17 +45,11 @@ class RasterDensity(SequentialDensity):
     def _network_logits(self, pixels: Tensor) -> Tensor:
         """``_logits`` of one image at least, as the network gives them."""
 
-    @property
-    def generation_order(self) -> Tensor:
-        """Raster order, a place a step; see ``SequentialDensity.generation_order``."""
-        space = self.event_shape[1:]
-        return torch.arange(space.numel()).view(space)
-
     def attention_weights(self, value: Tensor) -> Tensor:
         """See ``SequentialDensity.attention_weights``."""
-        self.check_value(value)
         if not self.has_attention:
-            raise ValueError("This density looks at no supports while it scores; take a model with attention.")
+            return super().attention_weights(value)
+        self.check_value(value)
         return self._attention_weights(value)
 
     @abstractmethod

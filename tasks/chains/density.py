@@ -29,23 +29,9 @@ class UrnDensity(SequentialDensity):
         super().__init__(len(pseudo_counts), (1, places), pseudo_counts.shape[2], validate_args)
 
     @property
-    def generation_order(self) -> Tensor:
-        """See ``SequentialDensity.generation_order``."""
-        return torch.arange(self.event_shape[-1])
-
-    @property
     def device(self) -> torch.device:
         """Where symbols are drawn."""
         return self.pseudo_counts.device
-
-    @property
-    def has_attention(self) -> bool:
-        """See ``SequentialDensity.has_attention``."""
-        return False
-
-    def attention_weights(self, value: Tensor) -> Tensor:
-        """It has none."""
-        raise ValueError("This density looks at no supports while it scores; it has counted them.")
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         places = self.event_shape[-1]
