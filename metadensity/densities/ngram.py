@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metadensity.densities.linear_prediction import in_order, out_of_order
+from metadensity.densities.sequence import after_an_end
 from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
 
@@ -143,9 +144,8 @@ class NGramDensity(SequentialDensity):
         """log p, but after an end nothing is possible but ends, which are free."""
         if self.end is None:
             return p.log()
-        ends = x == self.end
-        after = (ends.cumsum(-1) - ends.long()) > 0
-        return torch.where(after, torch.where(ends, 0.0, -torch.inf), p.log())
+        free = torch.where(x == self.end, 0.0, -torch.inf)
+        return torch.where(after_an_end(x, self.end), free, p.log())
 
     def _drawn(self, draws: Draws) -> Tensor:
         dims = len(self.event_shape) - 1

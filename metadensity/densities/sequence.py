@@ -13,6 +13,12 @@ from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
 
 
+def after_an_end(symbols: Tensor, end: int) -> Tensor:
+    """Which places ``(..., T)`` come after an end."""
+    ends = symbols == end
+    return (ends.cumsum(-1) - ends.long()) > 0
+
+
 @dataclass(frozen=True)
 class _Ending(Draws):
     """``inner`` place by place, where all of the probability is that of ``end`` once it came.
@@ -68,15 +74,10 @@ class SequenceDensity(SequentialDensity):
 
     def lengths(self, value: Tensor) -> Tensor:
         """Places that are counted, ``(*sample, tasks)`` int64: the symbols, and the end where there is one."""
-        return (~self._after(value)).sum((-2, -1))
-
-    def _after(self, value: Tensor) -> Tensor:
-        """Which places come after an end."""
-        ends = value == self.end
-        return (ends.cumsum(-1) - ends.long()) > 0
+        return (~after_an_end(value, self.end)).sum((-2, -1))
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
-        terms, after = self.base._conditional_log_probs(value), self._after(value)
+        terms, after = self.base._conditional_log_probs(value), after_an_end(value, self.end)
         terms = torch.where(after, 0.0, terms)
         return torch.where(after & (value != self.end), -torch.inf, terms)
 
@@ -106,5 +107,5 @@ class SequenceDensity(SequentialDensity):
             ending = _Ending(draws.uniforms, draws.known, inner=draws, end=self.end, state=state)
             return self.base.drawn(ending)
         drawn = self.base.drawn(draws)
-        ended = torch.where(self._after(drawn), self.end, drawn)
+        ended = torch.where(after_an_end(drawn, self.end), self.end, drawn)
         return ended if draws.known is None else torch.where(draws.known >= 0, draws.known, ended)

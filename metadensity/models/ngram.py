@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metadensity.checks import is_whole, real_places, require_sizes
 from metadensity.densities.linear_prediction import in_order
 from metadensity.densities.ngram import CountTable, NGramDensity, context_numbers
+from metadensity.densities.sequence import after_an_end
 from metadensity.episode import EpisodeSource
 from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
@@ -65,8 +66,7 @@ class NGram(FewShotModel):
         if lengths is not None:
             real = real_places(lengths.to(sites.device), sites.shape[-1])
         if self.end:
-            ends = sites == self.levels - 1
-            real = real & (ends.cumsum(-1) - ends.long() == 0)
+            real = real & ~after_an_end(sites, self.levels - 1)
         return sites, context_numbers(sites, self.levels, self.order), real
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ convolutions then have ``Rings`` of what they were given before.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 
 import torch
@@ -54,7 +55,7 @@ class Rings:
         return [kept[tap] for tap in range(0, conv.reach + 1, conv.dilation)]
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(ABC, nn.Module):
     """x + block(x) over ``2 * planes`` features, through ``planes`` (Kalchbrenner et al. 2016, section 3.6, figure 3).
 
     What conditions a block is added to all that its convolutions give.
@@ -96,13 +97,13 @@ class ResidualBlock(nn.Module):
             z = self.after(z, convolved if given is None else convolved + given[..., here])
         return x + self.up(z)
 
+    @abstractmethod
     def before(self, z: Tensor) -> Tensor:
         """What a convolution is given."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after(self, z: Tensor, convolved: Tensor) -> Tensor:
         """The features that come of what a convolution was given and what it made of that."""
-        raise NotImplementedError
 
 
 class ReluBlock(ResidualBlock):
