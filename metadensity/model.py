@@ -189,9 +189,13 @@ class FewShotModel(nn.Module):
         inputs = [part for part in self.modules() if isinstance(part, SupportInput) and not part.seen]
         if inputs:
             batches = -(-_LOOKED_AT // (tasks * queries))
-            images = torch.cat([source.episode(i, tasks, 0, queries).query.flatten(0, 1) for i in range(batches)])
+            episodes = [source.episode(i, tasks, 0, queries) for i in range(batches)]
+            images = torch.cat([episode.query.flatten(0, 1) for episode in episodes])
+            known = [episode.query_lengths.flatten() for episode in episodes if episode.query_lengths is not None]
+            lengths = torch.cat(known) if known else None
             for part in inputs:
-                part.look_at(images.to(part.mean.device))
+                device = part.mean.device
+                part.look_at(images.to(device), None if lengths is None else lengths.to(device))
 
 
 def pick(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

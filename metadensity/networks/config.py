@@ -6,6 +6,7 @@ takes the same class, so that no option of the one is missing in the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -231,6 +232,34 @@ class ByteNetConfig(PixelCNNConfig):
             raise ValueError(f"block={self.block!r}; choose {' or '.join(map(repr, BLOCKS))}.")
         if self.attention is not None:
             require_attention(self.attention)
+
+
+@dataclass(frozen=True)
+class AlignedByteNetConfig(ByteNetConfig):
+    """A ByteNet decoder on the columns of its source, and a smaller one of the source itself.
+
+    separator: the level that ends a source, -1 the last one; None: the source is the first half of the places.
+    unfold: a and b of the a |s| + b columns that a source of |s| symbols is padded to, rounded up; (1.2, 0) is what the
+        paper has for English to German. More columns than source and target have places only take time.
+    source_layers: residual blocks of the decoder of the source.
+    end: as of ``ByteNetConfig``; -1 is the last level.
+    """
+
+    block: str = "relu"
+    separator: Any = None
+    unfold: Sequence[float] = (1.2, 0.0)
+    source_layers: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(source_layers=self.source_layers)
+        given = self.unfold
+        listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
+        if not listed or not all(isinstance(each, int | float) and 0 <= each < math.inf for each in given):
+            raise ValueError(
+                f"unfold={given!r}; give a and b of a |s| + b, two numbers of at least 0, for example (1.2, 0)."
+            )
+        object.__setattr__(self, "unfold", tuple(map(float, given)))
 
 
 # What networks are not built from.
