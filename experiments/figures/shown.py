@@ -7,6 +7,7 @@ read one text, in which each string stands as JSON has it, so that it can be tol
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from metadensity.files import write_atomically
 from tasks import TaskDistribution
 from tasks.media import Medium
 from tasks.speech.sound_files import wav
+
+_STRING = re.compile(r"  (\S+(?: \S+)*?) +(\".*\")")
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -131,6 +134,17 @@ def as_text(medium: Medium, events: Sequence[Events], titles: Sequence[str]) -> 
         said = [f"  {name:{wide}}  {json.dumps(string, ensure_ascii=False)}" for name, string in lines]
         parts.append("\n".join([title, *said]))
     return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def parse_text(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What ``as_text`` wrote: for each task its title, and the kind and the string of each event, in order."""
+    found: list[tuple[str, list[tuple[str, str]]]] = []
+    for line in text.split("\n"):
+        if match := _STRING.fullmatch(line):
+            found[-1][1].append((match[1], json.loads(match[2])))
+        elif line:
+            found.append((line, []))
+    return found
 
 
 def write(folder: Path, stem: str, medium: Medium, events: Sequence[Events], titles: Sequence[str]) -> Written:

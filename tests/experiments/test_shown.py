@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from experiments import evaluate, sample, train
 from experiments.figures.images import draw_samples
-from experiments.figures.shown import Events, as_text, events_of, grid
+from experiments.figures.shown import Events, as_text, events_of, grid, parse_text
 from experiments.ingredients.task import task_of
 from experiments.recording.event_files import read_events
 from experiments.recording.run_folder import RunFolder
@@ -113,17 +111,6 @@ def test_a_sound_goes_on_from_its_start(speech: RunFolder, script: Any) -> None:
             script(sample.experiment, **settings, observed=wrong)
 
 
-def strings(text: str) -> dict[str, list[tuple[str, str]]]:
-    """What a text says, by the title of each task."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for line in text.split("\n"):
-        if match := re.fullmatch(r"  (\S[\S ]*?) +(\".*\")", line):
-            found[next(reversed(found))].append((match[1], json.loads(match[2])))
-        elif line:
-            found[line] = []
-    return found
-
-
 def test_strings_are_read_and_completed(names: RunFolder, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"run": str(names.path), "tasks": 2, "shots": 3, "samples": 2}
     result = script(sample.experiment, **settings).result
@@ -132,16 +119,16 @@ def test_strings_are_read_and_completed(names: RunFolder, script: Any, capsys: p
     assert said in capsys.readouterr().out
     assert (result["picture"], result["sounds"]) == (None, None)
     alphabet = "".join(TASKS["names"](split="test").recipe["alphabet"])
-    found = strings(said)
+    found = parse_text(said)
     assert len(found) == 2
-    for task, lines in enumerate(found.values()):
+    for task, (_, lines) in enumerate(found):
         assert [name for name, _ in lines] == ["support"] * 3 + ["query"] + ["sample"] * 2
         for shot in range(3):
             assert lines[shot][1] == _string(held["support"][shot, task, 0], alphabet)
             assert 0 < len(lines[shot][1]) <= 16
         assert lines[-1][1] == _string(held["samples"][1, task, 0], alphabet)
     completed = script(sample.experiment, **settings, observed="top").result
-    for lines in strings(Path(completed["text"]).read_text()).values():
+    for _, lines in parse_text(Path(completed["text"]).read_text()):
         query = dict(lines)["query"]
         for name, string in lines:
             if name == "completion":
@@ -175,7 +162,7 @@ def test_tensorboard_plays_sounds(speech: RunFolder) -> None:
         assert mu_law.encode(whole / 32768).codes.tolist() == kept
 
 
-def test_tensorboard_shows_strings(names: RunFolder) -> None:
+def test_tensorboard_shows_parse_text(names: RunFolder) -> None:
     events = read_events(names.path / "tensorboard")
     assert events.Tags()["images"] == events.Tags()["audio"] == []
     (event,) = events.Tensors("support beside samples/text_summary")
@@ -187,7 +174,7 @@ def test_tensorboard_shows_strings(names: RunFolder) -> None:
 
 def test_reports_of_strings_and_sounds_name_their_units(names: RunFolder, speech: RunFolder, script: Any) -> None:
     for run, noun, dim in ((names, "string", "character"), (speech, "recording", "sample")):
-        done = script(evaluate.experiment, "fast", run=str(run.path), shots=[0, 2], limit=4)
+        done = script(evaluate.experiment, "fast", run=str(run.path), shots=[0, 2], limit=4, baselines=False)
         folder = Path(done.result["folder"])
         report = (folder / "evaluation.md").read_text()
         assert f"| shots | nats/{dim} | bits/{dim} | nats/{noun} | 95 % interval |" in report
@@ -201,9 +188,9 @@ def test_reports_of_strings_and_sounds_name_their_units(names: RunFolder, speech
 def test_a_text_holds_what_breaks_lines() -> None:
     medium = Strings('a\n" \\\u2028é')
     events = [Events("support", torch.arange(7).view(1, 1, 1, 7)), Events("against 0", torch.tensor([[[[6, 0]]]]))]
-    assert strings(as_text(medium, events, ["title"])) == {
-        "title": [("support", 'a\n" \\\u2028é'), ("against 0", "éa")]
-    }
+    assert parse_text(as_text(medium, events, ["title"])) == [
+        ("title", [("support", 'a\n" \\\u2028é'), ("against 0", "éa")])
+    ]
 
 
 def test_what_cannot_be_shown_is_not() -> None:
