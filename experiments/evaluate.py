@@ -132,20 +132,20 @@ def evaluate(
         if max(shots):
             uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed, progress)
     first = next(iter(evaluations))
-    row = evaluations[first].rows[0]
+    row, words = evaluations[first].rows[0], task.medium.words
     title = (
         f"{marked(first, evaluations[first].scores)} ({subject.title}) "
-        f"on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
+        f"on {config['task']['name']}, {split}: {row.images} {words.nouns} of {row.classes} "
         f"class{'es' * (row.classes != 1)} in {row.groups} group{'s' * (row.groups != 1)}"
     )
     overlap = training_overlap(task, train, evaluations[first])
-    sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)
+    sections = evaluation_report(f"{title}; other models in {words.nats}", evaluations, uses, optimum, task, duplicates)
     sections[0].notes += overlap.notes(task)
     parts: list[dict[str, Any]] = []
     if given:
         best = optimal(task, _of_given(task, batches), device, duplicates, progress)
         parts = part_records(evaluations, given, optimum, best)
-        sections.insert(1, part_section(parts))
+        sections.insert(1, part_section(parts, words))
     print("\n" + "\n".join(section.plain() for section in sections))
     identity = {
         "units": UNITS,
@@ -157,6 +157,7 @@ def evaluate(
         "run": str(subject.path),
         "weights_sha256": models[first].provenance["weights_sha256"],
         **identity,
+        "words": words.record(),
         "task": config["task"],
         "fingerprint": task.fingerprint,
         "episodes": {"path": episodes, "number": len(chosen), "max_shots": chosen.max_shots, "duplicates": duplicates},
@@ -167,10 +168,10 @@ def evaluate(
         "cost": {name: cost_record(evaluation.cost) for name, evaluation in evaluations.items()},
         "rows": records(evaluations, optimum),
         "parts": parts,
-        "remarks": [*infinite_notes(evaluations), *support_notes(evaluations)],
+        "remarks": [*infinite_notes(evaluations, words), *support_notes(evaluations, words)],
         "groups": group_records(evaluations, task),
         "training_overlap": overlap.record(),
-        "support_use": {name: support_record(use) for name, use in uses.items()},
+        "support_use": {name: support_record(use, words) for name, use in uses.items()},
         "folder": str(output),
     }
     scored = evaluations if optimum is None else {**evaluations, "optimum": optimum}
@@ -179,7 +180,7 @@ def evaluate(
     write_atomically(output / "evaluation.csv", comma_separated(evaluations, optimum).encode())
     write_atomically(output / "evaluation.md", "\n".join(section.markdown() for section in sections).encode())
     curves = {marked(name, evaluation.scores): evaluation for name, evaluation in evaluations.items()}
-    save_figure(shot_curve(curves, title, optimum), output / "evaluation.png")
+    save_figure(shot_curve(curves, title, optimum, words), output / "evaluation.png")
     return result
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from metadensity.checks import require_uint64
 from metadensity.density import Density
 from metadensity.episode import Episode
+from tasks.media import Medium, usual_medium
 
 
 class TaskDistribution(ABC):
@@ -55,6 +56,14 @@ class TaskDistribution(ABC):
             )
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels={levels}; pixels are held as 8-bit integers, so give 2 to 256 levels.")
+
+    @property
+    def medium(self) -> Medium:
+        """What an event is to a person: how it is shown, and what its units are called.
+
+        Here what its shape says: an image, numbers of a sequence. A task of sounds or of strings says so.
+        """
+        return usual_medium(self.event_shape, self.levels, self.ink)
 
     @abstractmethod
     def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:

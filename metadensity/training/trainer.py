@@ -159,13 +159,13 @@ class MetaTrainer:
         stream = with_progress(nested, "validating", "batches", self._progress)
         result = evaluate(self.averaged_model, stream, precision=config.precision, duplicates="allow")
         self.remarks = [
-            f"{row.impossible} of {row.images} validation images have probability 0 at {row.shots} shots, so "
+            f"{row.impossible} of {row.images} validation queries have probability 0 at {row.shots} shots, so "
             "the number is infinite."
             for row in result.rows
             if row.impossible
         ]
         if costs := cost_of_supports(result.scores):
-            self.remarks.append(f"Validation: {supports_cost(costs)}.")
+            self.remarks.append(f"Validation: {supports_cost(costs, 'nats')}.")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
         intervals = [clustered_mean(part.nats, np.arange(len(part.nats))) for part in result.scores.values()]
         uppers = [upper if math.isfinite(upper) else mean for mean, (_, upper) in intervals]
