@@ -14,7 +14,7 @@ from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.config import PixelCNNConfig
 from metadensity.nn.attention import SupportAttention
-from metadensity.nn.causal import GatedLayer
+from metadensity.nn.causal import GatedLayer, gated_layers
 from metadensity.nn.convolution import CONV, is_plain, pointwise
 from metadensity.nn.inputs import PixelInput
 from metadensity.nn.prototypes import Prototypes
@@ -107,13 +107,14 @@ class PixelCNN(CausalNetwork):
         pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
         """
         stacks = [self.input(pixels)] * self.space_dims
+        layers, biases, middle = [*self.layers], condition.biases, self.attention_layer
         attended: Tensor | None = None
         skip_sum: Tensor | None = None
-        for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
-            if i == self.attention_layer and self.attention is not None and condition.memory is not None:
-                attended = self.attention(condition.memory, stacks[-1])
-            stacks, skip_sum = layer(stacks, biases, attended, skip_sum)
-        assert skip_sum is not None
+        if self.attention is not None and condition.memory is not None:
+            stacks, skip_sum = gated_layers(layers[:middle], stacks, biases[:middle])
+            attended = self.attention(condition.memory, stacks[-1])
+            layers, biases = layers[middle:], biases[middle:]
+        stacks, skip_sum = gated_layers(layers, stacks, biases, attended, skip_sum)
         if self.prototypes is not None and condition.prototype_logits is not None:
             skip_sum = skip_sum + self.prototypes(pixels, condition.prototype_logits)
         return cast(Tensor, self.penult(F.relu(skip_sum)))
