@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from metadensity.densities.pixelcnn import PixelCNNDensity
@@ -38,6 +37,8 @@ class WaveNet(FewShotModel, options=[WaveNetConfig]):
     the same net, dilated along all axes. Options: see ``WaveNetConfig``.
     """
 
+    any_places = True
+
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__(event_shape, levels)
         sizes = self.take(WaveNetConfig, options)
@@ -55,19 +56,3 @@ class WaveNet(FewShotModel, options=[WaveNetConfig]):
         """The same of sequences of which the first ``lengths`` ``(S, tasks)`` places are real."""
         conditioning = self.network.conditioning(support.shape[1], *self.encoder(support, lengths))
         return PixelCNNDensity(self.network, conditioning)
-
-    def resized(self, *space: int) -> WaveNet:
-        """This model for other numbers of places, sharing its weights: trained on windows, it scores whole clips.
-
-        Raises ValueError for another number of dimensions, or less than one place.
-        """
-        if len(space) != len(self.event_shape) - 1:
-            raise ValueError(
-                f"space={space}; this model has {len(self.event_shape) - 1} space dimensions, give as many."
-            )
-        with torch.random.fork_rng(devices=[]):
-            other = type(self)(**{**self.config, "event_shape": (self.event_shape[0], *space)})
-        weight = next(self.parameters())
-        other.to(weight.device, weight.dtype).load_state_dict(self.state_dict(), assign=True)
-        other.provenance = self.provenance
-        return other.train(self.training)
