@@ -80,8 +80,11 @@ class MetaTrainer:
         if config.channels_last and len(model.event_shape) == 3:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.initialise(train, config.tasks, config.queries)
-        if config.window and len(model.event_shape) != 2:
-            raise ValueError(f"window={config.window} with events {model.event_shape}; sequences have windows. Give 0.")
+        if config.window and (len(model.event_shape) != 2 or config.window > model.event_shape[-1]):
+            raise ValueError(
+                f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
+                "places), and have at most as many places. Give 0 to train on whole ones."
+            )
         self._trained = self.model.resized(config.window) if config.window else self.model  # of the same parameters
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
         self.optimizer = build_optimizer(self.model, config, self.device)
