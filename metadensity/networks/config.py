@@ -177,6 +177,7 @@ class WaveNetConfig(ConditionalConfig):
 
     attention: over supports, "dot", scaled dot products, or "additive"; None: f(s) alone.
     patches: of attention, for each support: means of so many equal stretches of it.
+    prediction: taps of a linear prediction that the likelihood, a mixture of logistics, is relative to; 0: none.
     """
 
     layers: int = 31
@@ -186,10 +187,18 @@ class WaveNetConfig(ConditionalConfig):
     dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     attention: Any = None
     patches: int = 32
+    prediction: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes(patches=self.patches)
+        if not is_whole(self.prediction) or self.prediction < 0:
+            raise ValueError(f"prediction={self.prediction!r}; give a number of taps, for example 16, or 0 for none.")
+        if self.prediction and self.likelihood != "logistic":
+            raise ValueError(
+                f"prediction={self.prediction} with likelihood={self.likelihood!r}; what is relative to a linear "
+                "prediction is a mixture of logistics. Give likelihood='logistic'."
+            )
         if self.attention is not None:
             require_attention(self.attention)
 
@@ -263,4 +272,13 @@ class AlignedByteNetConfig(ByteNetConfig):
 
 
 # What networks are not built from.
-_OF_MODELS = {"patches", "support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
+_OF_MODELS = {
+    "patches",
+    "prediction",
+    "support_norm",
+    "patch_stride",
+    "map_features",
+    "map_every",
+    "base",
+    "upscaler_layers",
+}
