@@ -21,6 +21,7 @@ from metadensity.models import ConditionalPixelCNN
 from tasks import TASKS
 from tasks.chains.density import UrnDensity
 from tasks.templates.density import TemplateDensity
+from tasks.transduction.density import TransductionDensity
 
 from . import checks_model
 from .contracts import CONTRACTS
@@ -68,8 +69,9 @@ OTHERS: dict[type, Callable[[torch.dtype], tuple[Distribution, Tensor]]] = {
     ExpandedDensity: expanded,
     TemplateDensity: lambda dtype: optimum("templates", size=8, classes=6),
     UrnDensity: lambda dtype: optimum("chains", length=8),
+    TransductionDensity: lambda dtype: optimum("transduction", rule="substitution"),
 }
-TRUTHS = (TemplateDensity, UrnDensity)
+TRUTHS = (TemplateDensity, UrnDensity, TransductionDensity)
 
 
 @pytest.mark.parametrize("kind", OTHERS, ids=lambda kind: kind.__name__)

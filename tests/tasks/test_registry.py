@@ -21,7 +21,7 @@ from .pictures import make_folder
 
 NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "splits", "styles"}
 HOUSES = {"folders": {"folder", "mirror"}, "strings": {"names", "text", "tunes"}}  # folders of several tasks
-DRAWN = {"chains", "templates"}  # drawn without end, from one prior in every split: see the folders of these names
+DRAWN = {"chains", "templates", "transduction"}  # drawn without end, from one prior: see the folders of these names
 FINITE = sorted(set(TASKS) - DRAWN)
 FILES = {"folder", "mirror"}  # over a folder that the user names: here over a generated one, split by rule
 PUBLISHED = {"emoji", "omniglot", "speech", "text"}  # images that are not in the package
