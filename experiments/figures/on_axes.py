@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -21,5 +22,5 @@ def draw_events(axes: Axes, medium: Medium, events: Sequence[Events], titles: Se
     lines = as_text(medium, events, titles).rstrip("\n").split("\n")
     lines = [*lines[:LINES], "..."] if len(lines) > LINES else lines
     said = "\n".join(line if len(line) <= WIDE else f"{line[:WIDE]} ..." for line in lines)
-    font = {"family": "monospace", "fontsize": 6, "parse_math": False}
+    font: dict[str, Any] = {"family": "monospace", "fontsize": 6, "parse_math": False}
     axes.text(0, 1, said, va="top", transform=axes.transAxes, in_layout=False, **font)
