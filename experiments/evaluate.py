@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ from experiments.reporting.evaluation_report import (
     evaluation_report,
     group_records,
     infinite_notes,
+    part_records,
+    part_section,
     support_notes,
     support_record,
 )
@@ -117,10 +121,14 @@ def evaluate(
     batches = EpisodeBatches(chosen, task, sorted(set(shots)), tasks_per_batch)
     most = EpisodeBatches(chosen, task, [max(shots)], tasks_per_batch)
     optimum = optimal(task, batches, device, duplicates, progress)
+    given: dict[str, metadensity.Evaluation] = {}
     evaluations, uses = {}, {}
     for name, model in models.items():
         stream = with_progress(batches, f"scoring {name}", "batches", progress)
         evaluations[name] = metadensity.evaluate(model, stream, precision, duplicates, seed)
+        if task.given(next(iter(batches)).query) is not None:
+            stream = with_progress(_of_given(task, batches), f"scoring what is given, {name}", "batches", progress)
+            given[name] = metadensity.evaluate(model, stream, precision, duplicates, seed)
         if max(shots):
             uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed, progress)
     first = next(iter(evaluations))
@@ -133,6 +141,11 @@ def evaluate(
     overlap = training_overlap(task, train, evaluations[first])
     sections = evaluation_report(f"{title}; other models in {words.nats}", evaluations, uses, optimum, task, duplicates)
     sections[0].notes += overlap.notes(task)
+    parts: list[dict[str, Any]] = []
+    if given:
+        best = optimal(task, _of_given(task, batches), device, duplicates, progress)
+        parts = part_records(evaluations, given, optimum, best)
+        sections.insert(1, part_section(parts, words))
     print("\n" + "\n".join(section.plain() for section in sections))
     identity = {
         "units": UNITS,
@@ -154,6 +167,7 @@ def evaluate(
         "models": {name: {**origins[name], **_weights(model)} for name, model in models.items()},
         "cost": {name: cost_record(evaluation.cost) for name, evaluation in evaluations.items()},
         "rows": records(evaluations, optimum),
+        "parts": parts,
         "remarks": [*infinite_notes(evaluations, words), *support_notes(evaluations, words)],
         "groups": group_records(evaluations, task),
         "training_overlap": overlap.record(),
@@ -171,7 +185,11 @@ def evaluate(
 
 
 def optimal(
-    task: TaskDistribution, batches: EpisodeBatches, device: str, duplicates: str, progress: bool
+    task: TaskDistribution,
+    batches: EpisodeBatches | Sequence[metadensity.Episode],
+    device: str,
+    duplicates: str,
+    progress: bool,
 ) -> metadensity.Evaluation | None:
     """The evaluation of the truth itself, where the task knows it."""
     if task.optimum(next(iter(batches))) is None:
@@ -180,9 +198,16 @@ def optimal(
     def log_prob(episode: metadensity.Episode) -> torch.Tensor:
         density = task.optimum(episode)
         assert density is not None
-        return density.log_prob(episode.query)
+        if episode.query_lengths is None:
+            return density.log_prob(episode.query)
+        return density.prefix_log_prob(episode.query, episode.query_lengths)
 
     return score(log_prob, with_progress(batches, "scoring the optimum", "batches", progress), device, duplicates)
+
+
+def _of_given(task: TaskDistribution, batches: EpisodeBatches) -> list[metadensity.Episode]:
+    """The episodes, of whose queries only what is given counts."""
+    return [replace(episode, query_lengths=task.given(episode.query)) for episode in batches]
 
 
 def _weights(model: metadensity.FewShotModel) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metadensity.checks import require_uint64
 from metadensity.density import Density
@@ -85,6 +86,14 @@ class TaskDistribution(ABC):
 
         No density has a higher log-likelihood on average over episodes, given the same supports: the distance
         of a model to it is how far the model is from the best possible.
+        """
+        return None
+
+    def given(self, strings: Tensor) -> Tensor | None:
+        """Where sequences are a given part and what follows from it, such as a source and its target: where it ends.
+
+        strings: ``(*sample, tasks, C, T)``. How many of the first places are given, ``(*sample, tasks)``; None for
+        tasks whose images have no such parts.
         """
         return None
 

@@ -16,6 +16,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "emoji": {"task": {"name": "emoji"}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "folder": {"task": {"name": "folder", "min_images": 4}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "mirror": {"task": {"name": "mirror"}, "training": {"shots": [1], "queries": 1}},
+    "tunes": {"task": {"name": "tunes"}, "training": {"shots": [0, 1, 4, 8], "queries": 2}},
     # options
     "dot": {"model": {"attention": "dot"}},
     "logistic": {"model": {"likelihood": "logistic"}},
@@ -91,6 +92,32 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "precision": "bfloat16",
             "validate_every": 1100,
             "checkpoint_every": 1100,
+        },
+    },
+    # pairs of strings, for minutes: an aligned ByteNet at the optimum of copying and reversing; of rules, with supports
+    "translate": {
+        "task": {"name": "transduction"},
+        "model": {
+            "name": "aligned_bytenet",
+            "layers": 6,
+            "planes": 24,
+            "encoder_layers": 6,
+            "source_layers": 2,
+            "unfold": [1, 0],
+            "separator": -2,
+            "end": -1,
+        },
+        "training": {
+            "steps": 3000,
+            "tasks": 32,
+            "queries": 2,
+            "shots": [0],
+            "optimizer": "muon",
+            "learning_rate": 1e-2,
+            "weight_decay": 0.0,
+            "average": 0.99,
+            "validate_every": 1000,
+            "checkpoint_every": 500,
         },
     },
     # small images, for trainings by the dozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from experiments.reporting.tables import (
@@ -18,6 +19,9 @@ from experiments.reporting.tables import (
 )
 from metadensity import Evaluation
 from metadensity.density import EXACT
+from metadensity.evaluation.comparison import finite_difference
+from metadensity.evaluation.intervals import clustered_mean
+from metadensity.evaluation.scores import Scores
 from metadensity.evaluation.support_use import CONTROLS, SupportUse, cost_of_supports, supports_cost
 from tasks import TaskDistribution
 from tasks.media import OF_IMAGES, Words
@@ -147,6 +151,57 @@ def group_records(evaluations: Mapping[str, Evaluation], task: TaskDistribution)
             record |= {"group": task.group_names[row.group], "interval_low": low, "interval_high": high}
             found.append({"model": name, **record})
     return found
+
+
+def part_records(
+    evaluations: Mapping[str, Evaluation],
+    given: Mapping[str, Evaluation],
+    optimum: Evaluation | None,
+    given_optimum: Evaluation | None,
+) -> list[dict[str, Any]]:
+    """Plain records of what is given, a source, and of the rest given it, a target: a part of each model and shots."""
+    best = {} if optimum is None or given_optimum is None else _parts(optimum, given_optimum)
+    found = []
+    for name, evaluation in evaluations.items():
+        for (shots, part), scores in _parts(evaluation, given[name]).items():
+            mean, within = clustered_mean(scores.nats, scores.class_ids)
+            record: dict[str, Any] = {"model": name, "shots": shots, "part": part, "nats_per_image": mean}
+            record["interval_low"], record["interval_high"] = bounds(within)
+            gap = finite_difference(best[shots, part], scores) if best else None
+            if gap is not None:
+                record["optimum"] = float(best[shots, part].nats.mean())
+                record["gap"], (record["gap_low"], record["gap_high"]) = gap.mean, bounds(gap.interval)
+            found.append(record)
+    return found
+
+
+def _parts(whole: Evaluation, given: Evaluation) -> dict[tuple[int, str], Scores]:
+    """The scores of sources, and of targets given them, by shots."""
+    found = {}
+    for shots, scores in whole.scores.items():
+        source = given.scores[shots]
+        found[shots, "source"] = source
+        found[shots, "target"] = replace(scores, nats=scores.nats - source.nats)
+    return found
+
+
+def part_section(records: list[dict[str, Any]], words: Words) -> Section:
+    """Each part of the sequences by itself, beside the optimum where it is known."""
+    best = any("optimum" in record for record in records)
+    headings = ["part", "shots", "model", words.nats, "95 % interval"]
+    headings += ["optimum", "gap to optimum", "gap, 95 %"] if best else []
+    rows = []
+    for record in sorted(records, key=lambda record: record["part"], reverse=True):  # targets first
+        within = (record["interval_low"], record["interval_high"])
+        cells = [record["part"], str(record["shots"]), record["model"], f"{record['nats_per_image']:.3f}"]
+        cells.append("none" if None in within else interval(within, 3))
+        if best and "optimum" in record:
+            around = (record["gap_low"], record["gap_high"])
+            share = f" ({record['gap'] / record['optimum']:.1%})" if record["optimum"] else ""
+            cells += [f"{record['optimum']:.3f}", f"{record['gap']:.3f}{share}"]
+            cells.append("none" if None in around else interval(around, 3))
+        rows.append(cells)
+    return Section(f"Source, and target given its source, {words.nats}", headings, rows)
 
 
 def _support_use(uses: Mapping[str, SupportUse], words: Words) -> Section:
