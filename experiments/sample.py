@@ -5,8 +5,8 @@ Written are tensors, and what the medium of the task has: a picture, a WAV file 
 Or complete images of the classes: ``with run=latest observed=top``. What comes first in the order in which the model
 draws is completed exactly: ``top`` for most, ``small`` (every second pixel, so the image is enlarged) for multiscale;
 anything else takes ``approximate=True``, and is. Of a sequence ``top`` is the first half of its own length, and
-``observed=400`` its first 400 places; of a pair of strings ``given`` is the source. Each image has a seed of its own, and
-they are drawn some at a time: interrupted, the run writes those that are finished.
+``observed=400`` its first 400 places; of a pair of strings ``given`` is the source. Each image has a seed of its own,
+and they are drawn some at a time: interrupted, the run writes those that are finished.
 
 ``against="['runs/7']"`` draws from further runs as well, given the same supports with the same seeds; ``pixels=3``
 shows where so many pixels of each query look in the supports.
