@@ -5,8 +5,8 @@ Written are tensors, and what the medium of the task has: a picture, a WAV file 
 Or complete images of the classes: ``with run=latest observed=top``. What comes first in the order in which the model
 draws is completed exactly: ``top`` for most, ``small`` (every second pixel, so the image is enlarged) for multiscale;
 anything else takes ``approximate=True``, and is. Of a sequence ``top`` is the first half of its own length, and
-``observed=400`` its first 400 places. Each image has a seed of its own, and they are drawn some at a time: interrupted,
-the run writes those that are finished.
+``observed=400`` its first 400 places; of a pair of strings ``given`` is the source. Each image has a seed of its own,
+and they are drawn some at a time: interrupted, the run writes those that are finished.
 
 ``against="['runs/7']"`` draws from further runs as well, given the same supports with the same seeds; ``pixels=3``
 shows where so many pixels of each query look in the supports.
@@ -44,7 +44,7 @@ from metadensity.files import content_hash, write_tensors
 from tasks import TaskDistribution
 
 SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
-OBSERVED = ("top", "left", "small")
+OBSERVED = ("top", "left", "small", "given")
 
 experiment = make_experiment("sample", named_configs={"fast": {"tasks": 2, "shots": 1, "samples": 2}})
 experiment.config(place_settings)
@@ -115,7 +115,7 @@ def sample(
         "seed": seed,
     }
     how = {"temperature": temperature, "observed": observed, "approximate": approximate}
-    known = None if observed is None else observe(episode.query, part_of(observed, episode))
+    known = None if observed is None else observe(episode.query, part_of(observed, episode, source))
     began = time.perf_counter()
     options = {"approximate": approximate, "temperature": temperature, "images_at_once": images_at_once}
     finished: list[list[Tensor]] = []
@@ -153,20 +153,27 @@ def sample(
     }
 
 
-def part_of(observed: str | int, episode: Episode) -> Tensor:
+def part_of(observed: str | int, episode: Episode, task: TaskDistribution | None = None) -> Tensor:
     """Where each query is observed, bool, of a shape that broadcasts to ``(queries, tasks, C, *space)``.
 
     "top", "left": the first half of its first or of its last dimension, of a sequence that of its real places; "small":
-    every second pixel of each. A number, of sequences: so many of the first places, as far as they are real. Raises
-    ValueError for another name or number.
+    every second pixel of each. A number, of sequences: so many of the first places, as far as they are real. "given":
+    what ``task`` says is given, of pairs the source. Raises ValueError for another name or number, and for "given" of a
+    task without such a part.
     """
     sequence, last = len(episode.event_shape) == 2, episode.event_shape[-1]
     if observed not in OBSERVED and not (sequence and is_whole(observed) and 1 <= int(observed) < last):
         more = f", a number of places from 1 to {last - 1}" if sequence else ""
         raise ValueError(
             f"observed={observed!r}; choose 'top' (exact but for multiscale), 'small' (every second pixel; exact for "
-            f"multiscale), 'left' (approximate){more}, or None for samples."
+            f"multiscale), 'left' (approximate), 'given' (of pairs, the source){more}, or None for samples."
         )
+    if observed == "given":
+        given = None if task is None else task.given(episode.query)
+        if given is None:
+            name = "this task" if task is None else task.name
+            raise ValueError(f"observed='given', but the queries of {name} are no pairs of a source and a target.")
+        return real_places(given, last).unsqueeze(2)
     if sequence and observed != "small":
         lengths = episode.query_lengths
         lengths = torch.full((episode.queries, episode.tasks), last) if lengths is None else lengths

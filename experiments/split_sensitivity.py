@@ -105,9 +105,10 @@ def split_sensitivity(
         about = len(train.class_names), chosen.hash, pixel_identity(tested)
         scored.append(Scored(run, kind, split_seed, *about, evaluation, shared))
     likelihoods, gains = spreads(scored)
+    words = tested.medium.words
     name = marked(found[0].config()["model"]["name"], scored[0].evaluation.scores)
     title = f"{name} on {found[0].config()['task']['name']}, {split}"
-    sections = report(title, scored, likelihoods, gains)
+    sections = report(title, scored, likelihoods, gains, words)
     print("\n" + "\n".join(section.plain() for section in sections))
     rows = [_record(one, row) for one in scored for row in one.evaluation.rows]
     result = {
@@ -129,7 +130,7 @@ def split_sensitivity(
         KINDS[kind]: [{row.shots: row for row in one.evaluation.rows} for one in scored if one.kind == kind]
         for kind in likelihoods
     }
-    save_figure(split_points(points, title), output / "split_sensitivity.png")
+    save_figure(split_points(points, title, words.nats), output / "split_sensitivity.png")
     return result
 
 

@@ -6,7 +6,7 @@ medium says what it can in three forms, and None in the others; a new one is a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -172,6 +172,19 @@ class Sounds(Medium):
         when = np.arange(wide) * strength.shape[1] // wide
         seen[_WAVE:, :wide] = np.rint(-255 * strength[np.ix_(band, when)] / 80).astype(np.uint8)
         return np.repeat(seen[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawings(Medium):
+    """Sequences ``(1, T)`` of moves of a pen. render: the ink ``(H, W)``, bool, of levels ``(n,)``, all of one size."""
+
+    render: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+    words: ClassVar[Words] = Words("drawing", "move")
+
+    def picture(self, event: Tensor, length: int | None = None) -> Picture:
+        """What is drawn, black on white paper."""
+        ink = self.render(event[0, :length].cpu().numpy().astype(np.int64))
+        return np.repeat(np.where(ink, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def spectrogram(

@@ -47,8 +47,10 @@ def heat_map(
     return figure
 
 
-def split_points(by_kind: Mapping[str, Sequence[Mapping[int, LikelihoodRow]]], title: str) -> Figure:
-    """Nats/image against shots: for each kind of split a colour, for each split a point with its interval."""
+def split_points(
+    by_kind: Mapping[str, Sequence[Mapping[int, LikelihoodRow]]], title: str, unit: str = "nats/image"
+) -> Figure:
+    """Nats an event against shots: for each kind of split a colour, for each split a point with its interval."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -66,7 +68,7 @@ def split_points(by_kind: Mapping[str, Sequence[Mapping[int, LikelihoodRow]]], t
             axes.errorbar(x, y, yerr=half, fmt="o", markersize=3, capsize=2, color=f"C{number}", label=label)
             place += 1
     axes.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])
-    axes.set(xlabel="shots", ylabel="nats/image; 95 % over the classes of a split")
+    axes.set(xlabel="shots", ylabel=f"{unit}; 95 % over the classes of a split")
     axes.set_title(title, fontsize=9, wrap=True)
     axes.grid(alpha=0.3)
     legend_beside(axes)

@@ -67,11 +67,19 @@ RECIPES = {
         {"layers": 3, "planes": 12, "steps": 3, "step_size": 0.5},
         {"steps": 60, "tasks": 8, "queries": 4, "shots": (4,), "learning_rate": 1e-2},
     ),
+    # Spoken digits, the 64 ms in the middle of each: 20 s. What it learns of short windows goes for whole recordings.
+    "speech-wavenet": Recipe(
+        "speech",
+        {"length": 256, "rate": 4000, "by": "speaker"},
+        "wavenet",
+        {"layers": 9, "planes": 12, "penultimate": 24, "dilations": [1, 2, 4, 8, 16, 32, 64, 1], "attention": None},
+        {"steps": 350, "tasks": 8, "queries": 2, "shots": (1, 2, 4, 8), "learning_rate": 2e-2, "average": 0.97},
+    ),
 }
 
 
 def model_for_notebook(
-    name: str, run: str | int | None = None, progress: bool = True
+    name: str, run: str | int | None = None, progress: bool = True, **settings: Any
 ) -> tuple[metadensity.FewShotModel, TaskDistribution]:
     """A model in evaluation mode, and the test split of the task that it was trained on.
 
@@ -79,28 +87,29 @@ def model_for_notebook(
     model of this name, the model that an earlier call trained (kept in ``notebooks`` of the runs folder), or one
     trained now.
     run: a trained model to take instead, as ``find_model`` finds it: a run, a file, or a shipped model's name.
+    settings: of the task, in which it is to differ from that of the training, such as ``length`` of recordings.
 
     Raises ValueError for a name there is not, FileNotFoundError and DamagedFileError as ``find_model`` and
     ``metadensity.load`` do. A damaged model of an earlier call is trained anew.
     """
     if run is not None:
         found = find_model(run)
-        return found.model(), task_of(found, "test")
+        return found.model(), task_of(found, "test", **settings)
     if name not in RECIPES:
         raise ValueError(f"There is no model {name!r} for the notebooks; give one of {', '.join(RECIPES)}.")
     if name in shipped():
         model = metadensity.load(shipped_file(name))
-        return model, _test_task(model.provenance["task"])
+        return model, _test_task(model.provenance["task"], settings)
     recipe = RECIPES[name]
     said = json.dumps([asdict(recipe), COMMON], sort_keys=True)
     kept = runs_root() / "notebooks" / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.safetensors"
     with contextlib.suppress(FileNotFoundError, DamagedFileError):
         model = metadensity.load(kept)
-        return model, _test_task(model.provenance["task"])
+        return model, _test_task(model.provenance["task"], settings)
     train = TASKS[recipe.task](split="train", **recipe.task_options)
     kept.parent.mkdir(parents=True, exist_ok=True)
     metadensity.save(_trained(recipe, train, progress), kept, {"task": train.recipe, "split": "train", "seed": 0})
-    return metadensity.load(kept), _test_task(train.recipe)
+    return metadensity.load(kept), _test_task(train.recipe, settings)
 
 
 def _trained(recipe: Recipe, train: TaskDistribution, progress: bool) -> metadensity.FewShotModel:
@@ -111,7 +120,7 @@ def _trained(recipe: Recipe, train: TaskDistribution, progress: bool) -> metaden
     return MetaTrainer(model, train, None, config).run(progress=progress)
 
 
-def _test_task(recipe: Mapping[str, Any]) -> TaskDistribution:
+def _test_task(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> TaskDistribution:
     """The test split of the task that ``recipe``, of another split, describes; checksums in it are no options."""
-    said = {key: value for key, value in recipe.items() if value is not None}
+    said = {key: value for key, value in {**recipe, **settings}.items() if value is not None}
     return build_task({"name": recipe["task"], **TASK_OPTIONS.fitting(recipe["task"], said)}, "test")

@@ -12,6 +12,7 @@ from experiments.reporting.tables import Section, bounds, interval
 from metadensity import Evaluation
 from metadensity.evaluation.comparison import finite_difference
 from metadensity.evaluation.spread import Spread, difference, spread
+from tasks.media import OF_IMAGES, Words
 
 KINDS = {"class": "within groups", "group": "across groups", "committed": "committed"}
 ByShots = dict[int, tuple[float, tuple[float, float], int]]  # value, 95 % interval, classes it is over
@@ -64,6 +65,7 @@ def report(
     scored: Sequence[Scored],
     likelihoods: Mapping[str, Mapping[int, Spread]],
     gains: Mapping[str, Mapping[int, Spread]],
+    words: Words = OF_IMAGES,
 ) -> list[Section]:
     """The splits one by one, the spread of likelihood and gain, and what the kinds differ by."""
     shots = [row.shots for row in scored[0].evaluation.rows]
@@ -78,11 +80,11 @@ def report(
     ]
     headings = ["held out", "split seed", "train classes", "test classes", "test groups in training", *said]
     sections = [
-        Section(f"{title}: each split, nats/image, 95 % over its classes", headings, rows),
-        _spread_section("Nats/image over the splits", likelihoods),
+        Section(f"{title}: each split, {words.nats}, 95 % over its classes", headings, rows),
+        _spread_section(f"{words.nats.capitalize()} over the splits", likelihoods),
     ]
     if gains:
-        sections.append(_spread_section(f"Gain over {shots[0]} shots, nats/image, in pairs, over the splits", gains))
+        sections.append(_spread_section(f"Gain over {shots[0]} shots, {words.nats}, in pairs, over the splits", gains))
     sections[-1].notes.append(
         "Between splits: the standard deviation of the number over splits. Within: the standard error that the classes "
         "of one split give it. Where the first is much the larger, the interval of one split says too little of "
@@ -91,7 +93,7 @@ def report(
     )
     others = list(likelihoods)[1:]
     if others:
-        sections.append(_kinds_section(next(iter(likelihoods)), likelihoods, gains))
+        sections.append(_kinds_section(next(iter(likelihoods)), likelihoods, gains, words))
     return sections
 
 
@@ -110,7 +112,7 @@ def _spread_section(title: str, spreads: Mapping[str, Mapping[int, Spread]]) -> 
 
 
 def _kinds_section(
-    first: str, likelihoods: Mapping[str, Mapping[int, Spread]], gains: Mapping[str, Mapping[int, Spread]]
+    first: str, likelihoods: Mapping[str, Mapping[int, Spread]], gains: Mapping[str, Mapping[int, Spread]], words: Words
 ) -> Section:
     rows = []
     for kind in list(likelihoods)[1:]:
@@ -121,7 +123,7 @@ def _kinds_section(
                 mean, ends = difference(gains[first][shots], gains[kind][shots])
                 cells += [f"{mean:+.2f}", interval(ends)]
             rows.append([*cells, *[""] * (6 - len(cells))])
-    headings = ["held out", "shots", "nats/image", "95 % over splits", "gain", "95 % over splits"]
+    headings = ["held out", "shots", words.nats, "95 % over splits", "gain", "95 % over splits"]
     note = "Splits of different kinds are not paired: the interval is Welch's, over splits."
     return Section(f"Difference to {KINDS[first]}", headings, rows, [note])
 

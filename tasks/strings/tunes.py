@@ -15,6 +15,7 @@ from tasks.checks import SPLITS, split_parts
 from tasks.data.notices import in_short, say_once
 from tasks.data.roots import DataError
 from tasks.images import ImageTasks
+from tasks.media import Strings
 from tasks.splits.committed import load_split
 from tasks.strings.abc_notation import PARSER, PARSER_VERSION, Tune, read_tunes
 
@@ -97,6 +98,7 @@ def tunes(
         event_shape=(1, length),
         levels=end + 1,
         end=end,
+        medium=Strings(alphabet, end),
         recipe={
             "task": "tunes",
             "version": 1,

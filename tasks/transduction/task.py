@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,10 @@ from metadensity.episode import Episode
 from tasks.base import TaskDistribution
 from tasks.checks import SPLITS, split_parts
 from tasks.data.cache import sha256_of_json
+from tasks.media import Strings
 from tasks.transduction.density import RULES, Transduction, TransductionDensity
+
+_LETTERS = string.ascii_letters + string.digits + "".join(map(chr, range(0x100, 0x1C0)))  # 254 of them
 
 
 class TransductionTasks(TaskDistribution):
@@ -41,6 +45,11 @@ class TransductionTasks(TaskDistribution):
     def fingerprint(self) -> str:
         """SHA-256, in hex, over what the strings are drawn from. It does not depend on the seed."""
         return sha256_of_json(self.recipe)
+
+    @property
+    def medium(self) -> Strings:
+        """Symbols as letters, then digits and further letters, the separator as ">"."""
+        return Strings(f"{_LETTERS[: self.transduction.symbols]}>", self.end)
 
     def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
         """Episode number ``index``; see ``TaskDistribution.episode``. Task t is the same for any number of tasks.

@@ -1,21 +1,16 @@
 """Notebooks on a colour run: their cell of parameters is pointed at it, and they show it in its own colours.
 
-The cells run in this process, as a kernel takes longer to start than the rest takes; tests/test_notebooks.py runs them
-in kernels, without parameters.
+The cells run in this process (``executed``); tests/test_notebooks.py runs them in kernels, without parameters.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -52,39 +47,6 @@ def runs_of_colour(script: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
             run = script(train.experiment, "folder", name, "fast", **settings)
             found[name] = RunFolder(run.result["folder"])
         yield found
-
-
-@pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """``executed(name, **parameters)``: what a notebook prints, and the images that its figures show."""
-    images: list[NDArray[Any]] = []
-
-    def show() -> None:
-        for number in plt.get_fignums():
-            images.extend(image.get_array() for axis in plt.figure(number).axes for image in axis.images)
-        plt.close("all")
-
-    def run(name: str, **parameters: Any) -> tuple[str, list[NDArray[Any]]]:
-        images.clear()
-        names: dict[str, Any] = {"display": lambda _: None}
-        known = False
-        for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells:
-            if cell.cell_type != "code":
-                continue
-            exec(re.sub(r"^%.*$|^from IPython.*$", "", cell.source, flags=re.M), names)
-            if "parameters" in cell.metadata.get("tags", []):  # as papermill does: those given come after
-                assert parameters.keys() <= names.keys(), f"{name} has no parameter {set(parameters) - set(names)}"
-                names.update(parameters)
-                known = True
-        assert known, f"{name} has no cell of parameters"
-        return capsys.readouterr().out, list(images)
-
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(plt, "show", show)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with mpl.rc_context():
-        yield run
-    plt.close("all")
 
 
 def are_coloured(images: list[NDArray[Any]]) -> bool:

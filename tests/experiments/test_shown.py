@@ -28,20 +28,21 @@ from tasks.speech import mu_law
 from tasks.speech.sound_files import read_sound
 
 RATE = 2000
+SMALL = {"name": "wavenet", "layers": 2, "planes": 4, "penultimate": 4}
 
 
 @pytest.fixture(scope="module")
 def speech(script: Any, data_root: Path) -> RunFolder:
     """A net on whole recordings at a quarter of their rate: most have fewer samples than there is room for."""
     task = {"length": 1500, "lengths": True, "rate": RATE, "data_root": str(data_root)}
-    model = {"name": "wavenet", "layers": 2, "planes": 4, "penultimate": 4}
+    model = SMALL
     run = script(train.experiment, "fast", task={"name": "speech", **task}, model=model, training={"shots": [0, 2]})
     return RunFolder(run.result["folder"])
 
 
 @pytest.fixture(scope="module")
 def names(script: Any) -> RunFolder:
-    model = {"name": "wavenet", "layers": 2, "planes": 4, "penultimate": 4}
+    model = SMALL
     return RunFolder(script(train.experiment, "names", "fast", model=model).result["folder"])
 
 
@@ -162,7 +163,7 @@ def test_tensorboard_plays_sounds(speech: RunFolder) -> None:
         assert mu_law.encode(whole / 32768).codes.tolist() == kept
 
 
-def test_tensorboard_shows_parse_text(names: RunFolder) -> None:
+def test_tensorboard_shows_strings(names: RunFolder) -> None:
     events = read_events(names.path / "tensorboard")
     assert events.Tags()["images"] == events.Tags()["audio"] == []
     (event,) = events.Tensors("support beside samples/text_summary")
@@ -226,3 +227,18 @@ def test_half_of_a_sequence_is_half_of_its_own_length() -> None:
     image = torch.zeros(1, 1, 1, 4, 6, dtype=torch.long)
     with pytest.raises(ValueError, match="or None for samples"):
         part_of(2, Episode(image, image))
+
+
+def test_pairs_are_translated(script: Any) -> None:
+    """The source is kept, the target drawn; of tasks without sources that is refused."""
+    task = {"symbols": 4, "shortest": 2, "longest": 3}
+    run = script(train.experiment, "transduction", "fast", task=task, model=SMALL).result["folder"]
+    result = script(sample.experiment, run=run, tasks=2, shots=1, samples=2, observed="given").result
+    for _, lines in parse_text(Path(result["text"]).read_text()):
+        source = dict(lines)["query"].split(">")[0]
+        assert 2 <= len(source) <= 3
+        assert set(source) <= set("abcd")
+        assert [text.startswith(f"{source}>") for name, text in lines if name == "completion"] == [True, True]
+    other = script(train.experiment, "names", "fast", model=SMALL).result["folder"]
+    with pytest.raises(ValueError, match="the queries of names are no pairs"):
+        script(sample.experiment, run=other, tasks=2, shots=1, samples=1, observed="given")
