@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import chains, digits, emoji, hershey, omniglot, speech, templates, transduction
+from tasks import chains, digits, emoji, hershey, omniglot, pens, speech, templates, transduction
 from tasks.base import TaskDistribution
 from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
@@ -63,6 +63,7 @@ TASKS = _Tasks(
     emoji=emoji.emoji,
     speech=speech.speech,
     names=names.names,
+    pens=pens.pens,
     text=text.text,
     tunes=tunes.tunes,
     folder=folder.folder,

@@ -47,8 +47,8 @@ ROOMS = {
             adaptation models persistence evaluation training
         """,
         "tasks": """
-            checks data splits styles media base images digits emoji hershey omniglot templates chains transduction speech
-            strings folders episodes interop
+            checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction
+            speech strings folders episodes interop
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify

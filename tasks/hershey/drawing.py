@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,26 @@ _AFFINE = 4
 _UNIFORM = 3
 
 
+@dataclass(frozen=True)
+class Handwriting:
+    """Drawings of one glyph, strokes with the same numbers of points, in pixels of an image.
+
+    points: ``(drawings, points, 2)`` x, y, y downwards. ends: ``(strokes,)``, where in the points each stroke ends.
+    pens: ``(drawings,)`` widths of the pens.
+    """
+
+    points: Points
+    ends: NDArray[np.int64]
+    pens: NDArray[np.float64]
+
+
 def draw(glyph: Glyph, seed: int, drawings: int, size: int) -> NDArray[np.bool_]:
     """``(drawings, size, size)`` bitmaps, ink True; drawing d is a function of (seed, glyph's name, d, size)."""
+    return rasterised(written(glyph, seed, drawings, size), size)
+
+
+def written(glyph: Glyph, seed: int, drawings: int, size: int) -> Handwriting:
+    """The strokes that ``draw`` draws."""
     strokes = [subdivided(stroke, _STEP) for stroke in glyph.strokes]
     ends = np.cumsum([len(stroke) for stroke in strokes])
     points, normal, uniform = np.concatenate(strokes), [], []
@@ -45,8 +64,7 @@ def draw(glyph: Glyph, seed: int, drawings: int, size: int) -> NDArray[np.bool_]
     chance = np.stack(uniform)
     pens = np.maximum((PEN[0] + (PEN[1] - PEN[0]) * chance[:, 0]) * size / 28, THINNEST_PEN)
     moved = _affine(_wobbled(points, ends, hand[:, _AFFINE:]), hand[:, :_AFFINE])
-    placed = _placed(moved, chance[:, 1:], pens, size)
-    return _rasterised(placed, ends, pens, size)
+    return Handwriting(_placed(moved, chance[:, 1:], pens, size), ends, pens)
 
 
 def _wobbled(points: Points, ends: NDArray[np.int64], hand: Points) -> Points:
@@ -85,10 +103,11 @@ def _placed(points: Points, chance: Points, pens: NDArray[np.float64], size: int
     return np.asarray((points - centre) * scale[:, None, None] + size / 2 + shift[:, None])
 
 
-def _rasterised(points: Points, ends: NDArray[np.int64], pens: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
-    """Strokes drawn by Pillow at four times the size, one above the other, then reduced; half covered is ink."""
+def rasterised(hand: Handwriting, size: int) -> NDArray[np.bool_]:
+    """``(drawings, size, size)``: strokes drawn by Pillow at four times the size, then reduced; half covered is ink."""
+    points, ends, pens = hand.points, hand.ends, hand.pens
     drawings, side = len(points), size * _SUPERSAMPLE
-    canvas = Image.new("L", (side, side * drawings))
+    canvas = Image.new("L", (side, side * drawings))  # one above the other
     pen = ImageDraw.Draw(canvas)
     # Pillow's integers are pixel centres. A round dot closes each end and each corner that a flat one would notch.
     pixels = points * _SUPERSAMPLE - 0.5

@@ -59,6 +59,17 @@ def test_whole_recordings_are_classified(script: Any, data_root: Path) -> None:
     assert (again["episodes_sha256"], again["nll"]) == (found["episodes_sha256"], found["nll"])
 
 
+def test_drawings_are_strings_too(script: Any, data_root: Path) -> None:
+    """ByteNet is told the end; the floor takes it from the task."""
+    options = {"corpus": "omniglot", "length": 32, "data_root": str(data_root)}
+    run = script(train.experiment, "pens", "bytenet", "fast", task=options, model={"end": 242}).result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, shots=[0, 1], limit=8).result
+    assert result["models"]["ngram"]["config"]["model"] == {"name": "ngram", "end": True}
+    for row in result["rows"]:
+        assert 6 < row["nats_per_image"] / row["nats_per_dim"] < 28, "moves and the end, not places"
+    assert script(train.experiment, "pens", "wavenet", "fast", task=options).status == "COMPLETED"
+
+
 def test_chains_are_not_classified(script: Any) -> None:
     run = script(train.experiment, "chains", "independent", "fast", task={"length": 4}).result["folder"]
     with pytest.raises(TypeError, match="chains draws its images anew"):
