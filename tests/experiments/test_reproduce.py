@@ -17,9 +17,9 @@ from experiments.ingredients import build_model
 from experiments.recording import lineage
 from experiments.recording.trained_model import find_model
 from experiments.reporting.document_blocks import read_block
-from experiments.reproductions import PLANS, Plan
-from experiments.reproductions.records import read_records, write_record
-from experiments.reproductions.tables import gain, markdown
+from experiments.reproductions import PLANS, Entry, Plan
+from experiments.reproductions.records import Record, read_records, write_record
+from experiments.reproductions.tables import gain, markdown, sections
 from experiments.reproductions.trained import (
     SHIPPED,
     find_run,
@@ -31,6 +31,7 @@ from experiments.reproductions.trained import (
 )
 from experiments.results import RECORDS
 from metadensity.evaluation.comparison import IncomparableError
+from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError
 
 README = reproduce.DOCUMENT.read_text()
@@ -110,7 +111,7 @@ def test_a_table_can_be_made_of_images_of_ones_own(script: Any, tmp_path: Path) 
 def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any, tmp_path: Path) -> None:
     first = run(script, "omniglot", only=["conditional"])
     entry = PLANS["omniglot"].entries["conditional"]
-    named, updates = recipe(entry, fast=True)
+    named, updates = recipe(PLANS["omniglot"], entry, fast=True)
     config = train.experiment.configuration(named, {**updates, "initial": None})
     finished_run = find_run(config)
     assert finished_run is not None
@@ -167,6 +168,30 @@ def test_gain_and_its_interval() -> None:
         index = (chosen[:, None] * 5 + np.arange(5)).ravel()
         draws.append(100 * (1 - model[index].mean() / baseline[index].mean()))
     assert np.allclose(np.quantile(draws, [0.025, 0.975]), (low, high), atol=0.25 * (high - low) / 2)
+
+
+def test_tables_of_sequences_are_in_the_unit_of_a_place() -> None:
+    """With intervals where training data are not scored, and the gap to the optimum where the task knows it."""
+    entries = {"best": Entry("The best possible", optimum=True), "model": Entry("A model")}
+    plan = Plan("p", ("p",), "Title", entries, (0,), "model", train_limit=0, unit="bits/character", given=2)
+    nats = np.array([4.0, 6.0, 5.0, 9.0])
+    records = {}
+    for name, factor in (("best", 1.0), ("model", 1.02)):
+        ids = np.arange(4) // 2
+        scores = Scores(factor * nats, ids, ids, np.arange(4))
+        row = {"shots": 0, "nats_per_image": 6 * factor, "nats_per_dim": 2 * factor, "images": 4}
+        values = {"rows": [{**row, "interval_low": 4.5 * factor, "interval_high": 7.5 * factor}], "train_rows": []}
+        counts = {"steps": 40, "parameters": 1234} if name == "model" else {}
+        records[name] = Record(name, {**values, **counts}, {0: scores})
+    likelihoods, gaps, differences = sections(plan, records)
+    bits = 2 / np.log(2)
+    interval = f"({1.5 / np.log(2):.3f} to {2.5 / np.log(2):.3f})"
+    assert likelihoods.rows[0] == ["The best possible", f"{bits:.3f} {interval}", "", ""]
+    assert likelihoods.rows[1][2:] == ["40", "1,234"]
+    assert "bits/character" in likelihoods.notes[0]
+    assert "4 test sequences, given the first 2 places of each" in likelihoods.notes[0]
+    assert gaps.rows == [["A model", "2.00 (2.00 to 2.00)"]]
+    assert differences.rows[0][1].startswith(f"-{0.02 * bits:.3f} (")
 
 
 @pytest.mark.parametrize("name", list(PLANS))
