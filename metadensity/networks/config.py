@@ -206,6 +206,8 @@ class ByteNetConfig(PixelCNNConfig):
     encoder_layers: residual blocks of the encoder.
     end: the level that ends a string, after which all places have it at no cost, see ``SequenceDensity``; None: all
         sequences have one length.
+    counts: of sequences, symbols of the longest context whose counts, in the supports and in the sequence so far, are
+        interpolated on top of what the network says, with learned strengths, see ``SupportCounts``; None: none are.
     """
 
     layers: int = 10
@@ -219,6 +221,7 @@ class ByteNetConfig(PixelCNNConfig):
     attention: Any = "dot"
     encoder_layers: int = 5
     end: Any = None
+    counts: Any = field(default=None, metadata={"earlier": None})
 
     def __post_init__(self) -> None:
         super().__post_init__()
