@@ -19,7 +19,7 @@ from tasks.episodes.generated_episodes import GeneratedEpisodes
 from tasks.episodes.stored_episodes import StoredEpisodes
 from tasks.folders import folder, mirror
 from tasks.images import ImageTasks
-from tasks.strings import names, text
+from tasks.strings import names, text, tunes
 from tasks.templates import TemplateTasks
 
 __all__ = [
@@ -61,6 +61,7 @@ TASKS = _Tasks(
     speech=speech.speech,
     names=names.names,
     text=text.text,
+    tunes=tunes.tunes,
     folder=folder.folder,
     mirror=mirror.mirror,
 )

@@ -16,6 +16,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "emoji": {"task": {"name": "emoji"}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "folder": {"task": {"name": "folder", "min_images": 4}, "training": {"shots": [0, 1, 3], "queries": 1}},
     "mirror": {"task": {"name": "mirror"}, "training": {"shots": [1], "queries": 1}},
+    "tunes": {"task": {"name": "tunes"}, "training": {"shots": [0, 1, 4, 8], "queries": 2}},
     # options
     "dot": {"model": {"attention": "dot"}},
     "logistic": {"model": {"likelihood": "logistic"}},
