@@ -25,7 +25,7 @@ from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
 from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import cost_record, records
-from experiments.reproductions import PLANS, Entry, Plan
+from experiments.reproductions import GROUPS, PLANS, Entry, Plan
 from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
 from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
@@ -73,14 +73,30 @@ def plans() -> list[str]:
 
 def _add_command(plan: Plan) -> None:
     def command(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-        return reproduce(plan, _run, **_settings(_config))
+        return reproduce(plan, _run, folder_of(_run), **_settings(_config))
 
     command.__name__, command.__doc__ = plan.name, f"{plan.title}."
     experiment.command(command)
 
 
+def _add_group(name: str, plans: Sequence[Plan]) -> None:
+    def command(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+        settings = _settings(_config)
+        if settings["only"]:
+            known = ", ".join(plan.name for plan in plans)
+            raise ValueError(
+                f"only={settings['only']} names entries of one table; {name} makes {known}: make that one."
+            )
+        return {plan.name: reproduce(plan, _run, folder_of(_run) / plan.name, **settings) for plan in plans}
+
+    command.__name__, command.__doc__ = name, f"All of {', '.join(plan.name for plan in plans)}."
+    experiment.command(command)
+
+
 for _plan in PLANS.values():
     _add_command(_plan)
+for _name, _plans in GROUPS.items():
+    _add_group(_name, _plans)
 
 
 @experiment.command
@@ -112,6 +128,7 @@ def registry() -> list[str]:
 def reproduce(
     plan: Plan,
     run: Run,
+    here: Path,
     only: Sequence[str],
     weights: str | None,
     keep_weights: str | None,
@@ -126,7 +143,7 @@ def reproduce(
 ) -> dict[str, Any]:
     """Train or find each entry's model, score it, print and write the table. Returns the rows by entry.
 
-    folder: images to train and score on in place of the plan's.
+    here: where its tables and records go. folder: images to train and score on in place of the plan's.
 
     Raises ValueError for a name that is no entry of the plan, and a folder where it takes none.
     """
@@ -134,7 +151,6 @@ def reproduce(
         plan, weights = plan.on(str(Path(folder).resolve())), None
     if unknown := set(only) - plan.entries.keys():
         raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.rows)}.")
-    here = folder_of(run)
     limits = {
         "train": max(1, plan.train_limit) if train_limit is None else train_limit,
         "test": plan.limit if limit is None else limit,

@@ -171,8 +171,9 @@ def recipe(plan: Plan, entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[
         own["adapts"] = layer_pattern(1, 2)
     small = NAMED_CONFIGS["fast"]
     of_model = {key: value for key, value in small["model"].items() if key in model}
-    task = {**updates.get("task", {}), **plan.fast_task}
-    return named, {**updates, "task": task, "model": {**own, **of_model}, "training": small["training"]}
+    if plan.fast_task:
+        updates["task"] = {**updates.get("task", {}), **plan.fast_task}
+    return named, {**updates, "model": {**own, **of_model}, "training": small["training"]}
 
 
 def find_weights(folder: str, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:
