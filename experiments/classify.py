@@ -38,6 +38,7 @@ from metadensity.files import write_atomically
 from metadensity.progress import progress_bar
 from tasks import ImageTasks
 from tasks.episodes.nway import draw_nway, eligible_groups
+from tasks.media import OF_IMAGES, Words
 
 HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % interval", "ECE")
 PART = 16  # episodes between two updates of the progress bar
@@ -92,16 +93,17 @@ def classify(
     config, model = subject.config(), subject.model(device)
     require_count("episodes", episodes, 1)
     known: list[str] = []
+    words = OF_IMAGES
     if file is not None:
         drawn, where = NWayEpisodes.load(file), f"the episodes of {Path(file).name}"
     else:
         task = task_of(subject, split, data_root, folder, seed=seed)
         if not isinstance(task, ImageTasks):
             raise TypeError(
-                f"{task.name} draws its images anew, so it has none to choose n-way episodes from. Use a run on a task "
-                "of stored images, or file= with episodes."
+                f"{task.name} draws its {task.medium.words.nouns} anew, so it has none to choose n-way episodes from. "
+                "Use a run on a task of stored ones, or file= with episodes."
             )
-        where = f"{task.name}, {split}"
+        where, words = f"{task.name}, {split}", task.medium.words
         ways = default_ways(task, within_group) if ways is None else ways
         if within_group:
             groups = len(eligible_groups(task, ways))
@@ -131,7 +133,7 @@ def classify(
         f"in {found.episodes} episodes"
     )
     impossible = int(np.isneginf(scores).all(-1).sum())
-    notes = _notes(name, found, nearest, impossible) + "".join(f"\n{said}\n" for said in known)
+    notes = _notes(name, found, nearest, impossible, words) + "".join(f"\n{said}\n" for said in known)
     bin_rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
     ]
@@ -196,9 +198,10 @@ def _nearest(drawn: NWayEpisodes, levels: int, scores: Floats, ids: NDArray[np.i
     )
 
 
-def _notes(name: str, found: Classification, nearest: dict[str, Any] | None, impossible: int) -> str:
+def _notes(name: str, found: Classification, nearest: dict[str, Any] | None, impossible: int, words: Words) -> str:
     count, noun = found.over
-    further = "other classes" if noun == "classes" else "other images of these classes, not for other classes"
+    further = "other classes" if noun == "classes" else f"other {words.nouns} of these classes, not for other classes"
+    noun = words.nouns if noun == "images" else noun
     text = f"\nIntervals are over {count} {noun}, however often each was drawn: for {further}.\n"
     if impossible:
         text += (
@@ -211,7 +214,7 @@ def _notes(name: str, found: Classification, nearest: dict[str, Any] | None, imp
     sure = "without an interval" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
     text += f"\n{name} minus nearest neighbour: {100 * nearest['gain']:+.1f} points, {sure}, in pairs.\n"
     if same := nearest["identical_queries"]:
-        text += f"{same} queries equal one of their episode's support images pixel for pixel: they test nothing.\n"
+        text += f"{same} queries are equal to {words.one} of their episode's supports: they test nothing.\n"
     return text
 
 

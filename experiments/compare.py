@@ -25,7 +25,7 @@ from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import load_scores
 from experiments.reporting.evaluation_report import FEW_GROUPS, few_clusters
-from experiments.reporting.tables import BOUNDS, Section, difference_record, interval, marked
+from experiments.reporting.tables import Section, bound_note, difference_record, interval, marked
 from metadensity.density import EXACT
 from metadensity.evaluation.comparison import (
     Difference,
@@ -36,6 +36,7 @@ from metadensity.evaluation.comparison import (
 )
 from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError, write_atomically
+from tasks.media import OF_IMAGES, Words
 
 SHOWN_GROUPS = 20  # more make no table that is read; comparison.json has them all
 experiment = make_experiment("compare", named_configs={"fast": {}})
@@ -51,6 +52,7 @@ class Evaluated:
     """A model that a run of experiments.evaluate scored.
 
     groups: names by id, of the groups its queries are of. fitted: by the evaluation itself, as a baseline.
+    words: of its task.
     """
 
     label: str
@@ -59,6 +61,7 @@ class Evaluated:
     config: dict[str, Any]
     groups: dict[int, str]
     fitted: bool = False
+    words: Words = OF_IMAGES
 
 
 @experiment.main
@@ -101,6 +104,7 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
     result = {
         "reference": reference.label,
         **reference.identity,
+        "words": reference.words.record(),
         "rows": [
             {"model": name, "shots": shots, **difference_record(value)}
             for name, by_shots in by_model.items()
@@ -117,7 +121,7 @@ def compare(runs: list[str | int], _run: Run) -> dict[str, Any]:
     }
     write_atomically(folder / "comparison.json", json.dumps(result, indent=1, allow_nan=False).encode())
     write_atomically(folder / "comparison.md", "\n".join(section.markdown() for section in sections).encode())
-    figure = difference_curve(by_model, reference.label, f"Paired differences to {reference.label}")
+    figure = difference_curve(by_model, reference.label, f"Paired differences to {reference.label}", reference.words)
     save_figure(figure, folder / "comparison.png")
     return result
 
@@ -182,6 +186,7 @@ def read_evaluation(folder: Path) -> list[Evaluated]:
             model["config"],
             groups,
             model.get("run", "") is None,
+            Words.of_record(report.get("words")),
         )
         for name, model in models.items()
     ]
@@ -222,7 +227,16 @@ def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Diff
                     _said(found),
                 ]
             )
-    headings = ["model", "shots", "reference", "nats/image", "difference", "95 %", "95 % over groups", "model is"]
+    headings = [
+        "model",
+        "shots",
+        "reference",
+        reference.words.nats,
+        "difference",
+        "95 %",
+        "95 % over groups",
+        "model is",
+    ]
     some = next(iter(next(iter(by_model.values())).values()))
     notes = [
         f"Differences on the same {some.images} queries of {some.classes} classes in {some.groups} groups, below 0 "
@@ -236,8 +250,8 @@ def _difference_section(reference: Evaluated, by_model: dict[str, dict[int, Diff
     if any(_differs_evenly(found) for by_shots in by_model.values() for found in by_shots.values()):
         notes.append("Where all classes differ by the same amount there is no interval, as nothing tells of others.")
     if any(found.quantity != EXACT for by_shots in by_model.values() for found in by_shots.values()):
-        notes.append(BOUNDS)
-    return Section(f"Reference: {reference.label}; nats/image, in pairs", headings, rows, notes)
+        notes.append(bound_note(reference.words))
+    return Section(f"Reference: {reference.label}; {reference.words.nats}, in pairs", headings, rows, notes)
 
 
 def _group_section(reference: Evaluated, by_group: dict[str, dict[int, dict[int, Difference]]]) -> Section:
@@ -251,7 +265,9 @@ def _group_section(reference: Evaluated, by_group: dict[str, dict[int, dict[int,
                 classes = str(next(iter(found.values())).classes)
                 rows.append([name, known_as, classes, *(_with_error(found.get(count)) for count in shots)])
     headings = ["model", "group", "classes", *(f"{count} shot{'s' * (count != 1)}" for count in shots)]
-    return Section(f"By group, differences to {reference.label}, nats/image, with half of the 95 %", headings, rows)
+    return Section(
+        f"By group, differences to {reference.label}, {reference.words.nats}, with half of the 95 %", headings, rows
+    )
 
 
 def _with_error(found: Difference | None) -> str:

@@ -94,6 +94,13 @@ def compress(
     output, subject = folder_of(_run), find_model(run)
     config, model = subject.config(), subject.model(device)
     task = task_of(subject, split, data_root, folder)
+    words = task.medium.words
+    if (lengths := task.episode(0, 1, 0, 1).query_lengths) is not None and getattr(task, "end", None) is None:
+        raise ValueError(
+            f"The {words.nouns} of {task.name} have lengths of their own, {int(lengths)} places of "
+            f"{task.event_shape[-1]} for example, and a code is of all places. Compress a run on {words.nouns} of one "
+            "length."
+        )
     chosen = choose_episodes(task, None, [shots], queries, 1, limit, seed, 1000 if limit is None else limit)
     episodes = list(EpisodeBatches(chosen, task, [shots], tasks_per_file))
     record_use(_run, output, "compressed", [subject], chosen.hash)
@@ -105,22 +112,22 @@ def compress(
         for number, episode in enumerate(episodes):
             files.append(code_file(model, episode.to(device), output / "codes" / f"{number:04}.bin", bar.update))
     total = {each.name: sum(getattr(file, each.name) for file in files) for each in fields(Coded)}
-    images, pixels = total["images"], math.prod(task.event_shape)
+    images, dims = total["images"], sum(int(each.query_sizes.sum()) for each in episodes)
     excess = total["bits"] - total["information"]
     constant = (total["bits"] - total["symbols"]) / len(files)
-    rounding = (total["symbols"] - total["information"]) / images / pixels
+    rounding = (total["symbols"] - total["information"]) / images / math.prod(task.event_shape)
     rows = [
-        [name, f"{total[key] / images:.2f}", f"{total[key] / images / pixels:.4f}"]
+        [name, f"{total[key] / images:.2f}", f"{total[key] / dims:.4f}"]
         for name, key in {
             f"{config['model']['name']}, -log2 p": "information",
             f"{config['model']['name']}, its files": "bits",
             "xz, a file each": "xz",
-            "PNG, an image each": "png",
-            "pixels as they are": "raw",
+            f"PNG, {words.one} each": "png",
+            "levels as they are": "raw",
         }.items()
     ]
     notes = [
-        f"Decoded, all {images} images are equal to the originals, pixel for pixel.",
+        f"Decoded, all {images} {words.nouns} are equal to the originals, level for level.",
         f"The files have {excess / len(files):.1f} bits more than -log2 p in the mean. Of these {constant:.1f} a file "
         f"are constant ({CHECKSUM_BITS} of checksum, up to {MOST_CONSTANT_BITS - CHECKSUM_BITS} for the coder's end), "
         f"and {rounding:.5f} for each channel of a pixel are for rounding. Lengths are those of the files on the disk.",
@@ -128,10 +135,10 @@ def compress(
         f"{torch.get_num_threads()} threads, {device}.",
     ]
     title = (
-        f"{config['model']['name']} ({subject.title}) on {task.name}, {split}, {shots} shots: {images} images in "
-        f"{len(files)} files"
+        f"{config['model']['name']} ({subject.title}) on {task.name}, {split}, {shots} shots: {images} "
+        f"{words.nouns} in {len(files)} files"
     )
-    section = Section(title, ["code", "bits/image", "bits/dim"], rows, notes)
+    section = Section(title, ["code", f"bits/{words.noun}", words.bits_per_dim], rows, notes)
     print("\n" + section.plain())
     result = {
         "run": str(subject.path),
@@ -142,6 +149,7 @@ def compress(
         "episodes_sha256": chosen.hash,
         "bits_per_image": total["bits"] / images,
         "images": images,
+        "words": words.record(),
         "event_shape": list(task.event_shape),
         "files": [vars(file) for file in files],
         "excess_bits_per_file": excess / len(files),

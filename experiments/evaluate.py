@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ from experiments.reporting.evaluation_report import (
     evaluation_report,
     group_records,
     infinite_notes,
+    part_records,
+    part_section,
     support_notes,
     support_record,
 )
@@ -117,22 +121,31 @@ def evaluate(
     batches = EpisodeBatches(chosen, task, sorted(set(shots)), tasks_per_batch)
     most = EpisodeBatches(chosen, task, [max(shots)], tasks_per_batch)
     optimum = optimal(task, batches, device, duplicates, progress)
+    given: dict[str, metadensity.Evaluation] = {}
     evaluations, uses = {}, {}
     for name, model in models.items():
         stream = with_progress(batches, f"scoring {name}", "batches", progress)
         evaluations[name] = metadensity.evaluate(model, stream, precision, duplicates, seed)
+        if task.given(next(iter(batches)).query) is not None:
+            stream = with_progress(_of_given(task, batches), f"scoring what is given, {name}", "batches", progress)
+            given[name] = metadensity.evaluate(model, stream, precision, duplicates, seed)
         if max(shots):
             uses[name] = support_use(model, most, precision, duplicates, evaluations[name], seed, progress)
     first = next(iter(evaluations))
-    row = evaluations[first].rows[0]
+    row, words = evaluations[first].rows[0], task.medium.words
     title = (
         f"{marked(first, evaluations[first].scores)} ({subject.title}) "
-        f"on {config['task']['name']}, {split}: {row.images} images of {row.classes} "
+        f"on {config['task']['name']}, {split}: {row.images} {words.nouns} of {row.classes} "
         f"class{'es' * (row.classes != 1)} in {row.groups} group{'s' * (row.groups != 1)}"
     )
     overlap = training_overlap(task, train, evaluations[first])
-    sections = evaluation_report(f"{title}; other models in nats/image", evaluations, uses, optimum, task, duplicates)
+    sections = evaluation_report(f"{title}; other models in {words.nats}", evaluations, uses, optimum, task, duplicates)
     sections[0].notes += overlap.notes(task)
+    parts: list[dict[str, Any]] = []
+    if given:
+        best = optimal(task, _of_given(task, batches), device, duplicates, progress)
+        parts = part_records(evaluations, given, optimum, best)
+        sections.insert(1, part_section(parts, words))
     print("\n" + "\n".join(section.plain() for section in sections))
     identity = {
         "units": UNITS,
@@ -144,6 +157,7 @@ def evaluate(
         "run": str(subject.path),
         "weights_sha256": models[first].provenance["weights_sha256"],
         **identity,
+        "words": words.record(),
         "task": config["task"],
         "fingerprint": task.fingerprint,
         "episodes": {"path": episodes, "number": len(chosen), "max_shots": chosen.max_shots, "duplicates": duplicates},
@@ -153,10 +167,11 @@ def evaluate(
         "models": {name: {**origins[name], **_weights(model)} for name, model in models.items()},
         "cost": {name: cost_record(evaluation.cost) for name, evaluation in evaluations.items()},
         "rows": records(evaluations, optimum),
-        "remarks": [*infinite_notes(evaluations), *support_notes(evaluations)],
+        "parts": parts,
+        "remarks": [*infinite_notes(evaluations, words), *support_notes(evaluations, words)],
         "groups": group_records(evaluations, task),
         "training_overlap": overlap.record(),
-        "support_use": {name: support_record(use) for name, use in uses.items()},
+        "support_use": {name: support_record(use, words) for name, use in uses.items()},
         "folder": str(output),
     }
     scored = evaluations if optimum is None else {**evaluations, "optimum": optimum}
@@ -165,12 +180,16 @@ def evaluate(
     write_atomically(output / "evaluation.csv", comma_separated(evaluations, optimum).encode())
     write_atomically(output / "evaluation.md", "\n".join(section.markdown() for section in sections).encode())
     curves = {marked(name, evaluation.scores): evaluation for name, evaluation in evaluations.items()}
-    save_figure(shot_curve(curves, title, optimum), output / "evaluation.png")
+    save_figure(shot_curve(curves, title, optimum, words), output / "evaluation.png")
     return result
 
 
 def optimal(
-    task: TaskDistribution, batches: EpisodeBatches, device: str, duplicates: str, progress: bool
+    task: TaskDistribution,
+    batches: EpisodeBatches | Sequence[metadensity.Episode],
+    device: str,
+    duplicates: str,
+    progress: bool,
 ) -> metadensity.Evaluation | None:
     """The evaluation of the truth itself, where the task knows it."""
     if task.optimum(next(iter(batches))) is None:
@@ -179,9 +198,16 @@ def optimal(
     def log_prob(episode: metadensity.Episode) -> torch.Tensor:
         density = task.optimum(episode)
         assert density is not None
-        return density.log_prob(episode.query)
+        if episode.query_lengths is None:
+            return density.log_prob(episode.query)
+        return density.prefix_log_prob(episode.query, episode.query_lengths)
 
     return score(log_prob, with_progress(batches, "scoring the optimum", "batches", progress), device, duplicates)
+
+
+def _of_given(task: TaskDistribution, batches: EpisodeBatches) -> list[metadensity.Episode]:
+    """The episodes, of whose queries only what is given counts."""
+    return [replace(episode, query_lengths=task.given(episode.query)) for episode in batches]
 
 
 def _weights(model: metadensity.FewShotModel) -> dict[str, Any]:

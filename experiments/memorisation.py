@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sacred.run import Run
 from torch import Tensor
 
-from experiments.figures.images import GAP, PAPER, draw_samples, save_picture, support_beside_samples
+from experiments.figures.images import GAP, PAPER, draw_samples, save_picture
+from experiments.figures.shown import Events, as_text, grid
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation import place_settings
 from experiments.ingredients.task import task_of
@@ -30,6 +31,7 @@ from metadensity.evaluation.memorisation import CopyTest, closeness, nearest
 from metadensity.files import write_atomically
 from metadensity.progress import with_progress
 from tasks import GeneratedEpisodes, ImageTasks, StoredEpisodes, TaskDistribution
+from tasks.media import OF_IMAGES, Medium, Words
 
 SHOTS = (1, 2, 3, 4)  # the most of these that the classes allow
 UNNAMED = 64  # tasks, where there are no classes to take one of each
@@ -92,7 +94,7 @@ def memorisation(
     kept, others = rest[unseen:], rest[:unseen]
     known = [batch.class_ids for batch in batches if batch.class_ids is not None]
     ids = (torch.cat(known) if known else torch.arange(support.shape[1])).numpy()
-    levels = task.levels
+    levels, words = task.levels, task.medium.words
     (near, which), (kept_near, kept_which) = nearest(sampled, support, levels), nearest(kept, support, levels)
     tests = {
         "support": closeness(near, kept_near, ids, seed, permutations, progress),
@@ -100,19 +102,21 @@ def memorisation(
             nearest(sampled, others, levels)[0], nearest(kept, others, levels)[0], ids, seed, permutations, progress
         ),
     }
-    picture = None
-    if len(task.event_shape) == 3 and task.event_shape[0] in (1, 3):
-        columns = [closest(sampled, near, which, support, shown), closest(kept, kept_near, kept_which, support, shown)]
-        picture = save_picture(side_by_side(columns, levels, task.ink), output / "memorisation.png")
-    rows = [_row(f"{shots} supports", tests["support"]), _row(f"{unseen} unseen images", tests["unseen"])]
+    columns = [closest(sampled, near, which, support, shown), closest(kept, kept_near, kept_which, support, shown)]
+    seen = side_by_side(columns, task.medium)
+    picture = None if seen is None else save_picture(seen, output / "memorisation.png", task.medium.zoom)
+    rows = [_row(f"{shots} supports", tests["support"]), _row(f"{unseen} unseen {words.nouns}", tests["unseen"])]
     title = (
         f"{config['model']['name']} ({subject.title}) on {task.name}, {split}: {samples} samples and {heldout} "
-        f"held-out images of each of {len(set(ids.tolist()))} classes, {shots} shots"
+        f"held-out {words.nouns} of each of {len(set(ids.tolist()))} classes, {shots} shots"
     )
-    said = verdict(tests["support"], tests["unseen"])
+    said = verdict(tests["support"], tests["unseen"], words)
     print(f"\n{title}\n\n{plain(MEMORISATION, rows)}\n\n{said}\n")
     if picture is not None:
-        print(f"Closest pairs (support, sample), and beside them (support, held-out image): {picture}")
+        print(f"Closest pairs (support, sample), and beside them (support, held-out {words.noun}): {picture}")
+    if pairs := closest_strings(columns, task.medium):
+        print(pairs)
+        write_atomically(output / "memorisation.txt", pairs.encode())
     result = {
         "run": str(subject.path),
         "weights_sha256": model.provenance["weights_sha256"],
@@ -183,22 +187,36 @@ def closest(
     return support[which[best, tasks], tasks][None], images[best, tasks][None]
 
 
-def side_by_side(columns: list[tuple[Tensor, Tensor]], levels: int, ink: bool = False) -> NDArray[np.uint8]:
-    """Pairs (support, image) under each other, one column of pairs beside the next: ``(height, width, 3)``."""
-    blocks = [support_beside_samples(support, images, levels, ink=ink) for support, images in columns]
+def side_by_side(columns: list[tuple[Tensor, Tensor]], medium: Medium) -> NDArray[np.uint8] | None:
+    """Pairs (support, event) under each other, one column of pairs beside the next: ``(height, width, 3)``.
+
+    None where the medium has no pictures.
+    """
+    grids = [grid(medium, [Events("support", pair[0]), Events("sample", pair[1], block=1)]) for pair in columns]
+    blocks = [block for block in grids if block is not None]
+    if not blocks:
+        return None
     gap = np.full((len(blocks[0]), 6 * GAP, 3), PAPER, np.uint8)
     return np.concatenate([piece for block in blocks for piece in (gap, block)][1:], axis=1)
 
 
-def verdict(support: CopyTest, unseen: CopyTest) -> str:
+def closest_strings(columns: list[tuple[Tensor, Tensor]], medium: Medium) -> str:
+    """The same as a text, of strings; "" of others."""
+    (support, sample), (other, heldout) = columns
+    kinds = {"support": support, "its sample": sample, "support too": other, "its held-out": heldout}
+    titles = [f"closest pairs {number}" for number in range(support.shape[1])]
+    return as_text(medium, [Events(name, pixels) for name, pixels in kinds.items()], titles)
+
+
+def verdict(support: CopyTest, unseen: CopyTest, words: Words = OF_IMAGES) -> str:
     """The finding in a sentence or two."""
     if not support.closer:
-        return "No sign of copying: samples are not found to be closer to the support than held-out images are."
-    text = "Samples are closer to the support than held-out images of the class are."
+        return f"No sign of copying: samples are not found to be closer to the support than held-out {words.nouns} are."
+    text = f"Samples are closer to the support than held-out {words.nouns} of the class are."
     if unseen.closer:
         text += (
-            " They are closer to images of the class that the model did not see as well, so part of it is that they "
-            "are plainer than drawings are; compare the two probabilities and look at the picture."
+            f" They are closer to {words.nouns} of the class that the model did not see as well, so part of it is that "
+            "they are plainer than those are; compare the two probabilities and look at the picture."
         )
     return text
 

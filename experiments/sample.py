@@ -1,9 +1,12 @@
 """Draw from a trained run, support beside samples: ``python -m experiments.sample with run=latest``.
 
+Written are tensors, and what the medium of the task has: a picture, a WAV file of each recording, a text of strings.
+
 Or complete images of the classes: ``with run=latest observed=top``. What comes first in the order in which the model
 draws is completed exactly: ``top`` for most, ``small`` (every second pixel, so the image is enlarged) for multiscale;
-anything else takes ``approximate=True``, and is. Each image has a seed of its own, and they are drawn some at a time:
-interrupted, the run writes those that are finished.
+anything else takes ``approximate=True``, and is. Of a sequence ``top`` is the first half of its own length, and
+``observed=400`` its first 400 places. Each image has a seed of its own, and they are drawn some at a time: interrupted,
+the run writes those that are finished.
 
 ``against="['runs/7']"`` draws from further runs as well, given the same supports with the same seeds; ``pixels=3``
 shows where so many pixels of each query look in the supports.
@@ -21,7 +24,8 @@ from sacred.run import Run
 from torch import Tensor
 
 from experiments.figures.attention_maps import pixel_picture
-from experiments.figures.images import save_picture, support_beside_samples
+from experiments.figures.images import save_picture
+from experiments.figures.shown import Written, events_of, titles_of, write
 from experiments.ingredients import read_config
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation import place_settings
@@ -32,7 +36,7 @@ from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
 from metadensity import Density, Episode
-from metadensity.checks import require_count
+from metadensity.checks import is_whole, real_places, require_count
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import SequentialDensity
@@ -58,7 +62,7 @@ def _defaults() -> None:
     index = 0  # which episode
     pixels = 0  # of each query: so many, and where they look in the supports, as a second picture
     temperature = 1.0  # what logits are divided by; 1 draws from the density itself
-    observed = None  # complete each class's query image from its "top" or "left" half, or a "small" image
+    observed = None  # complete each class's query from its "top" or "left" half, a "small" image, or so many places
     approximate = False  # allow what is not exact: each pixel is drawn given those before it alone
     images_at_once = 64  # what is drawn together, and lost together where a run is interrupted
     device = "cpu"
@@ -77,7 +81,7 @@ def sample(
     index: int,
     pixels: int,
     temperature: float,
-    observed: str | None,
+    observed: str | int | None,
     approximate: bool,
     images_at_once: int,
     device: str,
@@ -87,7 +91,7 @@ def sample(
     folder: str | None,
     _run: Run,
 ) -> dict[str, Any]:
-    """Draw samples, write them as a PNG and as tensors. Returns the paths and the time it took.
+    """Draw samples, write them as tensors and as they are seen, heard or read. Returns the paths and the time it took.
 
     Of an interrupted run the samples that are finished are written, and the interruption goes on.
     """
@@ -118,24 +122,29 @@ def sample(
     try:
         for model in models:
             with torch.no_grad():
-                density = model(episode.support.to(device))
+                lengths = episode.support_lengths
+                density = model(episode.support.to(device), None if lengths is None else lengths.to(device))
             finished.append([])
             for part in _parts(density, samples, seed, known, progress=progress, **options):
                 finished[-1].append(part.images.cpu())
     finally:
         drawn = [torch.cat(parts) for parts in finished if parts]
         if drawn:
-            tensors, picture = _write(output, episode, drawn, known is not None, source, provenance | how)
+            tensors, shown = _write(output, episode, drawn, known is not None, source, provenance | how)
     seconds = time.perf_counter() - began
-    print(f"{tasks * samples * len(models)} samples in {seconds:.1f} s, support beside them: {picture or tensors}")
+    if shown.text is not None:
+        print(f"\n{shown.text.read_text()}")
+    where = shown.sounds or shown.picture or shown.text or tensors
+    print(f"{tasks * samples * len(models)} samples in {seconds:.1f} s, support beside them: {where}")
     attended = None
-    if pixels and (shown := pixel_picture(models[0], episode, pixels, source.ink)) is not None:
-        attended = str(save_picture(shown, output / "attention.png"))
+    if pixels and (looking := pixel_picture(models[0], episode, pixels, source.ink)) is not None:
+        attended = str(save_picture(looking, output / "attention.png"))
         print(f"Where {pixels} pixels of each query look: {attended}")
     return {
         **provenance,
         **how,
-        "picture": None if picture is None else str(picture),
+        **shown.record(),
+        "words": source.medium.words.record(),
         "tensors": str(tensors),
         "attention": attended,
         "samples": tasks * samples * len(models),
@@ -144,17 +153,25 @@ def sample(
     }
 
 
-def part_of(observed: str, episode: Episode) -> Tensor:
-    """Where an image is observed, bool ``(C, *space)``.
+def part_of(observed: str | int, episode: Episode) -> Tensor:
+    """Where each query is observed, bool, of a shape that broadcasts to ``(queries, tasks, C, *space)``.
 
-    "top", "left": the first half of its first or of its last dimension; "small": every second pixel of each.
-    Raises ValueError for another name.
+    "top", "left": the first half of its first or of its last dimension, of a sequence that of its real places; "small":
+    every second pixel of each. A number, of sequences: so many of the first places, as far as they are real. Raises
+    ValueError for another name or number.
     """
-    if observed not in OBSERVED:
+    sequence, last = len(episode.event_shape) == 2, episode.event_shape[-1]
+    if observed not in OBSERVED and not (sequence and is_whole(observed) and 1 <= int(observed) < last):
+        more = f", a number of places from 1 to {last - 1}" if sequence else ""
         raise ValueError(
             f"observed={observed!r}; choose 'top' (exact but for multiscale), 'small' (every second pixel; exact for "
-            "multiscale), 'left' (approximate), or None for samples."
+            f"multiscale), 'left' (approximate){more}, or None for samples."
         )
+    if sequence and observed != "small":
+        lengths = episode.query_lengths
+        lengths = torch.full((episode.queries, episode.tasks), last) if lengths is None else lengths
+        first = lengths // 2 if isinstance(observed, str) else lengths.clamp(max=observed)
+        return real_places(first, last).unsqueeze(2)
     mask = torch.zeros(episode.event_shape, dtype=torch.bool)
     if observed == "small":
         every_second: Any = (..., *(slice(None, None, 2) for _ in mask.shape[1:]))
@@ -181,18 +198,15 @@ def _write(
     completed: bool,
     task: TaskDistribution,
     provenance: dict[str, Any],
-) -> tuple[Path, Path | None]:
-    """The tensors and, of images, the picture; beside completions the whole query comes first, right of the line."""
+) -> tuple[Path, Written]:
+    """The tensors, and what is seen; beside completions the whole query comes first, right of the line."""
     first, *others = drawn
-    shown = torch.cat([episode.query.long(), first]) if completed else first
     tensors = {"support": episode.support, "samples": first} | ({"query": episode.query} if completed else {})
     tensors |= {f"against_{number}": other for number, other in enumerate(others)}
     stored = folder / "samples.safetensors"
     write_tensors(stored, tensors, provenance)
-    if len(task.event_shape) != 3 or task.event_shape[0] not in (1, 3):
-        return stored, None
-    picture = support_beside_samples(episode.support, shown, task.levels, others, task.ink)
-    return stored, save_picture(picture, folder / "samples.png")
+    shown = events_of(episode, drawn, completed)
+    return stored, write(folder, "samples", task.medium, shown, titles_of(episode, task))
 
 
 if __name__ == "__main__":

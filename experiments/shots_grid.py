@@ -40,6 +40,7 @@ from metadensity import Evaluation
 from metadensity.evaluation.comparison import Difference, finite_difference
 from metadensity.evaluation.scores import LikelihoodRow
 from metadensity.progress import with_progress
+from tasks.media import OF_IMAGES, Words
 
 _FAST = {**NAMED_CONFIGS["fast"], "train_shots": [[0, 2], [1]], "test_shots": [0, 1, 2], "queries": 2, "limit": 8}
 experiment = make_experiment("shots_grid", [task, model, training], {**NAMED_CONFIGS, "fast": _FAST})
@@ -108,7 +109,8 @@ def shots_grid(
     to_diagonal = differences_to_diagonal(evaluations, trained)
     unequal = other_settings(found, ["training.shots"])
     title = f"{found[0].config()['model']['name']} on {config['name']}, {split}"
-    sections = grid_sections(title, evaluations, to_diagonal, unequal)
+    words = tested.medium.words
+    sections = grid_sections(title, evaluations, to_diagonal, unequal, words)
     print("\n" + "\n".join(section.plain() for section in sections))
     identity = {"units": UNITS, "pixels": pixel_identity(tested), "split": tested.split, "episodes_sha256": chosen.hash}
     rows = [
@@ -123,7 +125,7 @@ def shots_grid(
     result = {**identity, "task": config, "other_settings": unequal, "rows": rows, "folder": str(output)}
     save_scores(output / SCORES, evaluations, identity)
     write_results(output / "shots_grid", result, rows, sections)
-    save_figure(_picture(title, evaluations, trained), output / "shots_grid.png")
+    save_figure(_picture(title, evaluations, trained, words.nats), output / "shots_grid.png")
     return result
 
 
@@ -166,6 +168,7 @@ def grid_sections(
     evaluations: Mapping[str, Evaluation],
     to_diagonal: Mapping[str, Mapping[int, Difference]],
     unequal: Mapping[str, Sequence[Any]],
+    words: Words = OF_IMAGES,
 ) -> list[Section]:
     """The grid of likelihoods, and that of differences to the diagonal where there is one."""
     first = next(iter(evaluations.values())).rows
@@ -178,9 +181,9 @@ def grid_sections(
         for name, evaluation in evaluations.items()
     ]
     notes = [
-        f"Nats/image with 95 % intervals over {first[0].classes} classes: the same {first[0].images} queries in every "
-        "cell. Rows: shots in training, each model with as many steps, and the checkpoint that validated best with "
-        "those shots; columns: shots in the test."
+        f"{words.nats.capitalize()} with 95 % intervals over {first[0].classes} classes: the same {first[0].images} "
+        "queries in every cell. Rows: shots in training, each model with as many steps, and the checkpoint that "
+        "validated best with those shots; columns: shots in the test."
     ]
     if unequal:
         notes.append(
@@ -194,7 +197,7 @@ def grid_sections(
             for name, evaluation in evaluations.items()
         ]
         note = "Above 0 where the model is worse than the one trained with just the tested number of shots."
-        sections.append(Section("Paired difference to the diagonal, nats/image, 95 %", headings, cells, [note]))
+        sections.append(Section(f"Paired difference to the diagonal, {words.nats}, 95 %", headings, cells, [note]))
     return sections
 
 
@@ -212,13 +215,15 @@ def _cell(row: LikelihoodRow) -> str:
     return f"{row.nats_per_image:.2f}" + (f"\n±{half:.2f}" if math.isfinite(half) else "")  # one class has no interval
 
 
-def _picture(title: str, evaluations: Mapping[str, Evaluation], trained: Mapping[str, tuple[int, ...]]) -> Any:
+def _picture(
+    title: str, evaluations: Mapping[str, Evaluation], trained: Mapping[str, tuple[int, ...]], unit: str
+) -> Any:
     shots = [row.shots for row in next(iter(evaluations.values())).rows]
     values = [[row.nats_per_image for row in evaluation.rows] for evaluation in evaluations.values()]
     texts = [[_cell(row) for row in evaluation.rows] for evaluation in evaluations.values()]
     framed = [(i, j) for i, name in enumerate(evaluations) for j, s in enumerate(shots) if trained[name] == (s,)]
     names = (list(evaluations), [str(number) for number in shots])
-    return heat_map(values, texts, names, ("trained with shots", "tested with shots"), title, framed)
+    return heat_map(values, texts, names, ("trained with shots", "tested with shots"), title, framed, unit)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sacred.run import Run
 from sacred.utils import SacredError, SacredInterrupt
 
 from experiments.figures.attention_maps import attention_picture
-from experiments.figures.images import draw_samples, save_picture, support_beside_samples
+from experiments.figures.images import draw_samples, save_picture
+from experiments.figures.shown import Written, add_to_tensorboard, events_of, titles_of, write
 from experiments.ingredients import (
     NAMED_CONFIGS,
     TRAINING_DEFAULTS,
@@ -161,7 +161,7 @@ def train(
             said = f"Stopped by {name} at step {trainer.step}; resume={folder} goes on from there."
             raise TrainingStopped(said, signals[0])
         shown = train_tasks if validation_tasks is None else validation_tasks
-        picture = _samples(RunFolder(folder), observer, shown, trainer.config.shots, seed, progress)
+        samples = _samples(RunFolder(folder), observer, shown, trainer.config.shots, seed, progress)
         observer.settings(settings, _final(RunFolder(folder), trainer.best))
     finally:
         observer.close()
@@ -174,7 +174,8 @@ def train(
         "validation/cautious": trainer.best if math.isfinite(trainer.best) else None,
         "remarks": trainer.remarks,
         "seconds": time.perf_counter() - began,
-        "picture": str(picture) if picture else None,
+        "words": train_tasks.medium.words.record(),
+        **samples.record(),
     }
 
 
@@ -230,21 +231,18 @@ def _samples(
     shots: tuple[int, ...],
     seed: int,
     progress: bool,
-) -> Path | None:
-    """Samples of the best model beside supports of validation classes, as a picture and in TensorBoard."""
-    if len(tasks.event_shape) != 3:
-        return None
+) -> Written:
+    """Samples of the best model beside supports of validation classes, as files and in TensorBoard."""
     episode = tasks.episode(0, tasks=6, shots=min(4, max(shots)), queries=1)
     model = folder.model()
     drawn = draw_samples(model, episode, samples=6, seed=seed, doing="drawing samples", progress=progress)
-    picture = support_beside_samples(episode.support, drawn, tasks.levels, ink=tasks.ink)
-    step = model.provenance["step"]
-    observer.writer.add_image("support beside samples", picture, step, dataformats="HWC")
+    step, shown = model.provenance["step"], (tasks.medium, events_of(episode, [drawn]), titles_of(episode, tasks))
+    add_to_tensorboard(observer.writer, "support beside samples", *shown, step)
     attended = attention_picture(model, episode, tasks.ink)
     if attended is not None:
         observer.writer.add_image("attention of the query over its supports", attended, step, dataformats="HWC")
         save_picture(attended, folder.path / "samples" / "attention.png")
-    return save_picture(picture, folder.path / "samples" / "validation.png")
+    return write(folder.path / "samples", "validation", *shown)
 
 
 def _final(folder: RunFolder, best: float) -> dict[str, float]:

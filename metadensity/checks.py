@@ -137,3 +137,8 @@ def require_lengths(name: str, lengths: Any, shape: Sequence[int], places: int) 
 def real_places(lengths: Tensor, places: int) -> Tensor:
     """Which places are real, ``(*lengths.shape, places)`` bool: the first ``lengths`` of each sequence."""
     return torch.arange(places, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def largest(numbers: Tensor, most: int) -> int:
+    """The largest of numbers in [0, most], or ``most`` where it is not known: while a CUDA graph is recorded."""
+    return _bounds(numbers)[1] or most

@@ -225,6 +225,21 @@ class FactorisedDensity(Density):
         terms = self.conditional_log_probs(torch.where(real, value, 0))
         return self._summed(torch.where(real, terms, 0.0))
 
+    def rest_log_prob(self, value: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probability in nats, ``(*sample, tasks)``, of each sequence given its own first ``lengths`` places.
+
+        Of a source and its target: log p(target | source, support). It and ``prefix_log_prob`` add up to ``log_prob``.
+        Raises as that does, and ValueError where places do not come one by one from the first to the last.
+        """
+        if len(self.event_shape) != 2 or not self._first_to_last():
+            raise ValueError(
+                f"{type(self).__name__} does not give the probability of the rest of a sequence given its beginning. "
+                "Take a density of sequences that goes from the first place to the last."
+            )
+        require_lengths("lengths", lengths, value.shape[:-2], value.shape[-1])
+        given = real_places(lengths, value.shape[-1]).to(value.device).unsqueeze(-2)
+        return self._summed(torch.where(given, 0.0, self.conditional_log_probs(value)))
+
     def _first_to_last(self) -> bool:
         """Whether each term is given the places before it in raster order, and no other."""
         return True

@@ -35,6 +35,7 @@ class FewShotModel(nn.Module):
 
     __signature__: ClassVar[inspect.Signature]
     earlier: ClassVar[dict[str, Any]] = {}  # options by what versions did that had none
+    any_places: ClassVar[bool] = False  # whether neither weights nor inputs depend on how many places there are
 
     def __init_subclass__(cls, options: Sequence[type] = (), **others: Any) -> None:
         super().__init_subclass__(**others)
@@ -162,6 +163,31 @@ class FewShotModel(nn.Module):
             return -density.log_prob(query, generator)
         return -density.prefix_log_prob(query, query_lengths)
 
+    def resized(self, *space: int) -> Self:
+        """This model for other numbers of places, with the same parameters: what trains on windows scores whole clips.
+
+        Raises ValueError for a model that depends on the number of places, another number of dimensions, or less than
+        one place.
+        """
+        if not self.any_places:
+            raise ValueError(
+                f"{type(self).__name__} is of events {self.event_shape} alone: its weights or its inputs depend on the "
+                "number of places. Take a model that does not, such as WaveNet or ByteNet."
+            )
+        if len(space) != len(self.event_shape) - 1:
+            raise ValueError(
+                f"space={space}; this model has {len(self.event_shape) - 1} space dimensions, give as many."
+            )
+        with torch.random.fork_rng(devices=[]):
+            other = type(self)(**{**self.config, "event_shape": (self.event_shape[0], *space)})
+        state, weight = self.state_dict(keep_vars=True), next(self.parameters())
+        asked = [parameter.requires_grad for parameter in self.parameters()]
+        other.to(weight.device, weight.dtype).load_state_dict(state, assign=True)
+        for parameter, asks in zip(self.parameters(), asked, strict=True):
+            parameter.requires_grad_(asks)  # which assigning has overwritten
+        other.provenance = self.provenance
+        return other.train(self.training)
+
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
         """torch's, for models all of whose tensors a state dict brings back; of others it would leave rubbish.
 
@@ -189,9 +215,13 @@ class FewShotModel(nn.Module):
         inputs = [part for part in self.modules() if isinstance(part, SupportInput) and not part.seen]
         if inputs:
             batches = -(-_LOOKED_AT // (tasks * queries))
-            images = torch.cat([source.episode(i, tasks, 0, queries).query.flatten(0, 1) for i in range(batches)])
+            episodes = [source.episode(i, tasks, 0, queries) for i in range(batches)]
+            images = torch.cat([episode.query.flatten(0, 1) for episode in episodes])
+            known = [episode.query_lengths.flatten() for episode in episodes if episode.query_lengths is not None]
+            lengths = torch.cat(known) if known else None
             for part in inputs:
-                part.look_at(images.to(part.mean.device))
+                device = part.mean.device
+                part.look_at(images.to(device), None if lengths is None else lengths.to(device))
 
 
 def pick(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import chains, digits, emoji, hershey, omniglot, speech, templates
+from tasks import chains, digits, emoji, hershey, omniglot, speech, templates, transduction
 from tasks.base import TaskDistribution
 from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
@@ -21,6 +21,7 @@ from tasks.folders import folder, mirror
 from tasks.images import ImageTasks
 from tasks.strings import names, text, tunes
 from tasks.templates import TemplateTasks
+from tasks.transduction import TransductionTasks
 
 __all__ = [
     "SPLITS",
@@ -33,6 +34,7 @@ __all__ = [
     "StoredEpisodes",
     "TaskDistribution",
     "TemplateTasks",
+    "TransductionTasks",
     "UnknownTaskError",
 ]
 
@@ -57,6 +59,7 @@ TASKS = _Tasks(
     digits=digits.digits,
     templates=templates.templates,
     chains=chains.chains,
+    transduction=transduction.transduction,
     emoji=emoji.emoji,
     speech=speech.speech,
     names=names.names,

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metadensity.checks import require_uint64
 from metadensity.density import Density
 from metadensity.episode import Episode
+from tasks.media import Medium, usual_medium
 
 
 class TaskDistribution(ABC):
@@ -55,6 +57,14 @@ class TaskDistribution(ABC):
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels={levels}; pixels are held as 8-bit integers, so give 2 to 256 levels.")
 
+    @property
+    def medium(self) -> Medium:
+        """What an event is to a person: how it is shown, and what its units are called.
+
+        Here what its shape says: an image, numbers of a sequence. A task of sounds or of strings says so.
+        """
+        return usual_medium(self.event_shape, self.levels, self.ink)
+
     @abstractmethod
     def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
         """Episode number ``index``: support ``(shots, tasks, C, *space)``, query ``(queries, tasks, C, *space)``.
@@ -76,6 +86,14 @@ class TaskDistribution(ABC):
 
         No density has a higher log-likelihood on average over episodes, given the same supports: the distance
         of a model to it is how far the model is from the best possible.
+        """
+        return None
+
+    def given(self, strings: Tensor) -> Tensor | None:
+        """Where sequences are a given part and what follows from it, such as a source and its target: where it ends.
+
+        strings: ``(*sample, tasks, C, T)``. How many of the first places are given, ``(*sample, tasks)``; None for
+        tasks whose images have no such parts.
         """
         return None
 

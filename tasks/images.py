@@ -16,6 +16,7 @@ from torch import Tensor
 from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
+from tasks.media import Medium
 
 DIGEST = 16
 Ints = NDArray[np.int64]
@@ -38,6 +39,7 @@ class ImageTasks(TaskDistribution):
         say as well; None: all.
     end: of strings ``(n, 1, T)``, the level that ends one; what follows costs nothing. Lengths count the end then, and
         episodes say those of queries alone: of a support the end tells, to any model. None: there is no such level.
+    medium: see ``TaskDistribution.medium``; None: what the shape says.
 
     Classes are drawn independently and uniformly, with replacement: a batch is an i.i.d. draw of tasks,
     and may hold a class twice. Two-level images are held eight pixels to a byte, and a batch is a
@@ -63,6 +65,7 @@ class ImageTasks(TaskDistribution):
         ink: bool = False,
         lengths: ArrayLike | None = None,
         end: int | None = None,
+        medium: Medium | None = None,
     ) -> None:
         super().__init__(name, split, seed, event_shape, levels)
         self.group_noun = group_noun
@@ -71,6 +74,7 @@ class ImageTasks(TaskDistribution):
         self.class_group: Ints = np.asarray(class_group, dtype=np.int64)
         self.recipe = recipe
         self.ink = ink
+        self._medium = medium
         self._labels: Ints = np.asarray(labels, dtype=np.int64)
         self._check_labels()
         self.class_size: Ints = np.bincount(self._labels, minlength=len(self.class_names))
@@ -137,6 +141,11 @@ class ImageTasks(TaskDistribution):
             raise ValueError(f"images hold {images.max()}; with levels={self.levels} pixels end at {self.levels - 1}.")
         flat = np.ascontiguousarray(images.reshape(count, self._dims))
         return np.packbits(flat, axis=1) if self._packed else flat
+
+    @property
+    def medium(self) -> Medium:
+        """See ``TaskDistribution.medium``."""
+        return super().medium if self._medium is None else self._medium
 
     @property
     def classes(self) -> int:

@@ -47,7 +47,7 @@ ROOMS = {
             adaptation models persistence evaluation training
         """,
         "tasks": """
-            checks data splits styles base images digits emoji hershey omniglot templates chains speech strings
+            checks data splits styles media base images digits emoji hershey omniglot templates chains speech strings
             folders episodes interop
         """,
         "experiments": """

@@ -111,6 +111,7 @@ def sound(quick: bool) -> list[Row]:
 
     def given(count: int) -> tuple[PixelCNNDensity, Tensor]:
         density = net.resized(count).condition(torch.zeros(0, 1, 1, count, dtype=torch.uint8))
+        assert isinstance(density, PixelCNNDensity)
         return density, uniforms(1, density)
 
     compared, chances = given(min(400, places))

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.figures.images import GAP, LINE, PAPER, as_shown
+from experiments.figures.images import GAP, LINE, PAPER
 from metadensity import Density, FewShotModel
 from metadensity.density import SequentialDensity
 from metadensity.episode import Episode
 from metadensity.nn.encoders import SupportPatchEncoder
+from tasks.media import as_shown
 
 RED = torch.tensor([220.0, 30.0, 30.0])
 

@@ -21,6 +21,7 @@ def heat_map(
     labels: tuple[str, str],
     title: str,
     framed: Collection[tuple[int, int]] = (),
+    unit: str = "nats/image",
 ) -> Figure:
     """A grid of values as colours with a text in each cell. names, labels: of the rows and of the columns."""
     rows, columns = names
@@ -41,7 +42,7 @@ def heat_map(
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel=labels[1], ylabel=labels[0])
     axes.set_title(title, fontsize=9, wrap=True)
-    bar = figure.colorbar(image, label="nats/image")
+    bar = figure.colorbar(image, label=unit)
     bar.ax.ticklabel_format(useOffset=False)
     return figure
 

@@ -1,7 +1,8 @@
 """Images: grids of supports beside samples, as PNG.
 
 A picture shows the data as they are: level 0 is black and the last one white, or none and all of a colour. Where a task
-says that its last level is ink (``TaskDistribution.ink``), level 0 is white paper and the last one black.
+says that its last level is ink (``TaskDistribution.ink``), level 0 is white paper and the last one black. Events of any
+kind are shown by ``experiments.figures.shown``.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws, draw_uniforms
 from metadensity.episode import Episode
 from metadensity.progress import progress_bar
+from tasks.media import Images, as_shown
 
 GAP, LINE, PAPER = 2, 150, 255  # pixels between images, grey of the line, grey of the background
 
 
-@torch.no_grad()
 @torch.no_grad()
 def draw_samples(
     model: FewShotModel, episode: Episode, samples: int, seed: int, doing: str = "drawing", progress: bool = False
@@ -37,7 +38,8 @@ def draw_samples(
     model.eval()
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    density = model(episode.support.to(device))
+    lengths = episode.support_lengths
+    density = model(episode.support.to(device), None if lengths is None else lengths.to(device))
     shape = torch.Size([samples, *density.batch_shape, *density.event_shape])
     with progress_bar(doing, shape.numel(), "pixels", progress) as bar:
         if isinstance(density, SequentialDensity):
@@ -78,17 +80,9 @@ def save_picture(picture: NDArray[np.uint8], path: str | Path, zoom: int = 3) ->
     return path
 
 
-def as_shown(pixels: Tensor, levels: int, ink: bool = False) -> Tensor:
-    """Pixels ``(..., C, H, W)`` as they are shown, uint8 0 to 255; no picture is stretched to its own range."""
-    light = (pixels.float() * (255 / (levels - 1))).round().to(torch.uint8)
-    return 255 - light if ink else light
-
-
 def image_array(pixels: Tensor, levels: int, ink: bool = False) -> NDArray[np.uint8]:
     """One image ``(C, H, W)`` as ``(H, W, 3)``, for matplotlib's imshow. Raises ValueError for no 1 or 3 channels."""
-    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-        raise ValueError(f"pixels of shape {tuple(pixels.shape)} are no picture; give (1 or 3, height, width).")
-    return as_shown(pixels, levels, ink).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    return Images(levels, ink).picture(pixels)
 
 
 def _row(images: Tensor) -> Tensor:

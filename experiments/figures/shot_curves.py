@@ -14,24 +14,35 @@ from experiments.figures.legends import legend_beside
 from metadensity.evaluation.comparison import Difference
 from metadensity.evaluation.scores import Evaluation
 from metadensity.files import write_atomically
+from tasks.media import OF_IMAGES, Words
 
 Points = Mapping[int, tuple[float, tuple[float, float]]]  # by number of shots: mean, interval
 
 
-def shot_curve(evaluations: Mapping[str, Evaluation], title: str, optimum: Evaluation | None = None) -> Figure:
-    """Nats/image against shots, one curve a model with 95 % intervals over classes; the optimum dashed."""
+def shot_curve(
+    evaluations: Mapping[str, Evaluation],
+    title: str,
+    optimum: Evaluation | None = None,
+    words: Words = OF_IMAGES,
+) -> Figure:
+    """Nats an event against shots, one curve a model with 95 % intervals over classes; the optimum dashed."""
     curves = {name: _points(evaluation) for name, evaluation in evaluations.items()}
     dashed = {} if optimum is None else {"optimum": _points(optimum)}
-    return _curves(curves, dashed, title, "nats/image, 95 % intervals")
+    return _curves(curves, dashed, title, f"{words.nats}, 95 % intervals")
 
 
-def difference_curve(differences: Mapping[str, Mapping[int, Difference]], reference: str, title: str) -> Figure:
-    """Paired differences in nats/image against shots; below the line is better than ``reference``."""
+def difference_curve(
+    differences: Mapping[str, Mapping[int, Difference]],
+    reference: str,
+    title: str,
+    words: Words = OF_IMAGES,
+) -> Figure:
+    """Paired differences in nats an event against shots; below the line is better than ``reference``."""
     curves: dict[str, Points] = {
         name: {shots: (found.mean, found.interval) for shots, found in by_shots.items()}
         for name, by_shots in differences.items()
     }
-    figure = _curves(curves, {}, title, f"nats/image minus {reference}, 95 % intervals")
+    figure = _curves(curves, {}, title, f"{words.nats} minus {reference}, 95 % intervals")
     figure.axes[0].axhline(0, color="0.5", linewidth=0.8, zorder=0)
     return figure
 

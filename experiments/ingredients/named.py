@@ -158,6 +158,32 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         optimizer="muon",
         learning_rate=2e-2,
     ),
+    # pairs of strings, for minutes: an aligned ByteNet at the optimum of copying and reversing; of rules, with supports
+    "translate": {
+        "task": {"name": "transduction"},
+        "model": {
+            "name": "aligned_bytenet",
+            "layers": 6,
+            "planes": 24,
+            "encoder_layers": 6,
+            "source_layers": 2,
+            "unfold": [1, 0],
+            "separator": -2,
+            "end": -1,
+        },
+        "training": {
+            "steps": 3000,
+            "tasks": 32,
+            "queries": 2,
+            "shots": [0],
+            "optimizer": "muon",
+            "learning_rate": 1e-2,
+            "weight_decay": 0.0,
+            "average": 0.99,
+            "validate_every": 1000,
+            "checkpoint_every": 500,
+        },
+    },
     # small images, for trainings by the dozen
     "minutes": {
         "training": {

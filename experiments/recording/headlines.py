@@ -21,9 +21,10 @@ def score(result: Any) -> str:
     if not isinstance(result, Mapping):
         return ""
     if _is_number(result.get("validation/cautious")):
-        return f"at most {result['validation/cautious']:.4g} nats/dim in validation (95 %)"
+        return f"at most {result['validation/cautious']:.4g} nats/{_word(result, 'dim')} in validation (95 %)"
     rows = result.get("rows")
-    if isinstance(rows, list) and (found := _of_rows([row for row in rows if isinstance(row, Mapping)])):
+    unit = f"nats/{_word(result, 'noun')}"
+    if isinstance(rows, list) and (found := _of_rows([row for row in rows if isinstance(row, Mapping)], unit)):
         return found
     if _is_number(result.get("accuracy")):
         return f"{100 * result['accuracy']:.1f} % right of {result.get('ways')} ways"
@@ -56,19 +57,24 @@ def command(meta: Any) -> str:
     return f"with {' '.join(map(str, typed))}" if typed else ""
 
 
-def _of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+def _of_rows(rows: Iterable[Mapping[str, Any]], unit: str) -> str:
     """Of the rows of an evaluation or a comparison, the last one of the first model."""
     rows = list(rows)
     own = [row for row in rows if row.get("model") == rows[0].get("model")]
     for row in reversed(own):
         at = f" at {row['shots']} shot{'s' * (row['shots'] != 1)}" if "shots" in row else ""
         if row.get("nats_per_image", 0) is None:  # some image has probability 0
-            return f"infinite nats/image{at}"
+            return f"infinite {unit}{at}"
         if _is_number(row.get("nats_per_image")):
-            return f"{row['nats_per_image']:.2f} nats/image{at}"
+            return f"{row['nats_per_image']:.2f} {unit}{at}"
         if _is_number(row.get("mean")):
-            return f"{row['model']}: {row['mean']:+.3f} nats/image{at}"
+            return f"{row['model']}: {row['mean']:+.3f} {unit}{at}"
     return ""
+
+
+def _word(result: Any, which: str) -> str:
+    """The "noun" or the "dim" of what a result is of (``tasks.media.Words``); before results said it, of an image."""
+    return str(_within(result, "words", which) or {"noun": "image", "dim": "dim"}[which])
 
 
 def _assignments(updates: Any, prefix: str = "") -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from experiments.reporting.tables import (
-    BOUNDS,
     Section,
+    bound_note,
     bounds,
     cost_record,
     difference_record,
@@ -18,8 +19,12 @@ from experiments.reporting.tables import (
 )
 from metadensity import Evaluation
 from metadensity.density import EXACT
+from metadensity.evaluation.comparison import finite_difference
+from metadensity.evaluation.intervals import clustered_mean
+from metadensity.evaluation.scores import Scores
 from metadensity.evaluation.support_use import CONTROLS, SupportUse, cost_of_supports, supports_cost
 from tasks import TaskDistribution
+from tasks.media import OF_IMAGES, Words
 
 FEW_GROUPS = 20  # below this, say how few: Student's quantile is not yet that of many
 
@@ -34,60 +39,64 @@ def evaluation_report(
 ) -> list[Section]:
     """Likelihood, groups, use of the support and cost; the first model is the subject."""
     first, *rest = evaluations
+    words = task.medium.words
     subject = evaluations[first]
-    headings, rows = likelihood_rows(subject, {name: evaluations[name] for name in rest}, optimum)
+    headings, rows = likelihood_rows(subject, {name: evaluations[name] for name in rest}, optimum, words)
     noun = task.group_noun
-    notes = [*_quantity_notes(evaluations), *infinite_notes(evaluations), *support_notes(evaluations)]
-    notes += [*_interval_notes(subject, task, noun), duplicate_note(subject, duplicates)]
+    notes = [*_quantity_notes(evaluations, words), *infinite_notes(evaluations, words)]
+    notes += [*support_notes(evaluations, words), *_interval_notes(subject, task, noun)]
+    notes.append(duplicate_note(subject, duplicates, words))
     sections = [Section(title, headings, rows, notes)]
     if 1 < subject.rows[-1].groups < subject.rows[-1].classes:
         sections.append(_groups(first, subject, task, noun))
     if uses:
-        sections.append(_support_use(uses))
-    sections.append(_cost(evaluations))
+        sections.append(_support_use(uses, words))
+    sections.append(_cost(evaluations, words))
     return sections
 
 
-def _quantity_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+def _quantity_notes(evaluations: Mapping[str, Evaluation], words: Words) -> list[str]:
     """What is no exact likelihood, by name; nothing where all are."""
     found = {name: evaluation.rows[0].quantity for name, evaluation in evaluations.items()}
     bounds_ = [f"{name} is a {quantity}." for name, quantity in found.items() if quantity != EXACT]
-    return [*bounds_, BOUNDS] if bounds_ else []
+    return [*bounds_, bound_note(words)] if bounds_ else []
 
 
-def infinite_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Which models give an image probability 0, and how many images at how many shots."""
+def infinite_notes(evaluations: Mapping[str, Evaluation], words: Words) -> list[str]:
+    """Which models give an event probability 0, and how many of them at how many shots."""
     found = []
     for name, evaluation in evaluations.items():
         if counts := {row.shots: row.impossible for row in evaluation.rows if row.impossible}:
             said = ", ".join(f"{count} at {shots} shots" for shots, count in counts.items())
             found.append(
-                f"{name} gives {said} of {evaluation.rows[0].images} images probability 0: its mean is infinite."
+                f"{name} gives {said} of {evaluation.rows[0].images} {words.nouns} probability 0: its mean is infinite."
             )
     return found
 
 
-def support_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+def support_notes(evaluations: Mapping[str, Evaluation], words: Words) -> list[str]:
     """Which models are surely worse with supports than with none."""
     costs = {name: cost_of_supports(evaluation.scores) for name, evaluation in evaluations.items()}
-    return [f"{name}: {supports_cost(found)}." for name, found in costs.items() if found]
+    return [f"{name}: {supports_cost(found, words.nats)}." for name, found in costs.items() if found]
 
 
 def _interval_notes(subject: Evaluation, task: TaskDistribution, noun: str) -> list[str]:
-    row = subject.rows[-1]
+    row, words = subject.rows[-1], task.medium.words
     notes = [
         f"Intervals are over {row.classes} classes: for new ones from the same {noun}s."
         if 1 < row.groups < row.classes
         else f"Intervals are over {row.classes} class{'es' * (row.classes != 1)}."
     ]
     if row.classes > 1 and not row.impossible and not math.isfinite(row.interval[0]):
-        notes.append("All images cost the same, to rounding: that tells nothing of others, so there is no interval.")
+        notes.append(
+            f"All {words.nouns} cost the same, to rounding: that tells nothing of others, so there is no interval."
+        )
     if row.classes < FEW_GROUPS:
         notes.append(few_clusters(row.classes, f"{task.split} class", f"{task.split} classes"))
     if 1 < row.groups < row.classes:
         notes.append(
             f"For new {noun}s, over {row.groups} of them, at {row.shots} shots: "
-            f"{interval(row.group_interval)} nats/image."
+            f"{interval(row.group_interval)} {words.nats}."
         )
         if row.groups < FEW_GROUPS:
             notes.append(few_clusters(row.groups, f"{task.split} {noun}", f"{task.split} {noun}s"))
@@ -105,15 +114,15 @@ def few_clusters(count: int, one: str, several: str) -> str:
     return f"{count} {several}: the interval over {noun} has {degrees} of freedom."
 
 
-def duplicate_note(evaluation: Evaluation, duplicates: str) -> str:
-    """How many queries looked the same as an image of their support, and what was done about it."""
+def duplicate_note(evaluation: Evaluation, duplicates: str, words: Words = OF_IMAGES) -> str:
+    """How many queries were equal to an event of their support, and what was done about it."""
     counts = {row.shots: row.identical for row in evaluation.rows if row.identical}
     if not counts:
-        return "No query has the pixels of an image of its support."
+        return f"No query is equal to {words.one} of its support."
     said = ", ".join(f"{count} at {shots} shots" for shots, count in counts.items())
-    done = "left out of the scores" if duplicates == "drop" else "different images by their ids, and scored"
+    done = "left out of the scores" if duplicates == "drop" else f"different {words.nouns} by their ids, and scored"
     done = "scored, as duplicates='allow' says" if duplicates == "allow" else done
-    return f"Queries with the pixels of an image of their support: {said}; {done}."
+    return f"Queries equal to {words.one} of their support: {said}; {done}."
 
 
 def _groups(name: str, subject: Evaluation, task: TaskDistribution, noun: str) -> Section:
@@ -128,8 +137,8 @@ def _groups(name: str, subject: Evaluation, task: TaskDistribution, noun: str) -
         rows.append([task.group_names[group], str(any_row.classes), str(any_row.images), *means])
     last = subject.rows[-1]
     rows.append([f"95 % over {noun}s", "", "", *(interval(row.group_interval) for row in subject.rows)])
-    headings = [noun, "classes", "images", *(f"{s} shot" if s == 1 else f"{s} shots" for s in shots)]
-    return Section(f"By {noun}, {name}, nats/image ({last.groups} {noun}s)", headings, rows)
+    headings = [noun, "classes", task.medium.words.nouns, *(f"{s} shot" if s == 1 else f"{s} shots" for s in shots)]
+    return Section(f"By {noun}, {name}, {task.medium.words.nats} ({last.groups} {noun}s)", headings, rows)
 
 
 def group_records(evaluations: Mapping[str, Evaluation], task: TaskDistribution) -> list[dict[str, Any]]:
@@ -144,7 +153,58 @@ def group_records(evaluations: Mapping[str, Evaluation], task: TaskDistribution)
     return found
 
 
-def _support_use(uses: Mapping[str, SupportUse]) -> Section:
+def part_records(
+    evaluations: Mapping[str, Evaluation],
+    given: Mapping[str, Evaluation],
+    optimum: Evaluation | None,
+    given_optimum: Evaluation | None,
+) -> list[dict[str, Any]]:
+    """Plain records of what is given, a source, and of the rest given it, a target: a part of each model and shots."""
+    best = {} if optimum is None or given_optimum is None else _parts(optimum, given_optimum)
+    found = []
+    for name, evaluation in evaluations.items():
+        for (shots, part), scores in _parts(evaluation, given[name]).items():
+            mean, within = clustered_mean(scores.nats, scores.class_ids)
+            record: dict[str, Any] = {"model": name, "shots": shots, "part": part, "nats_per_image": mean}
+            record["interval_low"], record["interval_high"] = bounds(within)
+            gap = finite_difference(best[shots, part], scores) if best else None
+            if gap is not None:
+                record["optimum"] = float(best[shots, part].nats.mean())
+                record["gap"], (record["gap_low"], record["gap_high"]) = gap.mean, bounds(gap.interval)
+            found.append(record)
+    return found
+
+
+def _parts(whole: Evaluation, given: Evaluation) -> dict[tuple[int, str], Scores]:
+    """The scores of sources, and of targets given them, by shots."""
+    found = {}
+    for shots, scores in whole.scores.items():
+        source = given.scores[shots]
+        found[shots, "source"] = source
+        found[shots, "target"] = replace(scores, nats=scores.nats - source.nats)
+    return found
+
+
+def part_section(records: list[dict[str, Any]], words: Words) -> Section:
+    """Each part of the sequences by itself, beside the optimum where it is known."""
+    best = any("optimum" in record for record in records)
+    headings = ["part", "shots", "model", words.nats, "95 % interval"]
+    headings += ["optimum", "gap to optimum", "gap, 95 %"] if best else []
+    rows = []
+    for record in sorted(records, key=lambda record: record["part"], reverse=True):  # targets first
+        within = (record["interval_low"], record["interval_high"])
+        cells = [record["part"], str(record["shots"]), record["model"], f"{record['nats_per_image']:.3f}"]
+        cells.append("none" if None in within else interval(within, 3))
+        if best and "optimum" in record:
+            around = (record["gap_low"], record["gap_high"])
+            share = f" ({record['gap'] / record['optimum']:.1%})" if record["optimum"] else ""
+            cells += [f"{record['optimum']:.3f}", f"{record['gap']:.3f}{share}"]
+            cells.append("none" if None in around else interval(around, 3))
+        rows.append(cells)
+    return Section(f"Source, and target given its source, {words.nats}", headings, rows)
+
+
+def _support_use(uses: Mapping[str, SupportUse], words: Words) -> Section:
     shots = next(iter(uses.values())).shots
     headings = ["model", "true support"]
     for control in CONTROLS:
@@ -159,18 +219,18 @@ def _support_use(uses: Mapping[str, SupportUse]) -> Section:
             else:
                 cells += [f"{found.nats_per_image:.2f}", interval(found.difference.interval, 3)]
         rows.append(cells)
-    title = f"Use of the support at {shots} shots, nats/image; differences to the true support, in pairs"
-    return Section(title, headings, rows, [f"{name} {use.verdict}." for name, use in uses.items()])
+    title = f"Use of the support at {shots} shots, {words.nats}; differences to the true support, in pairs"
+    return Section(title, headings, rows, [f"{name} {use.said(words.nats)}." for name, use in uses.items()])
 
 
-def support_record(use: SupportUse) -> dict[str, Any]:
+def support_record(use: SupportUse, words: Words) -> dict[str, Any]:
     """The use of the support as JSON values."""
     return {
         "shots": use.shots,
         "nats_per_image": use.nats_per_image if math.isfinite(use.nats_per_image) else None,
         "uses_support": use.uses_support,
         "costs_more_than_none": use.costs_more_than_none,
-        "verdict": use.verdict,
+        "verdict": use.said(words.nats),
         "controls": {
             name: {"nats_per_image": control.nats_per_image, **difference_record(control.difference)}
             for name, control in use.controls.items()
@@ -178,8 +238,8 @@ def support_record(use: SupportUse) -> dict[str, Any]:
     }
 
 
-def _cost(evaluations: Mapping[str, Evaluation]) -> Section:
-    headings = ["model", "parameters", "seconds", "images/s", "peak memory, MiB", "device", "threads"]
+def _cost(evaluations: Mapping[str, Evaluation], words: Words) -> Section:
+    headings = ["model", "parameters", "seconds", f"{words.nouns}/s", "peak memory, MiB", "device", "threads"]
     rows = []
     for name, evaluation in evaluations.items():
         cost = cost_record(evaluation.cost)

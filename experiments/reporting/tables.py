@@ -16,14 +16,15 @@ from metadensity.density import EXACT
 from metadensity.evaluation.comparison import Difference, finite_difference
 from metadensity.evaluation.cost import Cost
 from metadensity.evaluation.scores import Scores
+from tasks.media import OF_IMAGES, Words
 
-HEADINGS = ("shots", "nats/dim", "bits/dim", "nats/image", "95 % interval")
 
-BOUNDS = (
-    "A bound is no likelihood: its nats/image are at least those of the model itself, by an unknown amount. Beside "
-    "exact numbers it ranks nothing but where the bound is the better one."
-)
-"""To be read with every table that holds a bound."""
+def bound_note(words: Words) -> str:
+    """To be read with every table that holds a bound."""
+    return (
+        f"A bound is no likelihood: its {words.nats} are at least those of the model itself, by an unknown amount. "
+        "Beside exact numbers it ranks nothing but where the bound is the better one."
+    )
 
 
 @dataclass
@@ -46,15 +47,23 @@ class Section:
         return f"{self.title}\n\n{markdown(self.headings, self.rows) if self.rows else ''}{notes}"
 
 
+def likelihood_headings(words: Words) -> list[str]:
+    """Of the columns that every table of likelihoods begins with."""
+    return ["shots", words.nats_per_dim, words.bits_per_dim, words.nats, "95 % interval"]
+
+
 def likelihood_rows(
-    evaluation: Evaluation, others: Mapping[str, Evaluation] | None = None, optimum: Evaluation | None = None
+    evaluation: Evaluation,
+    others: Mapping[str, Evaluation] | None = None,
+    optimum: Evaluation | None = None,
+    words: Words = OF_IMAGES,
 ) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells: one row for each number of shots, the others' nats/image beside it.
+    """Headings and cells: one row for each number of shots, the others' nats an event beside it. words: of the task.
 
     Where the optimum is known, it and the gap to it follow, the gap with the interval of the paired difference.
     """
     others = others or {}
-    headings = [*HEADINGS, *(marked(name, other.scores) for name, other in others.items())]
+    headings = [*likelihood_headings(words), *(marked(name, other.scores) for name, other in others.items())]
     if optimum is not None:
         headings += ["optimum", "gap to optimum", "gap, 95 %"]
     cells = []

@@ -33,14 +33,14 @@ class TrainingOverlap:
         """To be read with the likelihood; nothing for tasks without images of their own."""
         if not self.of_images:
             return []
-        found = _groups_note(self.groups, self.of_groups, task.group_noun)
+        words, found = task.medium.words, _groups_note(self.groups, self.of_groups, task.group_noun)
         if not self.images:
-            return [*found, f"No image of {task.split} has the pixels of a training image."]
+            return [*found, f"No {words.noun} of {task.split} is equal to a training {words.noun}."]
         rows = "; ".join(
             f"{mean:.2f} at {shots} ({interval(bounds)})" for shots, (mean, bounds) in self.without.items()
         )
-        said = f"{self.images} of {self.of_images} images of {task.split} have the pixels of a training image"
-        return [*found, f"{said}. Without them as queries, nats/image: {rows or 'nothing is left'}."]
+        said = f"{self.images} of {self.of_images} {words.nouns} of {task.split} are equal to a training {words.noun}"
+        return [*found, f"{said}. Without them as queries, {words.nats}: {rows or 'nothing is left'}."]
 
     def record(self) -> dict[str, Any]:
         """The same as JSON values."""

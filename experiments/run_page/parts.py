@@ -20,13 +20,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.figures.legends import legend_beside
+from experiments.figures.shown import parse_text
 from experiments.recording import lineage
 from experiments.recording.flat_configs import flatten
 from experiments.recording.run_folder import RunFolder
 from experiments.recording.run_table import read_run
 from experiments.reporting.headings import MEMORISATION
+from experiments.reporting.tables import likelihood_headings
 from metadensity.density import EXACT
 from metadensity.files import DamagedFileError, JsonLines, read_header
+from tasks.media import Words
+
+PLAYED = 600_000  # bytes of sound in a part of the page; what is more is named
 
 
 class Page:
@@ -39,6 +44,8 @@ class Page:
         self.run = RunFolder(run)
         self.record = read_run(self.run.path)
         self.name = self.run.path.name
+        result = _json(self.run.path / "run.json").get("result")
+        self.words = Words.of_record(result.get("words") if isinstance(result, dict) else None)
 
     def summary(self) -> HTML:
         """What the run is, how it ended, what it came from."""
@@ -82,7 +89,7 @@ class Page:
             found = curve[["step", name]].dropna()
             label = f"validation, {name.removeprefix(prefix).replace('_', ' ')}"
             left.plot(found["step"], found[name], marker="o", markersize=2.5, linewidth=1, label=label)
-        left.set(xlabel="step", ylabel="nats/dim")
+        left.set(xlabel="step", ylabel=self.words.nats_per_dim)
         legend_beside(left, fontsize=7)
         for name, label in (("train/gradient_norm", "gradient norm"), ("train/learning_rate", "learning rate")):
             if name in curve:
@@ -107,7 +114,8 @@ class Page:
         by = {(row["model"], row["shots"]): row for row in report["rows"]}
         quantity = {row["model"]: row.get("quantity", EXACT) for row in report["rows"]}  # old reports are exact
         marked = {name: name if quantity[name] == EXACT else f"{name}, {quantity[name]}" for name in models}
-        headings = ["shots", "nats/dim", "bits/dim", "nats/image", "95 % interval", *(marked[name] for name in others)]
+        words = Words.of_record(report.get("words"))
+        headings = [*likelihood_headings(words), *(marked[name] for name in others)]
         rows = []
         for model, shots in by:
             if model == subject:
@@ -117,8 +125,8 @@ class Page:
                 rows.append(cells + [_number(by[other, shots]["nats_per_image"]) for other in others])
         first = next(iter(by.values()))
         said = (
-            f"Run {folder.name}: {first['images']} images of {first['classes']} classes, split {report['split']}, "
-            f"episodes sha256 {report['episodes_sha256'][:16]}. Intervals are over classes."
+            f"Run {folder.name}: {first['images']} {words.nouns} of {first['classes']} classes, split "
+            f"{report['split']}, episodes sha256 {report['episodes_sha256'][:16]}. Intervals are over classes."
         )
         if quantity[subject] != EXACT:
             said += f" {marked[subject]}: its numbers are no likelihoods."
@@ -132,10 +140,10 @@ class Page:
     def samples(self) -> HTML:
         """Support beside samples: of validation classes from training, and of the newest run that sampled this one."""
         found = []
-        own = self.run.path / "samples" / "validation.png"
-        if own.is_file():
+        own = shown(self.run.path / "samples", "validation", "Supports beside samples, validation classes")
+        if own:
             text = "Validation classes, drawn when training ended: supports, a line, samples."
-            found.append(picture(own, "Supports beside samples, validation classes") + paragraph(text))
+            found.append(own + paragraph(text))
         found += self._drawn(completed=False)
         return (
             HTML(Markup().join(found))
@@ -156,11 +164,12 @@ class Page:
             observed = header.get("observed")
             if header.get("weights_sha256") != self._weights() or (observed is not None) != completed:
                 continue
-            path = run.path / "samples.png"
-            if not path.is_file():
-                continue
             split = run.config().get("split", "")
-            what = f"the whole image, completions of what was observed ({observed})" if completed else "samples"
+            what = (
+                f"the whole {self.words.noun}, completions of what was observed ({observed})"
+                if completed
+                else "samples"
+            )
             text = f"Run {run.path.name}, {split} classes: supports, a line, {what}."
             if header.get("against"):
                 text += (
@@ -171,7 +180,8 @@ class Page:
             if header.get("approximate"):
                 text += " They are approximate: each pixel is drawn given those before it alone."
             name = f"Supports beside {'completions' if completed else 'samples'}, {split}"
-            return [picture(path, name) + paragraph(text)]
+            if found := shown(run.path, "samples", name):
+                return [found + paragraph(text)]
         return []
 
     def attention(self) -> HTML:
@@ -196,7 +206,7 @@ class Page:
             test = report["tests"][name]
             rows.append(
                 [
-                    f"{count} {'supports' if name == 'support' else 'unseen images'}",
+                    f"{count} {'supports' if name == 'support' else f'unseen {self.words.nouns}'}",
                     f"{test['sample_distance']:.4f}",
                     f"{test['heldout_distance']:.4f}",
                     f"{100 * test['sample_copies']:.1f} %",
@@ -210,7 +220,9 @@ class Page:
         if (folder / "memorisation.png").is_file():
             name = "Closest pairs of support and sample, of support and held-out"
             found += picture(folder / "memorisation.png", name)
-            found += paragraph("Left: the closest pairs (support, sample). Right: those of (support, held-out image).")
+            found += paragraph(
+                f"Left: the closest pairs (support, sample). Right: those of (support, held-out {self.words.noun})."
+            )
         return HTML(found)
 
     def classification(self) -> HTML:
@@ -255,8 +267,9 @@ class Page:
                     ]
                     for row in report["rows"]
                 ]
+                words = Words.of_record(report.get("words"))
                 said = (
-                    f"Run {run.path.name}, split {report.get('split')}: nats/image minus those of "
+                    f"Run {run.path.name}, split {report.get('split')}: {words.nats} minus those of "
                     f"{report['reference']}, on the same queries; below 0 the model is better than the reference."
                 )
                 found = table(["model", "shots", "difference", "95 % interval"], rows) + paragraph(said)
@@ -289,7 +302,7 @@ class Page:
                 memory = f"{cost['peak_memory'] / 2**20:,.0f}"
                 speed = f"{cost['images_per_second']:,.0f}"
                 rows.append([f"scoring, {name}", "", f"{cost['seconds']:.1f}", speed, str(cost["device"]), memory])
-        headings = ["", "steps", "seconds", "images/s (training: median)", "device", "peak memory, MiB"]
+        headings = ["", "steps", "seconds", f"{self.words.nouns}/s (training: median)", "device", "peak memory, MiB"]
         return HTML(table(headings, rows))
 
     def _newest(self, kind: str, file: str) -> tuple[dict[str, Any] | None, Path | None]:
@@ -325,12 +338,12 @@ def _header(path: Path) -> dict[str, Any]:
         return {}
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """An HTML table; all text is escaped. Empty headings are left out."""
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], style: str = "wide") -> Markup:
+    """An HTML table; all text is escaped. Empty headings are left out. style: a class of the page's."""
     frame = pd.DataFrame(list(rows), columns=list(headings), dtype=object)
     with pd.option_context("display.max_colwidth", None):  # whole cells
         found = frame.to_html(index=False, header=any(headings), border=0, justify="left")
-    return Markup('<div class="wide">{}</div>').format(Markup(found))
+    return Markup('<div class="{}">{}</div>').format(style, Markup(found))
 
 
 def paragraph(text: str) -> Markup:
@@ -348,6 +361,64 @@ def drawn(figure: Figure, name: str) -> Markup:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=130)
     return _embedded(data.getvalue(), name)
+
+
+def shown(folder: Path, stem: str, name: str) -> Markup:
+    """What ``experiments.figures.shown.write`` made, within the page: a picture, players, tables; "" for nothing."""
+    found = picture(folder / f"{stem}.png", name) if (folder / f"{stem}.png").is_file() else Markup()
+    sounds = sorted((folder / stem).glob("*.wav")) if (folder / stem).is_dir() else []
+    if sounds:
+        found += _players(sounds)
+    if (folder / f"{stem}.txt").is_file():
+        found += _strings((folder / f"{stem}.txt").read_text(encoding="utf-8"))
+    return found
+
+
+def _players(sounds: Sequence[Path]) -> Markup:
+    """A row of players for each task, tasks as far as there is room for them, and where the others are."""
+    rows: dict[str, list[Path]] = {}
+    for path in sounds:
+        rows.setdefault(path.stem.split("-")[0], []).append(path)
+    held, kept = 0, Markup()
+    for number, paths in enumerate(rows.values()):
+        held += sum(path.stat().st_size for path in paths)
+        if number and held > PLAYED:
+            more = f"{len(rows) - number} further rows are in the folder {paths[0].parent.name} of the run, as WAV."
+            return kept + paragraph(more)
+        kept += Markup('<p class="sounds">{}</p>').format(
+            Markup().join(_player(path) for path in sorted(paths, key=_place))
+        )
+    return kept
+
+
+def _place(path: Path) -> tuple[int, str, int]:
+    """Supports come first, then the query, then what was drawn."""
+    _, *kind, number = path.stem.split("-")
+    return {"support": 0, "query": 1}.get(kind[0], 2), " ".join(kind), int(number)
+
+
+def _player(path: Path) -> Markup:
+    _, *kind, number = path.stem.split("-")
+    data = base64.b64encode(path.read_bytes()).decode()
+    said = Markup('<label>{} {} <audio controls aria-label="{}" src="data:audio/wav;base64,{}"></audio></label> ')
+    return said.format(" ".join(kind), number, path.stem, data)
+
+
+def _strings(text: str) -> Markup:
+    """A table with a row for each task: its title, and the strings of each kind, a line each, as JSON has them."""
+    tasks = parse_text(text)
+    kinds = list(dict.fromkeys(kind for _, lines in tasks for kind, _ in lines))
+    rows = [
+        [
+            title,
+            *(
+                "\n".join(json.dumps(string, ensure_ascii=False) for each, string in lines if each == kind)
+                for kind in kinds
+            ),
+        ]
+        for title, lines in tasks
+    ]
+    return table(["class", *kinds], rows, "wide strings")
 
 
 def picture(path: Path, name: str) -> Markup:

@@ -12,7 +12,7 @@ from torch import Tensor
 from metadensity.adaptation.checkpointing import rematerialised
 from metadensity.adaptation.functional import FunctionalPair, ParameterDict, map_tasks, split_tasks
 from metadensity.adaptation.inner_loop import InnerLoop
-from metadensity.adaptation.losses import require_exact
+from metadensity.adaptation.losses import conditioned, require_exact
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import Density, FactorisedDensity
@@ -21,15 +21,21 @@ from metadensity.model import FewShotModel
 from metadensity.networks.captured import CapturedTensors
 
 
-def adapted_density(model: FewShotModel, parameters: Mapping[str, Tensor], support: Tensor, loop: InnerLoop) -> Density:
+def adapted_density(
+    model: FewShotModel,
+    parameters: Mapping[str, Tensor],
+    support: Tensor,
+    loop: InnerLoop,
+    lengths: Tensor | None = None,
+) -> Density:
     """The density of ``model`` given ``support``, with the parameters of each task in place of its own.
 
     parameters: by name, ``(tasks, *shape)``; those that are missing are the model's, shared by all tasks.
-    loop: how tasks are computed together (way, chunk, rematerialise).
+    loop: how tasks are computed together (way, chunk, rematerialise). lengths: those of the supports, ``(S, tasks)``.
     The support is encoded here, once for each task, and never again however the density is used.
     Raises TypeError for models whose density is a bound.
     """
-    tasks = _Tasks(model, parameters, support, loop)
+    tasks = _Tasks(model, parameters, support, loop, lengths)
     kind = tasks.first
     require_exact(model, kind)
     if isinstance(kind, IndependentDensity):  # a table for each task says it all
@@ -47,7 +53,14 @@ class _Tasks:
     first: the density of the first task, for what all of them have in common.
     """
 
-    def __init__(self, model: FewShotModel, parameters: Mapping[str, Tensor], support: Tensor, loop: InnerLoop) -> None:
+    def __init__(
+        self,
+        model: FewShotModel,
+        parameters: Mapping[str, Tensor],
+        support: Tensor,
+        loop: InnerLoop,
+        lengths: Tensor | None,
+    ) -> None:
         self.model, self.loop, self.device = model, loop, support.device
         self.parameters = {f"model.{name}": tensor for name, tensor in parameters.items()}
         self.captured = CapturedTensors(model, own=parameters)
@@ -56,11 +69,13 @@ class _Tasks:
 
         def condition(model: FewShotModel, part: ParameterDict) -> ParameterDict:
             tensors = [part["support"].new_zeros(())]  # there is one tensor at least, where the support is not read
-            self._together = take_apart(model.condition(part["support"].unsqueeze(1)), tensors)
+            own = part["lengths"].unsqueeze(1) if "lengths" in part else None
+            self._together = take_apart(conditioned(model, part["support"].unsqueeze(1), own), tensors)
             return {str(number): tensor for number, tensor in enumerate(tensors)}
 
         self.count = support.shape[1]
-        self._conditioned = self._map(condition, {"support": support.transpose(0, 1)}, max(1, len(support)))
+        inputs = {"support": support.transpose(0, 1)} | ({} if lengths is None else {"lengths": lengths.T})
+        self._conditioned = self._map(condition, inputs, max(1, len(support)))
         self.first = self._density({name: tensor[0] for name, tensor in self._conditioned.items()})
 
     def __len__(self) -> int:

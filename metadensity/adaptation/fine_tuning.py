@@ -11,8 +11,8 @@ from torch import Tensor
 from metadensity.adaptation.adapted_density import adapted_density
 from metadensity.adaptation.functional import FunctionalPair, ParameterDict, adapting_names, map_tasks
 from metadensity.adaptation.inner_loop import InnerLoop
-from metadensity.adaptation.losses import nats_per_dim, support_nll
-from metadensity.checks import require_sizes
+from metadensity.adaptation.losses import conditioned, nats_per_dim, support_nll
+from metadensity.checks import require_lengths, require_sizes
 from metadensity.density import Density
 from metadensity.model import FewShotModel
 
@@ -57,22 +57,27 @@ class FineTuning:
         return InnerLoop(adapts=self.tuned_names, way=self.way, chunk=self.chunk)
 
 
-def fine_tune(model: FewShotModel, support: Tensor, settings: FineTuning | None = None) -> Density:
+def fine_tune(
+    model: FewShotModel, support: Tensor, settings: FineTuning | None = None, lengths: Tensor | None = None
+) -> Density:
     """The density of ``model`` given ``support``, after fine-tuning its parameters on it, each task on its own.
 
     support: ``(S, tasks, C, *space)``, integers in [0, levels). With no supports this is ``model(support)``.
+    lengths: of sequences, ``(S, tasks)``: how many of the first places of each are real; others move nothing.
     The model itself stays as it is, and no gradients lead back to it. Tasks do not see one another: a task's result is
     the same in any batch (Adam works on each number by itself).
 
-    Raises as ``model(support)`` does, and ValueError where ``settings.tuned_names`` matches no parameter.
+    Raises as ``model(support, lengths)`` does, and ValueError where ``settings.tuned_names`` matches no parameter.
     """
     settings = FineTuning() if settings is None else settings
     model.check_support(support)
+    if lengths is not None:
+        require_lengths("lengths", lengths, support.shape[:2], support.shape[-1])
     adapting_names(model, settings.tuned_names)
     if not support.numel():
-        return model.condition(support)
-    budget = best_steps(model, support, settings)
-    return _tuned(model, support, settings, budget)
+        return conditioned(model, support, lengths)
+    budget = best_steps(model, support, settings, lengths)
+    return _tuned(model, support, settings, budget, lengths)
 
 
 class FineTuned(FewShotModel):
@@ -91,8 +96,12 @@ class FineTuned(FewShotModel):
         """The density after fine-tuning on the support."""
         return fine_tune(self.model, support, self.settings)
 
+    def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> Density:
+        """The same of sequences that have lengths."""
+        return fine_tune(self.model, support, self.settings, lengths)
 
-def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Tensor:
+
+def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning, lengths: Tensor | None = None) -> Tensor:
     """The number of steps for each task, ``(tasks,)`` int64, by what is held out of its support; see ``FineTuning``."""
     shots, tasks = support.shape[:2]
     if not settings.early_stopping:
@@ -104,8 +113,8 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
     else:
         held = [slice(shots - max(1, shots // 4), shots)]
     # The folds of a task are trained as tasks of their own: (shots, folds * tasks, C, *space), tasks fastest.
-    train = torch.cat([torch.cat([support[: part.start], support[part.stop :]]) for part in held], 1)
-    test = torch.cat([support[part] for part in held], 1)
+    train, test = _folds(support, held)
+    train_lengths, test_lengths = (None, None) if lengths is None else _folds(lengths, held)
     curve: list[Tensor] = []
     best = torch.full((tasks,), float("inf"), dtype=torch.float64, device=support.device)
     since = 0
@@ -113,17 +122,26 @@ def best_steps(model: FewShotModel, support: Tensor, settings: FineTuning) -> Te
     def on_step(own: ParameterDict) -> bool:
         nonlocal best, since
         with torch.no_grad():
-            nll = nats_per_dim(adapted_density(model, own, train, settings.loop()), test).mean(0)
+            density = adapted_density(model, own, train, settings.loop(), train_lengths)
+            nll = nats_per_dim(density, test, test_lengths).mean(0)
         curve.append(nll.unflatten(0, (len(held), tasks)).mean(0))
         since = 0 if bool((curve[-1] < best).any()) else since + 1
         best = torch.minimum(best, curve[-1])
         return since < settings.patience
 
-    _descend(model, train, settings, on_step, settings.steps)
+    _descend(model, train, settings, on_step, settings.steps, train_lengths)
     return torch.stack(curve).argmin(0)
 
 
-def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: Tensor) -> Density:
+def _folds(of_supports: Tensor, held: list[slice]) -> tuple[Tensor, Tensor]:
+    """What is not held out, and what is, of ``(S, tasks, ...)``, the folds side by side."""
+    rest = [torch.cat([of_supports[: part.start], of_supports[part.stop :]]) for part in held]
+    return torch.cat(rest, 1), torch.cat([of_supports[part] for part in held], 1)
+
+
+def _tuned(
+    model: FewShotModel, support: Tensor, settings: FineTuning, budget: Tensor, lengths: Tensor | None
+) -> Density:
     """The density after ``budget`` steps of each task, ``(tasks,)``, on all of its support."""
     kept: ParameterDict = {}
     step = -1
@@ -136,12 +154,17 @@ def _tuned(model: FewShotModel, support: Tensor, settings: FineTuning, budget: T
             kept[name] = torch.where(now, tensor.detach(), kept[name]) if step else tensor.detach().clone()
         return True
 
-    _descend(model, support, settings, on_step, int(budget.max()))
-    return adapted_density(model, kept, support, settings.loop())
+    _descend(model, support, settings, on_step, int(budget.max()), lengths)
+    return adapted_density(model, kept, support, settings.loop(), lengths)
 
 
 def _descend(
-    model: FewShotModel, support: Tensor, settings: FineTuning, on_step: Callable[[ParameterDict], bool], steps: int
+    model: FewShotModel,
+    support: Tensor,
+    settings: FineTuning,
+    on_step: Callable[[ParameterDict], bool],
+    steps: int,
+    lengths: Tensor | None,
 ) -> None:
     """Adam on every task's own copy of the parameters; ``on_step`` sees them before each step and after the last.
 
@@ -157,9 +180,9 @@ def _descend(
     for name, tensor in own.items():
         tensor.grad = gradients[name]
 
-    def loss(own: ParameterDict, support: Tensor) -> Tensor:
+    def loss(own: ParameterDict, *given: Tensor) -> Tensor:  # a support, and its lengths where there are some
         mine = {f"model.{name}": tensor for name, tensor in own.items()}
-        return bound.call({**shared, **mine}, support.unsqueeze(1))
+        return bound.call({**shared, **mine}, *(part.unsqueeze(1) for part in given))
 
     for _ in range(steps):
         if not on_step(own):
@@ -167,7 +190,8 @@ def _descend(
         for chunk in loop.chunks(tasks, vectorised):
             part = {name: tensor[chunk].detach().requires_grad_() for name, tensor in own.items()}
             with torch.enable_grad(), torch.autocast(support.device.type, enabled=False):
-                total = map_tasks(loss, vectorised, part, support[:, chunk].transpose(0, 1)).sum()
+                given = (of[:, chunk].transpose(0, 1) for of in (support, lengths) if of is not None)
+                total = map_tasks(loss, vectorised, part, *given).sum()
                 found = torch.autograd.grad(total, list(part.values()), allow_unused=True)
             for name, gradient in zip(own, found, strict=True):
                 gradients[name][chunk] = 0 if gradient is None else gradient

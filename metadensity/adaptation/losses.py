@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metadensity.checks import real_places
 from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.density import Density, FactorisedDensity
 from metadensity.model import FewShotModel
@@ -27,8 +28,19 @@ def without_each(support: Tensor) -> Tensor:
     return support[:, 0][other + (other >= one)]
 
 
-def support_nll(model: FewShotModel, support: Tensor) -> Tensor:
-    """Mean negative log-likelihood in nats/dim of each support image given the others (MAML's inner loss)."""
+def conditioned(model: FewShotModel, support: Tensor, lengths: Tensor | None) -> Density:
+    """The density given supports ``(S, tasks, C, *space)``, of ``lengths`` ``(S, tasks)`` if any, that were checked."""
+    return model.condition(support) if lengths is None else model.condition_on_lengths(support, lengths)
+
+
+def support_nll(model: FewShotModel, support: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Mean negative log-likelihood in nats/dim of each support image given the others (MAML's inner loss).
+
+    lengths: of sequences, ``(S, 1)``: how many of the first places of each are real; the mean is over those.
+    """
+    if lengths is not None:
+        density = conditioned(model, without_each(support), without_each(lengths))
+        return _nats(density, support[:, 0], lengths[:, 0]).sum() / _dims(support, lengths).sum()
     density, images = model.condition(without_each(support)), support[:, 0]
     if isinstance(density, FactorisedDensity):
         return -density._conditional_log_probs(images).mean()
@@ -45,8 +57,27 @@ def require_exact(model: FewShotModel, density: Density) -> None:
         )
 
 
-def nats_per_dim(density: Density, value: Tensor) -> Tensor:
-    """Negative log-likelihood in nats/dim of ``(*sample, tasks, C, *space)``: ``(*sample, tasks)`` float64."""
+def _nats(density: Density, value: Tensor, lengths: Tensor) -> Tensor:
+    """Negative log-likelihoods ``(tasks,)`` of the real places of sequences ``(tasks, C, T)`` that were checked."""
+    real = real_places(lengths, value.shape[-1]).unsqueeze(-2)
+    if not isinstance(density, FactorisedDensity) or not density._first_to_last():
+        return -density.prefix_log_prob(value, lengths)  # which says why there is none
+    terms = density._conditional_log_probs(torch.where(real, value, 0))
+    return -torch.where(real, terms, 0.0).flatten(-2).sum(-1)
+
+
+def _dims(value: Tensor, lengths: Tensor) -> Tensor:
+    """How many numbers each of ``(..., C, T)`` has, 1 at least: channels times real places."""
+    return (value.shape[-2] * lengths).clamp(min=1)
+
+
+def nats_per_dim(density: Density, value: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood in nats/dim of ``(*sample, tasks, C, *space)``: ``(*sample, tasks)`` float64.
+
+    lengths: of sequences, ``(*sample, tasks)``: how many of the first places of each are real; others cost nothing.
+    """
+    if lengths is not None:
+        return -density.prefix_log_prob(value, lengths).double() / _dims(value, lengths)
     if isinstance(density, FactorisedDensity):
         return -density.conditional_log_probs(value).double().flatten(-len(density.event_shape)).mean(-1)
     return -density.log_prob(value).double() / density.event_shape.numel()

@@ -15,8 +15,10 @@ from metadensity.networks.captured import CapturedTensors
 from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.networks.predicted import PredictedPixelCNN
 from metadensity.sampling.cached import sample_cached
 from metadensity.sampling.naive import sample_by_logits
+from metadensity.sampling.predicted import sample_predicted
 
 Network = TypeVar("Network", bound=CausalNetwork)
 
@@ -123,3 +125,11 @@ class PixelCNNDensity(NetworkDensity[PixelCNN]):
     def _sample_cached(self, draws: Draws) -> Tensor:
         with self.captured.restored():
             return sample_cached(self.network, self.condition, draws)
+
+
+class PredictedDensity(NetworkDensity[PredictedPixelCNN]):
+    """The density of a PixelCNN that speaks relative to a linear prediction."""
+
+    def _sample_cached(self, draws: Draws) -> Tensor:
+        with self.captured.restored():
+            return sample_predicted(self.network, self.condition, draws)

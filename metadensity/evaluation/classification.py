@@ -64,7 +64,7 @@ def class_log_probs(
 
     The ways of an episode are the tasks of a batch, so each support is encoded once for all queries. Several episodes
     share a batch where they fit: about ``images_per_batch`` pairs of a query and a way go through the model at a time.
-    The model's mode and torch's random state are as before afterwards.
+    The model's mode and torch's random state are as before afterwards. Of sequences with lengths the real places count.
 
     Raises ValueError where the images do not fit the model, a log-probability is nan, or the density is a bound.
     """
@@ -77,7 +77,8 @@ def class_log_probs(
         for start in range(0, len(episodes), together):
             part = episodes[start : start + together]
             support = part.support.to(device).movedim(2, 0).flatten(1, 2)  # (shots, episodes * ways, C, *space)
-            density = model(support)
+            lengths = part.support_lengths
+            density = model(support, None if lengths is None else lengths.to(device).movedim(2, 0).flatten(1, 2))
             if not density.exact:
                 raise ValueError(
                     f"{type(model).__name__} gives a {density.quantity}: a bound is off by another amount for each "
@@ -86,7 +87,12 @@ def class_log_probs(
             query = part.query.to(device).transpose(0, 1)  # (queries, episodes, C, *space)
             query = query[:, :, None].expand(-1, -1, part.ways, *query.shape[2:])
             chunk = max(1, images_per_batch // (len(part) * part.ways))
-            scores = [density.log_prob(piece.flatten(1, 2)) for piece in query.split(chunk)]
+            if part.query_lengths is None:
+                scores = [density.log_prob(piece.flatten(1, 2)) for piece in query.split(chunk)]
+            else:
+                real = part.query_lengths.to(device).T[:, :, None].expand(-1, -1, part.ways)
+                pieces = zip(query.split(chunk), real.split(chunk), strict=True)
+                scores = [density.prefix_log_prob(one.flatten(1, 2), own.flatten(1, 2)) for one, own in pieces]
             log_probs = torch.cat(scores).unflatten(1, (len(part), part.ways)).transpose(0, 1)
             found.append(log_probs.double().cpu().numpy())
     return _require_numbers(np.concatenate(found))
@@ -99,8 +105,15 @@ def class_log_probs_reference(model: FewShotModel, episodes: NWayEpisodes) -> Fl
     found = np.zeros((len(episodes), episodes.queries, episodes.ways))
     with evaluating(model):
         for e, q, w in np.ndindex(*found.shape):
-            density = model(episodes.support[e, w, :, None].to(device))
-            found[e, q, w] = density.log_prob(episodes.query[e, q][None].to(device)).item()
+            lengths, real = episodes.support_lengths, episodes.query_lengths
+            given = None if lengths is None else lengths[e, w, :, None].to(device)
+            density = model(episodes.support[e, w, :, None].to(device), given)
+            query = episodes.query[e, q][None].to(device)
+            if real is None:
+                own = density.log_prob(query)
+            else:
+                own = density.prefix_log_prob(query, real[e, q, None].to(device))
+            found[e, q, w] = own.item()
     return _require_numbers(found)
 
 
@@ -108,10 +121,12 @@ def nearest_neighbour_scores(episodes: NWayEpisodes, levels: int) -> Floats:
     """Minus the distance of each query to the nearest support image of each way, ``(episodes, queries, ways)``.
 
     The baseline without a model: its highest score is the pixel-space nearest neighbour. For the distance see
-    ``pixel_distances``. Raises ValueError without supports.
+    ``pixel_distances``; sequences with lengths hold the middle level, silence in mu-law, beyond them.
+    Raises ValueError without supports.
     """
     if not episodes.shots:
         raise ValueError("shots=0: without supports there is no nearest neighbour. Use episodes with at least 1 shot.")
+    episodes = episodes.filled(levels // 2)
     references = episodes.support.flatten(1, 2).transpose(0, 1)
     distances = pixel_distances(episodes.query.transpose(0, 1), references, levels)  # (queries, episodes, ways * shots)
     nearest = distances.unflatten(2, (episodes.ways, episodes.shots)).amin(3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metadensity.checks import real_places, require_lengths
 from metadensity.files import ARCHIVE_ERRORS, DamagedFileError, atomic_file
 
 ARRAYS = ("support", "query", "label")
+OPTIONAL = ("classes", "support_lengths", "query_lengths")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class NWayEpisodes:
     support: ``(episodes, ways, shots, C, *space)`` uint8. query: ``(episodes, queries, C, *space)`` uint8.
     label: ``(episodes, queries)`` int64 in ``[0, ways)``: which support set the query belongs to.
     classes: ``(episodes, ways)`` int64, which class each way is, or None where it is not known.
+    support_lengths, query_lengths: ``(episodes, ways, shots)`` and ``(episodes, queries)`` int64 or None, as of an
+        ``Episode``: of sequences ``(C, T)``, how many of the first places are real. None: all.
 
     Raises TypeError for other dtypes, ValueError for shapes that do not fit together and labels out of range.
     """
@@ -34,6 +38,8 @@ class NWayEpisodes:
     query: Tensor
     label: Tensor
     classes: Tensor | None = None
+    support_lengths: Tensor | None = None
+    query_lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, pixels in (("support", self.support), ("query", self.query)):
@@ -59,6 +65,13 @@ class NWayEpisodes:
             raise ValueError(
                 f"classes has shape {tuple(self.classes.shape)}; with support {s} it must be {s[:2]}: (episodes, ways)."
             )
+        for name, shape in (("support_lengths", s[:3]), ("query_lengths", q[:2])):
+            lengths = getattr(self, name)
+            if lengths is not None:
+                if len(q) != 4:
+                    raise ValueError(f"{name} is given for images of shape {q[2:]}; only sequences have lengths.")
+                require_lengths(name, lengths, shape, q[-1])
+                object.__setattr__(self, name, lengths.long())
         low, high = int(self.label.min()), int(self.label.max())
         if low < 0 or high >= s[1]:
             raise ValueError(f"label holds {low} to {high}; with {s[1]} ways give 0 to {s[1] - 1}.")
@@ -83,8 +96,25 @@ class NWayEpisodes:
 
     def __getitem__(self, part: slice) -> NWayEpisodes:
         """Some of the episodes."""
-        classes = None if self.classes is None else self.classes[part]
-        return NWayEpisodes(self.support[part], self.query[part], self.label[part], classes)
+        known = {name: getattr(self, name) for name in OPTIONAL}
+        more = {name: None if tensor is None else tensor[part] for name, tensor in known.items()}
+        return NWayEpisodes(self.support[part], self.query[part], self.label[part], **more)
+
+    def filled(self, level: int) -> NWayEpisodes:
+        """The same with ``level`` where places are not real, of sequences whose supports have lengths; others as is.
+
+        Strings that end by themselves hold their end there, in supports and queries alike.
+        """
+        if self.support_lengths is None:
+            return self
+        lengths = {"support": self.support_lengths, "query": self.query_lengths}
+        found = {}
+        for name, known in lengths.items():
+            pixels = getattr(self, name)
+            if known is not None:
+                real = real_places(known, pixels.shape[-1]).unsqueeze(-2)
+                found[name] = torch.where(real, pixels, torch.tensor(level, dtype=pixels.dtype))
+        return replace(self, **found)
 
     def dependence(self) -> tuple[NDArray[np.int64], str]:
         """What the results hang on, for intervals that no redrawing of the same images narrows; and what that is.
@@ -103,15 +133,17 @@ class NWayEpisodes:
                 images.shape[:2]
             )
 
-        query, support = numbered(self.query), numbered(self.support.flatten(1, 2))
+        filled = self.filled(0)
+        query, support = numbered(filled.query), numbered(filled.support.flatten(1, 2))
         given = np.broadcast_to(support[:, None], (*query.shape, support.shape[1]))
         return np.concatenate([query[..., None], given], axis=2), "images"
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256, in hex, over shapes, pixels and labels."""
+        """SHA-256, in hex, over shapes, pixels, labels, and lengths if any."""
         digest = hashlib.sha256()
-        for x in (self.support, self.query, self.label):
+        lengths = [x for x in (self.support_lengths, self.query_lengths) if x is not None]
+        for x in (self.support, self.query, self.label, *lengths):
             digest.update(f"{tuple(x.shape)}".encode() + np.ascontiguousarray(x.numpy()).tobytes())
         return digest.hexdigest()
 
@@ -131,8 +163,8 @@ class NWayEpisodes:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz of the arrays ``support``, ``query`` and ``label``, and ``classes`` if known, atomically."""
-        held = {name: getattr(self, name) for name in (*ARRAYS, "classes")}
+        """Write an .npz of ``support``, ``query`` and ``label``, and the others that are known, atomically."""
+        held = {name: getattr(self, name) for name in (*ARRAYS, *OPTIONAL)}
         arrays = {name: array.numpy() for name, array in held.items() if array is not None}
         with atomic_file(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -151,7 +183,7 @@ class NWayEpisodes:
             # Parsed only now: reading a member to its end is what verifies its checksum.
             arrays = {
                 name: np.load(io.BytesIO(members[name]), allow_pickle=False)
-                for name in (*ARRAYS, "classes")
+                for name in (*ARRAYS, *OPTIONAL)
                 if name in members
             }
         except (FileNotFoundError, IsADirectoryError):
@@ -181,13 +213,19 @@ class NWayEpisodes:
         support, query, label = (torch.from_numpy(arrays[name]) for name in ARRAYS)
         try:
             known = None if classes is None else torch.from_numpy(classes.astype(np.int64))
-            return NWayEpisodes(support, query, label, known)
+            lengths = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in OPTIONAL if name in arrays}
+            return NWayEpisodes(support, query, label, known, **lengths)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{path}: {error}") from None
 
 
 def stack_nway(episodes: list[NWayEpisodes]) -> NWayEpisodes:
-    """Several as one. Raises RuntimeError of torch where their shapes differ."""
-    classes = [one.classes for one in episodes if one.classes is not None]
+    """Several as one. Raises RuntimeError of torch where their shapes differ, ValueError where some have lengths."""
+    more = {}
+    for name in OPTIONAL:
+        known = [tensor for tensor in (getattr(one, name) for one in episodes) if tensor is not None]
+        if name != "classes" and 0 < len(known) < len(episodes):
+            raise ValueError(f"{len(known)} of {len(episodes)} episodes have {name}. Stack those that are alike.")
+        more[name] = torch.cat(known) if len(known) == len(episodes) else None
     support, query, label = (torch.cat([getattr(one, name) for one in episodes]) for name in ARRAYS)
-    return NWayEpisodes(support, query, label, torch.cat(classes) if len(classes) == len(episodes) else None)
+    return NWayEpisodes(support, query, label, **more)

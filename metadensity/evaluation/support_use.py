@@ -61,18 +61,22 @@ class SupportUse:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """One sentence, in nats/image."""
+        return self.said("nats/image")
+
+    def said(self, unit: str) -> str:
+        """The verdict of events that are called otherwise: ``unit`` is "nats/string", say."""
         if not self.costs_more_than_none:
-            return self._use()
-        cost = f"is worse with its support than with none (by {_size(self.controls['empty'].difference, -1)})"
-        return f"{self._use()}, and {cost}" if self._misled else f"{cost}, and {self._use()}"
+            return self._use(unit)
+        cost = f"is worse with its support than with none (by {_size(self.controls['empty'].difference, unit, -1)})"
+        return f"{self._use(unit)}, and {cost}" if self._misled else f"{cost}, and {self._use(unit)}"
 
     @property
     def _misled(self) -> bool:
         control = self.controls.get("another class")
         return control is not None and control.difference.interval[1] < 0
 
-    def _use(self) -> str:
+    def _use(self, unit: str) -> str:
         if self.impossible:
             return (
                 f"cannot be said to use the support: {self.impossible} queries have probability 0 with one support or "
@@ -83,7 +87,7 @@ class SupportUse:
         if self.uses_support is None:
             return "cannot be said to use the support: all tasks are of one class, so no support of another was at hand"
         difference = self.controls["another class"].difference
-        size = _size(difference)
+        size = _size(difference, unit)
         if difference.interval[0] > 0:
             return f"uses the support: one of another class costs {size}"
         if self._misled:
@@ -91,11 +95,11 @@ class SupportUse:
         return f"does not use the support: one of another class makes no sure difference ({size})"
 
 
-def _size(difference: Difference, sign: int = 1) -> str:
+def _size(difference: Difference, unit: str, sign: int = 1) -> str:
     low, high = sorted(sign * bound for bound in difference.interval)
     if not math.isfinite(low) or not math.isfinite(high):
-        return f"{sign * difference.mean:+.3g} nats/image, without an interval"
-    return f"{sign * difference.mean:+.3g} nats/image, 95 % interval {low:.3g} to {high:.3g}"
+        return f"{sign * difference.mean:+.3g} {unit}, without an interval"
+    return f"{sign * difference.mean:+.3g} {unit}, 95 % interval {low:.3g} to {high:.3g}"
 
 
 def cost_of_supports(scores: Mapping[int, Scores]) -> dict[int, Difference]:
@@ -117,11 +121,11 @@ def cost_of_supports(scores: Mapping[int, Scores]) -> dict[int, Difference]:
     return found
 
 
-def supports_cost(costs: Mapping[int, Difference]) -> str:
-    """What ``cost_of_supports`` found, in words."""
+def supports_cost(costs: Mapping[int, Difference], unit: str = "nats/image") -> str:
+    """What ``cost_of_supports`` found, in words. unit: of the differences, such as nats/string."""
     shots = max(costs)
     counts = ", ".join(map(str, costs))
-    return f"supports make it worse than none at {counts} shots, at {shots} by {_size(costs[shots])}"
+    return f"supports make it worse than none at {counts} shots, at {shots} by {_size(costs[shots], unit)}"
 
 
 def support_use(

@@ -5,6 +5,7 @@ A new one is a file in this folder and a line in ``MODELS``; it then inherits ev
 
 from metadensity.model import FewShotModel
 from metadensity.models.aligned import AlignedPixelCNN
+from metadensity.models.aligned_bytenet import AlignedByteNet
 from metadensity.models.attention import AttentionPixelCNN
 from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.bytenet import ByteNet
@@ -38,11 +39,13 @@ MODELS: dict[str, type[FewShotModel]] = {
     "linear_prediction": LinearPrediction,
     "ngram": NGram,
     "bytenet": ByteNet,
+    "aligned_bytenet": AlignedByteNet,
 }
 EnsemblePixelCNN.kinds = MODELS
 
 __all__ = [
     "MODELS",
+    "AlignedByteNet",
     "AlignedPixelCNN",
     "AttentionMetaPixelCNN",
     "AttentionPixelCNN",

@@ -42,6 +42,8 @@ class ByteNet(FewShotModel, options=[ByteNetConfig]):
     Options: see ``ByteNetConfig``.
     """
 
+    any_places = True
+
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__(event_shape, levels)
         sizes = self.take(ByteNetConfig, options)

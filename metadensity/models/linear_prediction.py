@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.checks import real_places, require_sizes
-from metadensity.densities.linear_prediction import WINDOW, LinearPredictionDensity, amplitudes, in_order
+from metadensity.densities.linear_prediction import LinearPredictionDensity, in_order
 from metadensity.episode import EpisodeSource
 from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
+from metadensity.nn.linear_prediction import WINDOW, Predictor, amplitudes
 
 LOOKED_AT = 256  # sequences of the training data
 # Amplitude from which on least squares weighs loud and soft places alike. The best of 1e-3, 2e-3, 5e-3, 1e-2 and 2e-2
@@ -33,6 +34,8 @@ class LinearPrediction(FewShotModel):
     taps: places before each one that it is predicted from.
     """
 
+    any_places = True
+
     def __init__(self, event_shape: Sequence[int], levels: int, *, taps: int = 16) -> None:
         super().__init__(event_shape, levels)
         require_sizes(taps=taps)
@@ -49,22 +52,21 @@ class LinearPrediction(FewShotModel):
 
     def condition(self, support: Tensor) -> LinearPredictionDensity:
         """Solve for the coefficients of each task."""
-        return self._conditioned(support, None)
+        return LinearPredictionDensity(self.predictor(support), self.event_shape)
 
     def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> LinearPredictionDensity:
         """The same, of the places that are real."""
-        return self._conditioned(support, lengths)
+        return LinearPredictionDensity(self.predictor(support, lengths), self.event_shape)
 
-    def _conditioned(self, support: Tensor, lengths: Tensor | None) -> LinearPredictionDensity:
+    def predictor(self, support: Tensor, lengths: Tensor | None = None) -> Predictor:
+        """The predictor of each task."""
         own = self._moments_of(support, lengths)
         both = self.log_trust.double().exp() * self.moments.double() + own  # float64: speech is nearly predictable
         ridge = RIDGE * both.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * torch.eye(self.taps).to(both)
         taps = torch.linalg.solve(both[:, :-1, :-1] + ridge, both[:, :-1, -1]).flip(-1)  # the last place first
         numbers = map(at_least_float32, (self.log_gain, self.log_floor, self.log_start, self.uniform_logit))
         gain, floor, start, uniform = numbers
-        return LinearPredictionDensity(
-            taps.to(gain), gain.exp(), floor.exp(), start.exp(), uniform.sigmoid(), self.event_shape, self.levels
-        )
+        return Predictor(taps.to(gain), gain.exp(), floor.exp(), start.exp(), uniform.sigmoid(), self.levels)
 
     def _moments_of(self, images: Tensor, lengths: Tensor | None) -> Tensor:
         """Weighted sums of products of each amplitude and those before it: ``(tasks, taps + 1, taps + 1)``.

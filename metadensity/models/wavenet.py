@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.densities.pixelcnn import NetworkDensity, PixelCNNDensity, PredictedDensity
+from metadensity.episode import EpisodeSource
 from metadensity.model import FewShotModel
+from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.networks.config import WaveNetConfig
 from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.networks.predicted import PredictedPixelCNN
 from metadensity.nn.encoders import SupportSequenceEncoder
 
 
@@ -34,9 +37,16 @@ class WaveNet(FewShotModel, options=[WaveNetConfig]):
     logistics (``likelihood="logistic"``) gives the codes an order. Sizes, which the paper does not give, are ours.
     There is no local conditioning and there are no context stacks.
 
+    With ``prediction`` the mixture is around a linear prediction that was fitted to the training data and to the
+    support, in units of its running scale, and the network is given errors in these units ("LP-WaveNet", Hwang et al.
+    2018, arXiv 1811.11913, as recalled, where coefficients come with frames of a vocoder; ours need none). Loudness and
+    microphone of a new speaker are then known before the network says a word.
+
     No weight depends on the number of places, see ``resized``, and lengths of supports are read. Images are taken too:
     the same net, dilated along all axes. Options: see ``WaveNetConfig``.
     """
+
+    any_places = True
 
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__(event_shape, levels)
@@ -45,29 +55,40 @@ class WaveNet(FewShotModel, options=[WaveNetConfig]):
         self.encoder = SupportSequenceEncoder(
             self.event_shape, levels, sizes.planes, sizes.context, patches, sizes.support_norm
         )
-        self.network = PixelCNN(self.event_shape, levels, placed=False, **sizes.network)
+        self.predictor: LinearPrediction | None = None
+        self.network: PixelCNN = self._network(sizes)
 
-    def condition(self, support: Tensor) -> PixelCNNDensity:
-        """Encode the support into f(s), and with attention into keys and values."""
-        return PixelCNNDensity(self.network, self.network.conditioning(support.shape[1], *self.encoder(support)))
-
-    def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> PixelCNNDensity:
-        """The same of sequences of which the first ``lengths`` ``(S, tasks)`` places are real."""
-        conditioning = self.network.conditioning(support.shape[1], *self.encoder(support, lengths))
-        return PixelCNNDensity(self.network, conditioning)
-
-    def resized(self, *space: int) -> WaveNet:
-        """This model for other numbers of places, sharing its weights: trained on windows, it scores whole clips.
-
-        Raises ValueError for another number of dimensions, or less than one place.
-        """
-        if len(space) != len(self.event_shape) - 1:
+    def _network(self, sizes: WaveNetConfig) -> PixelCNN:
+        if not sizes.prediction:
+            return PixelCNN(self.event_shape, self.levels, placed=False, **sizes.network)
+        if len(self.event_shape) != 2 or self.event_shape[0] != 1:
             raise ValueError(
-                f"space={space}; this model has {len(self.event_shape) - 1} space dimensions, give as many."
+                f"prediction={sizes.prediction} with events {self.event_shape}; linear prediction is of sequences "
+                "(1, places). Give 0."
             )
-        with torch.random.fork_rng(devices=[]):
-            other = type(self)(**{**self.config, "event_shape": (self.event_shape[0], *space)})
-        weight = next(self.parameters())
-        other.to(weight.device, weight.dtype).load_state_dict(self.state_dict(), assign=True)
-        other.provenance = self.provenance
-        return other.train(self.training)
+        self.predictor = LinearPrediction(self.event_shape, self.levels, taps=sizes.prediction)
+        options = {name: value for name, value in sizes.network.items() if name != "likelihood"}
+        return PredictedPixelCNN(self.event_shape[1], self.levels, **options)
+
+    def condition(self, support: Tensor) -> NetworkDensity[Any]:
+        """Encode the support into f(s), with attention into keys and values, and fit linear prediction if asked to."""
+        return self._conditioned(support, None)
+
+    def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> NetworkDensity[Any]:
+        """The same of sequences of which the first ``lengths`` ``(S, tasks)`` places are real."""
+        return self._conditioned(support, lengths)
+
+    def _conditioned(self, support: Tensor, lengths: Tensor | None) -> NetworkDensity[Any]:
+        conditioning = self.network.conditioning(support.shape[1], *self.encoder(support, lengths))
+        if self.predictor is None:
+            return PixelCNNDensity(self.network, conditioning)
+        assert isinstance(self.network, PredictedPixelCNN)
+        return PredictedDensity(
+            self.network, replace(conditioning, predictor=self.predictor.predictor(support, lengths))
+        )
+
+    def initialise(self, source: EpisodeSource, tasks: int, queries: int) -> None:
+        """See ``FewShotModel.initialise``; linear prediction begins with the moments of training data."""
+        super().initialise(source, tasks, queries)
+        if self.predictor is not None:
+            self.predictor.initialise(source, tasks, queries)

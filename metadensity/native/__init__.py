@@ -6,10 +6,10 @@ minute the first time. ``disabled()``: a context without them.
 
 from __future__ import annotations
 
-from metadensity.native import additive_attention, gated_layer, line_sampler
+from metadensity.native import additive_attention, gated_layer, line_sampler, sequence_layers
 from metadensity.native.build import disabled
 
-KERNELS = (gated_layer.KERNEL, additive_attention.KERNEL, line_sampler.KERNEL)
+KERNELS = (gated_layer.KERNEL, sequence_layers.KERNEL, additive_attention.KERNEL, line_sampler.KERNEL)
 
 __all__ = ["KERNELS", "available", "disabled", "why_not"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -35,44 +36,32 @@ class SymbolInput(nn.Module):
         return self.one_hot[pixels.long().flatten(2)].transpose(1, 2).flatten(2)
 
 
-class ByteNetDecoder(CausalNetwork):
-    """Masked residual blocks over the places in raster order, conditioned on a support set. Sizes: ``ByteNetConfig``.
+class MaskedBlocks(nn.Module):
+    """Features of the strict past of places in a row: masked residual blocks, conditioned on a support set.
 
     The first convolution, of ``first_kernel // 2`` places before the current one, holds the embeddings of symbols.
     With attention the features before the middle block are the queries; the blocks from there on are given what is
     read.
     """
 
-    def __init__(self, event_shape: Sequence[int], levels: int, sizes: ByteNetConfig) -> None:
+    def __init__(self, symbol_features: int, sizes: ByteNetConfig, layers: int, attention: str | None) -> None:
         super().__init__()
-        self.event_shape, self.levels = tuple(event_shape), levels
-        planes, space_dims = sizes.planes, len(event_shape) - 1
-        self.attention_layer = sizes.layers // 2
-        self.input = SymbolInput(event_shape, levels)
-        self.first = SequenceConv(self.input.features, 2 * planes, (sizes.first_kernel or sizes.kernel_size) // 2)
+        planes = sizes.planes
+        self.attention_layer = layers // 2
+        self.first = SequenceConv(symbol_features, 2 * planes, (sizes.first_kernel or sizes.kernel_size) // 2)
         self.layers = nn.ModuleList(
             BLOCKS[sizes.block](
                 planes,
                 sizes.kernel_size // 2 + 1,
                 sizes.dilations[i % len(sizes.dilations)],
                 context=sizes.context,
-                attended=planes if sizes.attention and i >= self.attention_layer else 0,
+                attended=planes if attention and i >= self.attention_layer else 0,
             )
-            for i in range(sizes.layers)
+            for i in range(layers)
         )
-        self.attention = (
-            SupportAttention(2 * planes, planes, planes, 1, sizes.attention) if sizes.attention is not None else None
-        )
+        self.attention = SupportAttention(2 * planes, planes, planes, 1, attention) if attention is not None else None
         self.norm = nn.LayerNorm(2 * planes)
         self.penult = nn.Linear(2 * planes, sizes.penultimate)
-        self.head = build_likelihood(
-            sizes.likelihood, sizes.penultimate, event_shape[0], levels, space_dims, components=sizes.components
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.input.one_hot.device
 
     def conditioning(self, tasks: int, vector: Tensor, columns: tuple[Tensor, Tensor] | None = None) -> Conditioning:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and keys and values of support columns."""
@@ -80,22 +69,27 @@ class ByteNetDecoder(CausalNetwork):
         memory = self.attention.with_null_entry(*columns) if self.attention is not None and columns else None
         return Conditioning(tasks, biases, memory)
 
-    def features(self, pixels: Tensor, condition: Conditioning) -> Tensor:
-        """See ``CausalNetwork``."""
-        before = F.pad(self.input(pixels), [0, 0, 1, -1])
-        return self.features_after(before, condition).mT.unflatten(-1, self.event_shape[1:])
-
-    def features_after(self, before: Tensor, condition: Conditioning, rings: Rings | None = None) -> Tensor:
+    def features_after(
+        self, before: Tensor, condition: Conditioning, rings: Rings | None = None, columns: Tensor | None = None
+    ) -> Tensor:
         """Features ``(batch, places, penultimate)`` from the input of the place before each, zeros before the first.
 
-        rings: of one more place, given those before it.
+        rings: of one more place, given those before it. columns: what else is known at each place, ``(batch, places,
+        2 * planes)``, which is added to what the first convolution gives.
         """
-        x = self._blocks(slice(0, self.attention_layer), self.first(before, rings), condition, None, rings)
+        x = self._before_attention(before, condition, rings, columns)
         attended = None
         if self.attention is not None and condition.memory is not None:
             attended = self.attention(condition.memory, x.mT).mT
         x = self._blocks(slice(self.attention_layer, None), x, condition, attended, rings)
         return self.penult(F.relu(self.norm(x)))
+
+    def _before_attention(
+        self, before: Tensor, condition: Conditioning, rings: Rings | None = None, columns: Tensor | None = None
+    ) -> Tensor:
+        x = self.first(before, rings)
+        x = x if columns is None else x + columns
+        return self._blocks(slice(0, self.attention_layer), x, condition, None, rings)
 
     def _blocks(
         self, which: slice, x: Tensor, condition: Conditioning, attended: Tensor | None, rings: Rings | None
@@ -104,13 +98,75 @@ class ByteNetDecoder(CausalNetwork):
             x = block(x, biases, attended, rings)
         return x
 
-    def attention_weights(self, pixels: Tensor, condition: Conditioning) -> Tensor:
-        """See ``CausalNetwork``."""
+    def weights_after(self, before: Tensor, condition: Conditioning, columns: Tensor | None = None) -> Tensor:
+        """Where places look, ``(samples, tasks, J, places)``; arguments as of ``features_after``.
+
+        Raises ValueError without attention.
+        """
         if self.attention is None or condition.memory is None:
             raise ValueError("This network has no attention; build the model with attention='dot'.")
-        x = self.first(F.pad(self.input(pixels), [0, 0, 1, -1]))
-        x = self._blocks(slice(0, self.attention_layer), x, condition, None, None)
-        return self.attention.weights(condition.memory, x.mT).unflatten(-1, self.event_shape[1:])
+        return self.attention.weights(condition.memory, self._before_attention(before, condition, columns=columns).mT)
+
+
+class SymbolNetwork(CausalNetwork):
+    """A network over symbols in raster order that can also be asked for one place after another."""
+
+    input: SymbolInput
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.input.one_hot.device
+
+    @abstractmethod
+    def steps(self, condition: Conditioning) -> Callable[[Tensor, int], Tensor]:
+        """A function that gives the features ``(batch, penultimate)`` of one place after another, from the first on.
+
+        It is given pixels ``(batch, C, places)``, of which those before the place are known, and its number.
+        """
+
+
+class ByteNetDecoder(MaskedBlocks, SymbolNetwork):
+    """``MaskedBlocks`` over the places in raster order, and a likelihood. Sizes: ``ByteNetConfig``."""
+
+    def __init__(self, event_shape: Sequence[int], levels: int, sizes: ByteNetConfig) -> None:
+        symbols = SymbolInput(event_shape, levels)
+        super().__init__(symbols.features, sizes, sizes.layers, sizes.attention)
+        self.event_shape, self.levels = tuple(event_shape), levels
+        self.input = symbols
+        self.head = build_likelihood(
+            sizes.likelihood,
+            sizes.penultimate,
+            event_shape[0],
+            levels,
+            len(event_shape) - 1,
+            components=sizes.components,
+        )
+
+    def features(self, pixels: Tensor, condition: Conditioning) -> Tensor:
+        """See ``CausalNetwork``."""
+        before = F.pad(self.input(pixels), [0, 0, 1, -1])
+        return self.features_after(before, condition).mT.unflatten(-1, self.event_shape[1:])
+
+    def steps(self, condition: Conditioning) -> Callable[[Tensor, int], Tensor]:
+        """See ``SymbolNetwork``: every convolution keeps a ring of the places that it looks back at."""
+        rings = Rings(self)
+
+        def features(pixels: Tensor, place: int) -> Tensor:
+            return self.features_after(symbol_before(self.input, pixels, place), condition, rings)[:, 0]
+
+        return features
+
+    def attention_weights(self, pixels: Tensor, condition: Conditioning) -> Tensor:
+        """See ``CausalNetwork``."""
+        before = F.pad(self.input(pixels), [0, 0, 1, -1])
+        return self.weights_after(before, condition).unflatten(-1, self.event_shape[1:])
+
+
+def symbol_before(symbols: SymbolInput, pixels: Tensor, place: int) -> Tensor:
+    """The input ``(batch, 1, features)`` of the place before ``place`` of ``(batch, C, places)``; zeros at first."""
+    here = symbols(pixels[..., max(0, place - 1)].unsqueeze(-1))
+    return here if place else torch.zeros_like(here)
 
 
 class ByteNetEncoder(nn.Module):
@@ -134,17 +190,25 @@ class ByteNetEncoder(nn.Module):
         self.to_columns = nn.Linear(2 * planes, 2 * planes) if sizes.attention else None
         self.null = nn.Parameter(torch.zeros(sizes.context))
 
+    def embedded(self, supports: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the blocks are given of ``(batch, C, *space)``: ``(batch, places, 2 * planes)``.
+
+        Also which places are real, ``(batch, places, 1)``, as 0 or 1; None: all.
+        """
+        return self.embed(self.input(supports)), None
+
     def forward(self, support: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Task vectors ``(tasks, context)``; keys and values ``(tasks, S * places, planes)`` each, or None."""
         shots, tasks = support.shape[:2]
         if not shots:
             empty = self.null.new_zeros(tasks, 0, self.norm.normalized_shape[0] // 2)
             return self.null.expand(tasks, -1), (empty, empty) if self.to_columns is not None else None
-        x = self.embed(self.input(support.flatten(0, 1)))
+        x, real = self.embedded(support.flatten(0, 1))
         for block in self.layers:
-            x = block(x, [])
+            x = block(x, [], real=real)
         x = self.norm(x)
-        vectors = VECTOR_SCALE * rms_bounded(self.project(x.mean(1)))
+        mean = x.mean(1) if real is None else (x * real).sum(1) / real.sum(1).clamp(min=1)
+        vectors = VECTOR_SCALE * rms_bounded(self.project(mean))
         vector = (vectors.unflatten(0, (shots, tasks)).sum(0) + self.null) / (shots + 1)
         if self.to_columns is None:
             return vector, None

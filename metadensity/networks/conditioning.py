@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metadensity.nn.attention import Memory
+from metadensity.nn.linear_prediction import Predictor
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class Conditioning:
         empty lists where nothing is.
     memory: what attention looks at, or None.
     prior: scores of the prototypes before any pixel, ``(tasks, prototypes)``, or None.
+    predictor: the linear prediction that the network speaks relative to, or None.
     """
 
     tasks: int
     biases: list[list[Tensor]]
     memory: Memory | None = None
     prototype_logits: Tensor | None = None
+    predictor: Predictor | None = None

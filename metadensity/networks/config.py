@@ -6,6 +6,7 @@ takes the same class, so that no option of the one is missing in the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -176,6 +177,7 @@ class WaveNetConfig(ConditionalConfig):
 
     attention: over supports, "dot", scaled dot products, or "additive"; None: f(s) alone.
     patches: of attention, for each support: means of so many equal stretches of it.
+    prediction: taps of a linear prediction that the likelihood, a mixture of logistics, is relative to; 0: none.
     """
 
     layers: int = 31
@@ -185,10 +187,18 @@ class WaveNetConfig(ConditionalConfig):
     dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     attention: Any = None
     patches: int = 32
+    prediction: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes(patches=self.patches)
+        if not is_whole(self.prediction) or self.prediction < 0:
+            raise ValueError(f"prediction={self.prediction!r}; give a number of taps, for example 16, or 0 for none.")
+        if self.prediction and self.likelihood != "logistic":
+            raise ValueError(
+                f"prediction={self.prediction} with likelihood={self.likelihood!r}; what is relative to a linear "
+                "prediction is a mixture of logistics. Give likelihood='logistic'."
+            )
         if self.attention is not None:
             require_attention(self.attention)
 
@@ -236,5 +246,44 @@ class ByteNetConfig(PixelCNNConfig):
             require_attention(self.attention)
 
 
+@dataclass(frozen=True)
+class AlignedByteNetConfig(ByteNetConfig):
+    """A ByteNet decoder on the columns of its source, and a smaller one of the source itself.
+
+    separator: the level that ends a source, -1 the last one; None: the source is the first half of the places.
+    unfold: a and b of the a |s| + b columns that a source of |s| symbols is padded to, rounded up; (1.2, 0) is what the
+        paper has for English to German. More columns than source and target have places only take time.
+    source_layers: residual blocks of the decoder of the source.
+    end: as of ``ByteNetConfig``; -1 is the last level. counts: None.
+    """
+
+    block: str = "relu"
+    separator: Any = None
+    unfold: Sequence[float] = (1.2, 0.0)
+    source_layers: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_sizes(source_layers=self.source_layers)
+        if self.counts is not None:
+            raise ValueError(f"counts={self.counts!r}; an aligned ByteNet takes none. Leave it None.")
+        given = self.unfold
+        listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
+        if not listed or not all(isinstance(each, int | float) and 0 <= each < math.inf for each in given):
+            raise ValueError(
+                f"unfold={given!r}; give a and b of a |s| + b, two numbers of at least 0, for example (1.2, 0)."
+            )
+        object.__setattr__(self, "unfold", tuple(map(float, given)))
+
+
 # What networks are not built from.
-_OF_MODELS = {"patches", "support_norm", "patch_stride", "map_features", "map_every", "base", "upscaler_layers"}
+_OF_MODELS = {
+    "patches",
+    "prediction",
+    "support_norm",
+    "patch_stride",
+    "map_features",
+    "map_every",
+    "base",
+    "upscaler_layers",
+}

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.likelihoods import build_likelihood
+from metadensity.likelihoods import Likelihood, build_likelihood
 from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.config import PixelCNNConfig
 from metadensity.nn.attention import SupportAttention
-from metadensity.nn.causal import GatedLayer
+from metadensity.nn.causal import GatedLayer, gated_layers
 from metadensity.nn.convolution import CONV, is_plain, pointwise
 from metadensity.nn.inputs import PixelInput
 from metadensity.nn.prototypes import Prototypes
@@ -28,7 +28,7 @@ class PixelCNN(CausalNetwork):
         stack are the queries, and what is read conditions the second half of the layers. Only the last
         stack receives it: a read at t depends on all pixels before t, and the stacks before the last are
         seen by pixels that come earlier than some of those.
-    placed: whether a place is given its position, see ``PixelInput``.
+    placed: whether a place is given its position, see ``PixelInput``. input, head: in place of its own.
     prototypes: learned images that the past is compared with, see ``Prototypes``; what a place gets from them joins
         the skip outputs of the layers. 0: none.
     The others are those of ``PixelCNNConfig``.
@@ -43,6 +43,8 @@ class PixelCNN(CausalNetwork):
         attention: str | None = None,
         prototypes: int = 0,
         placed: bool = True,
+        input: PixelInput | None = None,
+        head: Likelihood | None = None,
         **sizes: Any,
     ) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class PixelCNN(CausalNetwork):
         self.event_shape, self.levels, self.space_dims = tuple(event_shape), levels, space_dims
         self.planes, self.penultimate = planes, penultimate
         self.attention_layer = config.layers // 2
-        self.input = PixelInput(event_shape, levels, placed)
+        self.input = PixelInput(event_shape, levels, placed) if input is None else input
         self.layers = nn.ModuleList(
             GatedLayer(
                 self.input.features if i == 0 else planes,
@@ -72,7 +74,7 @@ class PixelCNN(CausalNetwork):
             Prototypes(event_shape, levels, prototypes, penultimate, context=context) if prototypes else None
         )
         self.penult = pointwise(penultimate, penultimate, space_dims)
-        self.head = build_likelihood(
+        self.head = head or build_likelihood(
             config.likelihood, penultimate, event_shape[0], levels, space_dims, components=config.components
         )
 
@@ -101,19 +103,24 @@ class PixelCNN(CausalNetwork):
         prior = self.prototypes.logits_before(tasks, vector) if self.prototypes is not None else None
         return Conditioning(tasks, biases, memory, prior)
 
+    def inputs(self, pixels: Tensor, condition: Conditioning) -> Tensor:
+        """What the first layer is given of ``pixels``, ``(batch, features, *space)``."""
+        return cast(Tensor, self.input(pixels))
+
     def features(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """Features ``(batch, penultimate, *space)`` of the strict past of every place.
 
         pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
         """
-        stacks = [self.input(pixels)] * self.space_dims
+        stacks = [self.inputs(pixels, condition)] * self.space_dims
+        layers, biases, middle = [*self.layers], condition.biases, self.attention_layer
         attended: Tensor | None = None
         skip_sum: Tensor | None = None
-        for i, (layer, biases) in enumerate(zip(self.layers, condition.biases, strict=True)):
-            if i == self.attention_layer and self.attention is not None and condition.memory is not None:
-                attended = self.attention(condition.memory, stacks[-1])
-            stacks, skip_sum = layer(stacks, biases, attended, skip_sum)
-        assert skip_sum is not None
+        if self.attention is not None and condition.memory is not None:
+            stacks, skip_sum = gated_layers(layers[:middle], stacks, biases[:middle])
+            attended = self.attention(condition.memory, stacks[-1])
+            layers, biases = layers[middle:], biases[middle:]
+        stacks, skip_sum = gated_layers(layers, stacks, biases, attended, skip_sum)
         if self.prototypes is not None and condition.prototype_logits is not None:
             skip_sum = skip_sum + self.prototypes(pixels, condition.prototype_logits)
         return cast(Tensor, self.penult(F.relu(skip_sum)))
@@ -125,7 +132,7 @@ class PixelCNN(CausalNetwork):
         """
         if self.attention is None or condition.memory is None:
             raise ValueError("This network has no attention; attention maps need a model such as AttentionPixelCNN.")
-        stacks = [self.input(pixels)] * self.space_dims
+        stacks = [self.inputs(pixels, condition)] * self.space_dims
         for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.attention_layer]:
             stacks, _ = layer(stacks, biases)
         return self.attention.weights(condition.memory, stacks[-1])

@@ -14,12 +14,15 @@ nothing is computed to be thrown away, and an adapted model is causal whatever i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from metadensity.native.sequence_layers import Form
 from metadensity.nn.convolution import CONV, CONVOLVE, is_plain, pointwise
+from metadensity.nn.functional import sequence_layers
 from metadensity.nn.functional.gated_layer import LayerWeights, causal_convolution, gated_layer, gated_layer_of
 
 
@@ -154,3 +157,23 @@ class GatedLayer(nn.Module):
         return gated_layer(
             stacks, self.weights(), biases, attended, skip_sum, conv.excludes_current, self.residual, conv.dilation
         )
+
+
+def gated_layers(
+    layers: Sequence[GatedLayer],
+    stacks: list[Tensor],
+    biases: Sequence[list[Tensor]],
+    attended: Tensor | None = None,
+    skip_sum: Tensor | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """``GatedLayer.forward`` of one layer or more after another; in one dimension at once, where a kernel can."""
+    if len(stacks) == 1 and all(layer.is_plain for layer in layers):
+        weights = [layer.weights() for layer in layers]
+        if sequence_layers.supports(stacks[0], weights, biases, attended, skip_sum):
+            forms = [Form(layer.conv(0).dilation, layer.conv(0).excludes_current) for layer in layers]
+            x, skips = sequence_layers.sequence_layers(stacks[0], weights, biases, attended, skip_sum, forms)
+            return [x], skips
+    for layer, own in zip(layers, biases, strict=True):
+        stacks, skip_sum = layer(stacks, own, attended, skip_sum)
+    assert skip_sum is not None
+    return stacks, skip_sum

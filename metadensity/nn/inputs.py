@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from metadensity.checks import real_places
+
 LEAST_DEVIATION = 0.02  # of pixels in [-1, 1]: a channel that hardly changes is not blown up further
 
 
@@ -62,9 +64,15 @@ class SupportInput(PixelInput):
         self.register_buffer("seen", torch.tensor(False))
 
     @torch.no_grad()
-    def look_at(self, images: Tensor) -> None:
-        """Take mean and deviation of each channel from ``images`` ``(count, C, *space)``, integers in [0, levels)."""
+    def look_at(self, images: Tensor, lengths: Tensor | None = None) -> None:
+        """Take mean and deviation of each channel from ``images`` ``(count, C, *space)``, integers in [0, levels).
+
+        lengths: of sequences, ``(count,)``: how many of the first places of each are real; others do not count.
+        """
         channels = to_unit_range(images, self.levels, torch.float64).transpose(0, 1).flatten(1)
+        if lengths is not None:
+            real = real_places(lengths, images.shape[-1]).flatten()
+            channels = channels[:, real] if bool(real.any()) else channels
         self.mean.copy_(channels.mean(1).view_as(self.mean))
         self.deviation.copy_(channels.std(1, correction=0).clamp(min=LEAST_DEVIATION).view_as(self.deviation))
         self.seen.fill_(True)

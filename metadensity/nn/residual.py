@@ -54,6 +54,12 @@ class Rings:
         kept.append(x)
         return [kept[tap] for tap in range(0, conv.reach + 1, conv.dilation)]
 
+    def forget(self, rows: Tensor) -> None:
+        """Begin anew for these sequences, ``(batch,)`` bool: there are zeros before their next place."""
+        for kept in self._kept.values():
+            for place, x in enumerate(kept):
+                kept[place] = x.masked_fill(rows.view(-1, 1, 1), 0)
+
 
 class ResidualBlock(ABC, nn.Module):
     """x + block(x) over ``2 * planes`` features, through ``planes`` (Kalchbrenner et al. 2016, section 3.6, figure 3).
@@ -83,13 +89,21 @@ class ResidualBlock(ABC, nn.Module):
         return [] if vector is None or self.contexts is None else [self.contexts(vector).unsqueeze(1)]
 
     def forward(
-        self, x: Tensor, biases: list[Tensor], attended: Tensor | None = None, rings: Rings | None = None
+        self,
+        x: Tensor,
+        biases: list[Tensor],
+        attended: Tensor | None = None,
+        rings: Rings | None = None,
+        real: Tensor | None = None,
     ) -> Tensor:
-        """``(samples * tasks, places, 2 * planes)`` to the same."""
+        """``(samples * tasks, places, 2 * planes)`` to the same.
+
+        real: ``(samples * tasks, places, 1)``, 0 at places that convolutions are to take for what is beyond a border.
+        """
         given = self.read(attended) if self.read is not None and attended is not None else None
         z, start = self.down(F.relu(self.norm(x))), 0
         for conv in self.convs:
-            z = self.before(z)
+            z = self.before(z) if real is None else self.before(z) * real
             convolved = conv(z, rings)
             here = slice(start, start := start + convolved.shape[-1])
             for bias in biases:

@@ -45,7 +45,7 @@ def sample_ensemble(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Dra
 def _sample(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws, compiled: bool) -> Tensor:
     if all(network.is_plain for network, _ in members):
         batch = len(draws.uniforms)
-        return _run([_CachedSampler(network, condition, batch, compiled) for network, condition in members], draws)
+        return _run([CachedSampler(network, condition, batch, compiled) for network, condition in members], draws)
 
     def logits(pixels: Tensor) -> Tensor:
         return mixture_logits([network(pixels, condition) for network, condition in members], 1)
@@ -53,7 +53,7 @@ def _sample(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws, comp
     return sample_by_logits(logits, draws)
 
 
-def _run(samplers: Sequence[_CachedSampler], draws: Draws) -> Tensor:
+def _run(samplers: Sequence[CachedSampler], draws: Draws) -> Tensor:
     """Draw all pixels in raster order, each from the mean of the samplers' conditionals."""
     pixels = torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
     kernel, positions = samplers[0].kernel, samplers[0].network.input.positions
@@ -74,7 +74,7 @@ def _run(samplers: Sequence[_CachedSampler], draws: Draws) -> Tensor:
     return pixels
 
 
-def _draw_line(samplers: Sequence[_CachedSampler], pixels: Tensor, prefix: tuple[int, ...], draws: Draws) -> None:
+def _draw_line(samplers: Sequence[CachedSampler], pixels: Tensor, prefix: tuple[int, ...], draws: Draws) -> None:
     """Draw into ``pixels``, a view ``(batch, C, places)`` of the line."""
     channels, places = pixels.shape[1:]
     for t in range(places):
@@ -89,7 +89,7 @@ def _draw_line(samplers: Sequence[_CachedSampler], pixels: Tensor, prefix: tuple
             sampler.take(here, prefix, t)
 
 
-class _CachedSampler:
+class CachedSampler:
     """State of one sampling run.
 
     Stack k is computed a slice at a time, as soon as the pixels before the slice are known: in two
@@ -146,7 +146,7 @@ class _CachedSampler:
         encode = self.network.input
         where = encode.positions[cast(Any, (slice(None), *prefix, t))]
         scaled = to_unit_range(here, encode.levels, where.dtype)
-        self._put(0, t, torch.cat([scaled, where.expand(len(here), -1)], 1))
+        self.put(0, t, torch.cat([scaled, where.expand(len(here), -1)], 1))
         if self.prototypes is not None:
             self.scores = self.scores + self.prototypes.scores(here, (*prefix, t))
 
@@ -196,7 +196,7 @@ class _CachedSampler:
         network, planes, state, reads = self.network, self.planes, None, None
         for i, layer in enumerate(self.layers):
             if state is not None:
-                self._put(i, t, state)
+                self.put(i, t, state)
             if i == self.attention_layer and network.attention is not None and self.condition.memory is not None:
                 assert state is not None
                 assert self.last.reads is not None
@@ -217,7 +217,7 @@ class _CachedSampler:
             skip_sum = skip_sum + self.prototypes.features_at(self.scores, (*prefix, t))
         return F.linear(F.relu(skip_sum), network.penult.weight.flatten(1), network.penult.bias)
 
-    def _put(self, i: int, t: int, inputs: Tensor) -> None:
+    def put(self, i: int, t: int, inputs: Tensor) -> None:
         """Let layer ``i`` have its inputs ``(batch, features)`` at place ``t`` of the line."""
         if self.last.kept[i]:
             self.rings[i].append(inputs)

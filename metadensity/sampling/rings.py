@@ -1,4 +1,4 @@
-"""The cached sampler of ByteNet: every convolution keeps a ring of the places that it looks back at."""
+"""The cached sampler of networks over symbols, which give the features of one place after another."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ import torch
 from torch import Tensor
 
 from metadensity.drawing import Draws
-from metadensity.networks.bytenet import ByteNetDecoder
+from metadensity.networks.bytenet import SymbolNetwork
 from metadensity.networks.conditioning import Conditioning
-from metadensity.nn.residual import Rings
 
 
-def sample_with_rings(network: ByteNetDecoder, condition: Conditioning, draws: Draws) -> Tensor:
+def sample_with_rings(network: SymbolNetwork, condition: Conditioning, draws: Draws) -> Tensor:
     """Sample a place at a time, at a cost that grows with neither field nor length; see ``sample_by_logits``."""
     pixels = torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
-    flat, draws, rings = pixels.flatten(2), draws.map(lambda part: part.flatten(2)), Rings(network)
+    flat, draws, step = pixels.flatten(2), draws.map(lambda part: part.flatten(2)), network.steps(condition)
     with torch.inference_mode():
-        before = torch.zeros_like(network.input(flat[..., :1]))
         for place in range(flat.shape[2]):
-            features, here = network.features_after(before, condition, rings)[:, 0], flat[..., place]
+            features, here = step(flat, place), flat[..., place]
             for channel in range(flat.shape[1]):
                 index: Any = (slice(None), channel, place)
                 logits = network.head.logits_at(features, here, channel)
                 flat[index] = draws.map(operator.itemgetter(index)).levels(logits)
-            before = network.input(here.unsqueeze(-1))
     return pixels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from metadensity.checks import require_sizes
+from metadensity.checks import is_whole, require_sizes
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class TrainingConfig:
     weight_decay: decoupled, but part of the gradient in RMSProp.
     clip: largest gradient norm (0: off).
     average: decay of the moving average of the weights that is validated and saved (0: off).
+    window: of sequences, places of the windows that are trained on, cut anew for each step from queries and supports;
+        0: whole sequences. Validation scores whole ones. Models whose weights depend on the number of places cannot.
     precision: "float32" or "bfloat16" (autocast; parameters stay float32), which is the faster on processors and GPUs
         that multiply it in hardware. channels_last: memory format of images.
     device: "cpu", or a GPU of torch such as "cuda". graphs: on a CUDA device, record the update of each number of
         supports once and replay it, which spares the launch of thousands of small operations a step.
     log_every, validate_every, checkpoint_every: in steps. validation_tasks: tasks scored at each number of shots.
-    seed: of the initial weights, the order of the shots, and nothing else: episodes belong to their task.
+    seed: of the initial weights, the order of the shots, the windows, and nothing else: episodes belong to their task.
     """
 
     steps: int = 4000
@@ -44,6 +46,7 @@ class TrainingConfig:
     decay: str = "cosine"
     clip: float = 1.0
     average: float = 0.999
+    window: int = 0
     precision: str = "float32"
     channels_last: bool = True
     device: str = "cpu"
@@ -66,6 +69,10 @@ class TrainingConfig:
         require_sizes(**{name: getattr(self, name) for name in counts})
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate={self.learning_rate}; it must be a positive number.")
+        if not is_whole(self.window) or self.window < 0:
+            raise ValueError(f"window={self.window!r}; give a number of places, or 0 to train on whole sequences.")
+        if self.graphs and self.window:
+            raise ValueError("graphs=True with windows, which are not recorded. Leave it False.")
         for name in ("weight_decay", "warmup", "clip", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}; it must be 0 or more.")

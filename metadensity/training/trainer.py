@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from metadensity.checks import require_levels
-from metadensity.episode import Episode, EpisodeSource
+from metadensity.episode import Episode, EpisodeSource, windows
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.evaluation.leaks import SupportLeakError, guard_support
 from metadensity.evaluation.likelihood import evaluate
@@ -31,6 +31,7 @@ from metadensity.training.weight_average import moving_average, newest_share
 
 _VALIDATED_AT_ONCE = 16  # tasks
 _WATCHED = 8  # episodes
+_OF_WINDOWS = 1  # tells the draws of windows from those of a loss
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +80,12 @@ class MetaTrainer:
         if config.channels_last and len(model.event_shape) == 3:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.initialise(train, config.tasks, config.queries)
+        if config.window and (len(model.event_shape) != 2 or config.window > model.event_shape[-1]):
+            raise ValueError(
+                f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
+                "places), and have at most as many places. Give 0 to train on whole ones."
+            )
+        self._trained = self.model.resized(config.window) if config.window else self.model  # of the same parameters
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
         self.optimizer = build_optimizer(self.model, config, self.device)
         self._ema_weight = torch.zeros((), device=self.device)  # of the weights in their average, for graphs
@@ -159,13 +166,13 @@ class MetaTrainer:
         stream = with_progress(nested, "validating", "batches", self._progress)
         result = evaluate(self.averaged_model, stream, precision=config.precision, duplicates="allow")
         self.remarks = [
-            f"{row.impossible} of {row.images} validation images have probability 0 at {row.shots} shots, so "
+            f"{row.impossible} of {row.images} validation queries have probability 0 at {row.shots} shots, so "
             "the number is infinite."
             for row in result.rows
             if row.impossible
         ]
         if costs := cost_of_supports(result.scores):
-            self.remarks.append(f"Validation: {supports_cost(costs)}.")
+            self.remarks.append(f"Validation: {supports_cost(costs, 'nats')}.")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
         intervals = [clustered_mean(part.nats, np.arange(len(part.nats))) for part in result.scores.values()]
         uppers = [upper if math.isfinite(upper) else mean for mean, (_, upper) in intervals]
@@ -244,6 +251,8 @@ class MetaTrainer:
         """
         config = self.config
         episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
+        if config.window:
+            episode = windows(episode, config.window, self._generator(torch.device("cpu"), _OF_WINDOWS))
         self._watch_for_leaks(episode)
         for group in self.optimizer.param_groups:
             set_learning_rate(group, config.learning_rate_at(self.step))
@@ -281,7 +290,7 @@ class MetaTrainer:
 
     def _gradients(self, episode: Episode) -> Tensor:
         """Set the gradients, clipped. Returns the loss and the norm they had."""
-        self.model.train()
+        self._trained.train()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             loss = self.loss(episode)
@@ -317,7 +326,7 @@ class MetaTrainer:
         """The mean of the model's own loss over the queries, in nats/dim of real places."""
         tasks = episode.tasks
         withheld = min(round(self.config.withheld * tasks), tasks - 1) if episode.shots else 0
-        generator = None if self._graphed else self._generator()
+        generator = None if self._graphed else self._generator(self.device)
         total = self._summed(episode.take_tasks(slice(withheld, None)), generator)
         if withheld:
             total = total + self._summed(episode.take_tasks(slice(withheld)).with_shots(0), generator)
@@ -326,12 +335,15 @@ class MetaTrainer:
     def _summed(self, part: Episode, generator: torch.Generator | None) -> Tensor:
         lengths = {"support_lengths": part.support_lengths, "query_lengths": part.query_lengths}
         given = {name: tensor for name, tensor in lengths.items() if tensor is not None}
-        return self.model.loss(part.support, part.query, generator, **given).sum()
+        return self._trained.loss(part.support, part.query, generator, **given).sum()
 
-    def _generator(self) -> torch.Generator:
-        """What a loss of this step draws from: a pure function of (seed, step), so a resumed run agrees."""
-        seed = np.random.SeedSequence([self.config.seed, self.step]).generate_state(1, np.uint64)[0]
-        return torch.Generator(self.device).manual_seed(int(seed >> np.uint64(1)))
+    def _generator(self, device: torch.device, *of: int) -> torch.Generator:
+        """What a loss of this step draws from: a pure function of (seed, step), so a resumed run agrees.
+
+        of: numbers that tell other draws of the step from those.
+        """
+        seed = np.random.SeedSequence([self.config.seed, self.step, *of]).generate_state(1, np.uint64)[0]
+        return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
 
     def _validate(self, observer: Observer | None) -> None:
         """Validate, and keep the model if it is the best; without validation episodes keep the newest."""

@@ -93,7 +93,8 @@ class GeneratedEpisodes:
 def _joined(episodes: list[Episode]) -> Episode:
     """Episodes side by side, as one batch of tasks."""
     first = episodes[0]
-    axes = {"support": 1, "query": 1, "class_ids": 0, "group_ids": 0, "support_ids": 1, "query_ids": 1}
+    axes = {"class_ids": 0, "group_ids": 0}
+    axes |= {f"{part}{kind}": 1 for part in ("support", "query") for kind in ("", "_ids", "_lengths")}
     joined = {
         name: torch.cat([getattr(episode, name) for episode in episodes], dim=axis)
         for name, axis in axes.items()

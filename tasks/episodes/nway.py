@@ -23,17 +23,12 @@ def draw_nway(
     class are different images. For an equal index, classes and queries do not depend on ``shots``, and fewer shots
     are the first of more. Query k of way w is query number ``w * queries + k``.
 
-    Raises ValueError for counts out of range, where classes, groups or images are too few, and for sequences with
-    lengths.
+    Raises ValueError for counts out of range, and where classes, groups or images are too few.
     """
     index, ways = require_uint64("index", index), require_count("ways", ways, 2)
     shots, queries = require_count("shots", shots, 0), require_count("queries", queries, 1)
     pools = eligible_groups(task, ways) if within_group else [np.arange(len(task.class_names))]
     where = f"the {task.split} split of {task.name}"
-    if task.support_lengths([0]) is not None:
-        raise ValueError(
-            f"{where} has sequences with lengths, which n-way episodes do not hold. Give the task windows."
-        )
     if len(pools[0]) < ways:
         most = f"Ask for at most {len(pools[0])}" if len(pools[0]) > 1 else "Take a split of two classes or more"
         raise ValueError(f"ways={ways}, but {where} has {len(pools[0])} classes. {most}.")
@@ -48,10 +43,16 @@ def draw_nway(
     random = np.random.Generator(np.random.Philox(key=key, counter=_STREAM))
     classes = random.permutation(pools[random.integers(len(pools))])[:ways]
     images = [task.class_start[c] + random.permutation(task.class_size[c]) for c in classes]
-    pixels = task.pixels(np.stack([ids[: queries + shots] for ids in images]))
-    label = torch.arange(ways).repeat_interleave(queries)
-    query = pixels[:, :queries].flatten(0, 1)
-    return NWayEpisodes(pixels[None, :, queries:], query[None], label[None], torch.from_numpy(classes)[None])
+    chosen = np.stack([ids[: queries + shots] for ids in images])
+    query, support = chosen[:, :queries].reshape(-1), chosen[:, queries:]
+    lengths = {"support": task.support_lengths(support), "query": task.lengths(query)}
+    return NWayEpisodes(
+        task.pixels(support)[None],
+        task.pixels(query)[None],
+        torch.arange(ways).repeat_interleave(queries)[None],
+        torch.from_numpy(classes)[None],
+        **{f"{part}_lengths": None if known is None else known[None] for part, known in lengths.items()},
+    )
 
 
 def eligible_groups(task: ImageTasks, ways: int) -> list[NDArray[np.int64]]:

@@ -1,7 +1,8 @@
-"""Sound files as samples: WAV and FLAC, converted by one rule whatever reads them."""
+"""Sound files as samples, WAV and FLAC, converted by one rule whatever reads them; and samples as WAV."""
 
 from __future__ import annotations
 
+import io
 import wave
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,21 @@ def read_sound(path: Path) -> tuple[NDArray[np.float64], int]:
     if not np.isfinite(samples).all():
         raise DataError(f"{path} holds samples that are no finite numbers. Leave it out.")
     return samples.reshape(-1), rate
+
+
+def wav(samples: NDArray[np.float64], rate: int) -> bytes:
+    """A WAV file of samples ``(n,)`` in [-1, 1], 16 bits each by ``RULE``, ``rate`` of them a second.
+
+    What is decoded from mu-law codes, written and read again has the same codes: these lie further apart.
+    """
+    whole = np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype("<i2")
+    held = io.BytesIO()
+    with wave.open(held, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(whole.tobytes())
+    return held.getvalue()
 
 
 def _by_soundfile(soundfile: Any, path: Path) -> tuple[NDArray[np.float64], int]:

@@ -15,6 +15,7 @@ from tasks.checks import SPLITS, split_parts
 from tasks.data.notices import in_short, say_once
 from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
+from tasks.media import Sounds
 from tasks.speech import mu_law
 from tasks.speech.corpora import ARCHIVES, Corpus, Recording, archive, sound_folder
 from tasks.speech.sound_files import RULE
@@ -124,6 +125,7 @@ def speech(
             "conversion": RULE,
         },
         lengths=[min(len(codes), length) for codes in held] if lengths else None,
+        medium=Sounds(rate, mu_law.SAMPLES),
     )
 
 

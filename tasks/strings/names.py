@@ -17,6 +17,7 @@ from tasks.checks import SPLITS, split_parts
 from tasks.data.notices import in_short, say_once
 from tasks.data.roots import DataError
 from tasks.images import ImageTasks
+from tasks.media import Strings
 from tasks.splits.committed import load_split
 from tasks.strings.spelling import SPELLINGS_VERSION, respelt
 from tasks.styles import require_styles
@@ -110,6 +111,7 @@ def names(
         event_shape=(1, length),
         levels=end + 1,
         end=end,
+        medium=Strings(alphabet, end),
         recipe={
             "task": "names",
             "version": 1,

@@ -13,6 +13,7 @@ from metadensity.checks import require_count
 from tasks.checks import split_parts
 from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
+from tasks.media import Strings
 from tasks.styles import require_styles
 
 FILE = "text/tiny_shakespeare.txt"
@@ -87,6 +88,7 @@ def text(
         group_noun="passage",
         event_shape=(1, length),
         levels=len(alphabet),
+        medium=Strings("".join(alphabet)),
         recipe={
             "task": "text",
             "version": 1,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.multiscale import MultiscaleDensity
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.density import BoundDensity, FactorisedDensity
-from metadensity.networks.bytenet import ByteNetDecoder
+from metadensity.networks.aligned_bytenet import AlignedByteNetNetwork
+from metadensity.networks.bytenet import ByteNetDecoder, MaskedBlocks, SymbolNetwork
 from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.pixelcnn import PixelCNN
+from metadensity.nn.residual import ResidualBlock, SequenceConv
 
 from .subjects import Subject, randomise
 
@@ -114,6 +116,8 @@ def field(network: CausalNetwork) -> Tensor:
     """
     if isinstance(network, ByteNetDecoder):
         return _field_of_blocks(network)
+    if isinstance(network, AlignedByteNetNetwork):
+        return _field_of_columns(network)
     assert isinstance(network, PixelCNN)
     space = network.event_shape[1:]
     places = list(itertools.product(*map(range, space)))
@@ -137,19 +141,42 @@ def field(network: CausalNetwork) -> Tensor:
 
 def _field_of_blocks(network: ByteNetDecoder) -> Tensor:
     """``field`` along the raster: kernels look back by multiples of their dilation, blocks at their own place too."""
-    places = math.prod(network.event_shape[1:])
+    symbols = torch.eye(math.prod(network.event_shape[1:]))
+    return _after_blocks(network, symbols, torch.zeros_like(symbols)) > 0
 
-    def at_taps(seen: Tensor, steps_back: Iterable[int]) -> Tensor:
-        taps = sum(torch.eye(places).roll(back, 1).triu(back) for back in steps_back if back < places)
-        return seen @ taps if isinstance(taps, Tensor) else 0 * seen
 
-    seen = at_taps(torch.eye(places), range(1, network.first.taps + 1))
-    for block in network.layers:
+def _field_of_columns(network: AlignedByteNetNetwork) -> Tensor:
+    """``field`` where the source is the first half: of a target's place, what its decoder and the columns see."""
+    half, places = network.split.half, math.prod(network.event_shape[1:])
+    symbols = torch.eye(places)
+    source = _after_blocks(network.source, symbols[:, :half], torch.zeros(places, half))
+    columns = torch.eye(places, network.encoder.unfolded(half)) * (torch.arange(places) < half).unsqueeze(1)
+    for block in network.encoder.layers:
+        (conv,) = _convs(block)
+        columns = _at_taps(columns, (-conv.dilation, 0, conv.dilation))
+    columns = torch.nn.functional.pad(columns, [0, places - half - columns.shape[1]])
+    return torch.cat([source, _after_blocks(network.target, symbols[:, half:], columns)], 1) > 0
+
+
+def _after_blocks(blocks: MaskedBlocks, symbols: Tensor, columns: Tensor) -> Tensor:
+    """What masked blocks see, ``(u, t)``, where what comes in at each place is of ``symbols``, and of ``columns``."""
+    seen = columns + _at_taps(symbols, range(1, blocks.first.taps + 1))
+    for block in blocks.layers:
         within = seen
-        for conv in block.convs:
-            within = at_taps(within, range(0, conv.taps * conv.dilation, conv.dilation))
+        for conv in _convs(block):
+            within = _at_taps(within, range(0, conv.taps * conv.dilation, conv.dilation))
         seen = ((seen + within) > 0).float()
-    return seen > 0
+    return seen
+
+
+def _convs(block: torch.nn.Module) -> list[SequenceConv]:
+    return [cast(SequenceConv, conv) for conv in cast(ResidualBlock, block).convs]
+
+
+def _at_taps(seen: Tensor, steps_back: Iterable[int]) -> Tensor:
+    place = torch.arange(seen.shape[1])
+    taps = torch.isin(place - place.unsqueeze(1), torch.tensor(list(steps_back)))
+    return ((seen @ taps.to(seen)) > 0).float()
 
 
 def sums_to_one(subject: Subject) -> None:
@@ -189,7 +216,7 @@ def is_causal(subject: Subject) -> None:
         assert influence.masked_fill(~before, 0).max() <= tolerance, "pixels said to be independent are not"
         return
     network = network_of(subject.model)
-    if isinstance(network, ByteNetDecoder):  # whose reach is along the raster, not in any direction
+    if isinstance(network, SymbolNetwork):  # whose reach is along the raster, not in any direction
         seen = promised(network)
     else:
         seen = past(subject.event_shape, radius(density if steps is None else plain, subject.model), steps)
@@ -205,7 +232,7 @@ def gradients_are_causal(subject: Subject) -> None:
     """
     dims, network = len(subject.event_shape) - 1, network_of(subject.model)
     assert network is not None
-    if isinstance(network, ByteNetDecoder):
+    if isinstance(network, SymbolNetwork):
         network.input.register_forward_hook(_give_slopes)
     total = torch.zeros(())
     for seed in range(3):

@@ -27,6 +27,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "wavenet": {"patches": 3},
     "ngram": {"entries": 64},
     "bytenet": {"layers": 2, "encoder_layers": 1, "planes": 8},
+    "aligned_bytenet": {"layers": 2, "encoder_layers": 2, "source_layers": 1, "planes": 8},
 }
 # Arguments by which a model is another density: a constructor is run with each choice of an axis that it takes, and
 # with all combinations of axes. Those that also have tests of their own share a choice, which halves the combinations.
@@ -40,6 +41,7 @@ FEWER: dict[str, Sequence[Axis]] = {
     "attention_meta": ((ATTENTION[0], {**ATTENTION[1], **MORE[1], "patch_stride": 2}),),
     "wavenet": (ATTENTION[1:],),
     "bytenet": (({"attention": None}, {**ATTENTION[1], "block": "relu"}),),
+    "aligned_bytenet": (({"attention": None}, {**ATTENTION[1], "block": "multiplicative"}),),
     "multiscale": ((ATTENTION[0], {**ATTENTION[1], "first_kernel": 5, "patch_stride": 2}),),
 }
 COMPOSED = {"ensemble"}  # and these adapt in tests of their own

@@ -22,7 +22,7 @@ from PIL import Image
 
 from experiments import classify, compare, episodes, evaluate, memorisation, sample, train
 from experiments.figures.attention_maps import attention_maps, patch_attention
-from experiments.figures.images import as_shown, image_array, support_beside_samples
+from experiments.figures.images import image_array, support_beside_samples
 from experiments.ingredients import build_task
 from experiments.recording.event_files import read_events
 from experiments.recording.lineage import joined_lines
@@ -30,6 +30,7 @@ from experiments.recording.run_folder import RunFolder
 from experiments.run_page.page import TEMPLATE, write_report
 from metadensity.files import read_tensors
 from tasks import TASKS, DataError
+from tasks.media import as_shown
 
 MODELS: dict[str, tuple[str, ...]] = {
     "categorical": ("attention",),

@@ -54,7 +54,7 @@ def test_training_and_evaluation_say_so(trained: Any, script: Any, capsys: pytes
     assert [line["validation/nats_per_dim"] for line in lines if "validation/nats_per_dim" in line] == [None, None]
     assert all(math.isfinite(line["train/nats_per_dim"]) for line in lines if "train/nats_per_dim" in line)
     assert trained.result["validation/cautious"] is None
-    assert any("validation images have probability 0 at 1 shots" in remark for remark in trained.result["remarks"])
+    assert any("validation queries have probability 0 at 1 shots" in remark for remark in trained.result["remarks"])
     assert metadensity.load(folder / "checkpoints/best.safetensors").provenance["step"] == 4  # the newest
 
     done = script(evaluate.experiment, "fast", run=str(folder), shots=[0, 1], baselines=False, generated_episodes=8)

@@ -39,6 +39,9 @@ def test_training_completes_and_its_configuration_took_effect(trained: Any) -> N
         "validation/cautious",
         "seconds",
         "picture",
+        "sounds",
+        "text",
+        "words",
         "remarks",
     }
     folder = RunFolder(trained.result["folder"])

@@ -47,6 +47,18 @@ def test_names_cost_what_comes_before_their_end(script: Any) -> None:
     assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
 
 
+def test_whole_recordings_are_classified(script: Any, data_root: Path) -> None:
+    options = {"length": 400, "lengths": True, "by": "speaker", "data_root": str(data_root)}
+    run = script(train.experiment, "speech", "linear_prediction", "fast", task=options, training={"shots": [0, 1]})
+    kept = Path(run.result["folder"]) / "kept.npz"
+    settings: dict[str, Any] = {"run": run.result["folder"], "episodes": 3, "queries": 2, "split": "train"}
+    found = script(classify.experiment, keep=str(kept), **settings).result
+    assert found["impossible"] == 0
+    assert 0 < found["nll"] < 20
+    again = script(classify.experiment, file=str(kept), run=run.result["folder"]).result
+    assert (again["episodes_sha256"], again["nll"]) == (found["episodes_sha256"], found["nll"])
+
+
 def test_chains_are_not_classified(script: Any) -> None:
     run = script(train.experiment, "chains", "independent", "fast", task={"length": 4}).result["folder"]
     with pytest.raises(TypeError, match="chains draws its images anew"):

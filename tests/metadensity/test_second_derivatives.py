@@ -31,6 +31,7 @@ from metadensity.nn.functional.prototype_attention import prototype_attention
 from tests.contracts.subjects import Case, Recipe, randomise
 from tests.metadensity.native.test_gated_layer import Case as NativeCase
 from tests.metadensity.native.test_gated_layer import needs_compiler
+from tests.metadensity.native.test_sequence_layers import Case as SequenceCase
 
 # Of the attention of supports and the likelihoods, each once; the models in which there is no choice once.
 SUBJECTS = [
@@ -165,7 +166,7 @@ def test_what_has_no_second_derivative_refuses_it(setting: str) -> None:
         torch.func.grad(loss)({n: t.detach() for n, t in own.items()})
 
 
-# The library's other Functions as their callers use them, with shapes of inputs: all but the native layer, in float32.
+# The library's other Functions as their callers use them, with shapes of inputs: all but native layers, in float32.
 APPLIED: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
     "additive_attention._AdditiveScores": (additive_scores, ((2, 5, 3), (2, 4, 3), (2, 3))),
     "additive_attention._read": (additive_read, ((2, 5, 3), (2, 4, 3), (2, 4, 2), (3,))),
@@ -173,7 +174,10 @@ APPLIED: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = 
     "prototype_attention._read": (prototype_attention, ((2, 3, 5, 2), (2, 3, 4, 2), (2, 5, 4))),
     "gate._Gate": (gate, ((2, 6, 4, 4),)),
 }
-NATIVE = "metadensity.nn.functional.gated_layer._NativeLayer"
+NATIVE: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "gated_layer._NativeLayer": (NativeCase(), NativeCase.layer),
+    "sequence_layers._SequenceLayers": (SequenceCase(layers=3), SequenceCase.net),
+}
 
 
 def names(loss: Tensor) -> set[str]:
@@ -203,16 +207,17 @@ def test_second_derivatives_of_every_function(name: str) -> None:
 
 
 @needs_compiler
-def test_second_derivatives_of_the_native_layer() -> None:
+@pytest.mark.parametrize("name", NATIVE)
+def test_second_derivatives_of_native_layers(name: str) -> None:
     """In float32, which is all that the kernel takes, so differences are rough; torch.func takes the plain form."""
-    case = NativeCase()
-    layer, given = case.layer(), case.inputs()
+    case, build = NATIVE[name]
+    layer, given = build(case), case.inputs()
     generator = torch.Generator().manual_seed(0)
 
     def loss(inputs: Parameters) -> Tensor:
         return 10 * case.loss(case.run(layer, inputs))  # so that the step is one that curves
 
-    assert NATIVE in names(loss(given))
+    assert f"metadensity.nn.functional.{name}" in names(loss(given))
     inputs = {n: t.detach() for n, t in given.items()}
     along = {n: torch.randn(t.shape, generator=generator) for n, t in inputs.items()}
     ahead, behind = (
@@ -227,7 +232,7 @@ def test_second_derivatives_of_the_native_layer() -> None:
 
 def test_no_function_and_no_likelihood_is_left_out() -> None:
     found = {f"{kind.__module__}.{kind.__qualname__}" for kind in functions()}
-    assert found == ONCE | {NATIVE} | {f"metadensity.nn.functional.{name}" for name in APPLIED}
+    assert found == ONCE | {f"metadensity.nn.functional.{name}" for name in (*NATIVE, *APPLIED)}
     ours = {kind for kind in below(Likelihood) if kind.__module__.startswith("metadensity.")}
     assert ours == set(LIKELIHOODS.values())
     assert {recipe.options["likelihood"] for recipe in SUBJECTS if "likelihood" in recipe.options} == LIKELIHOODS.keys()

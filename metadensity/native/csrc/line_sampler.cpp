@@ -1,6 +1,6 @@
 // One line of the cached sampler: all pixels of the last space dimension, through all layers, for a range of images.
 //
-// The arithmetic is that of _CachedSampler._step in sampling/cached.py, in the same order but for rounding. No library is
+// The arithmetic is that of CachedSampler._step in sampling/cached.py, in the same order but for rounding. No library is
 // used. Matrices are (in, out), out padded to a multiple of PAD numbers and vectorised; images are blocked by four,
 // so that a weight is loaded once for four of them.
 

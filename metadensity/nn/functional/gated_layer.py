@@ -7,6 +7,7 @@ them is chosen by one function, which says what it takes:
 |---|---|---|---|---|---|---|
 | ``gated_layer_plain`` | otherwise | 1, 2, 3 | odd, 3 or more, dilated | that broadcast | any, any device | any, all transforms |
 | kernel csrc/gated_layer | ``supports`` | 2 | 3, not dilated | a task or a place | float32 on the CPU; AMX: bfloat16 products under autocast | the first; higher ones plain; no transforms |
+| kernel csrc/sequence_layers.cpp | ``sequence_layers.supports`` | 1 | odd, 3 or more, dilated | a task | as csrc/gated_layer | as csrc/gated_layer |
 | sampler, sampling/cached.py | ``sample_cached`` | 1, 2, 3 | odd, 3 or more, dilated | that broadcast | any, any device | none |
 | kernel csrc/line_sampler.cpp, the last stack | ``native_kernel`` | 1, 2, 3 | odd, 3 or more, dilated | that broadcast | float32, float64 on the CPU, no autocast | none |
 

@@ -162,13 +162,13 @@ def test_five_alphabets_are_said_to_be_five() -> None:
 
 
 def test_images_that_look_the_same_are_counted() -> None:
-    assert duplicate_note(made(), "trust_ids") == "No query has the pixels of an image of its support."
+    assert duplicate_note(made(), "trust_ids") == "No query is equal to an image of its support."
     for duplicates, said in {
         "trust_ids": "different images by their ids, and scored",
         "drop": "left out of the scores",
         "allow": "scored, as duplicates='allow' says",
     }.items():
-        expected = f"Queries with the pixels of an image of their support: 2 at 4 shots; {said}."
+        expected = f"Queries equal to an image of their support: 2 at 4 shots; {said}."
         assert duplicate_note(made(identical=2), duplicates) == expected
 
 

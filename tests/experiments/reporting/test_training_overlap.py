@@ -62,7 +62,7 @@ def test_the_row_without_images_that_training_has(pair: tuple[ImageTasks, ImageT
     assert found.without == {s: clustered_mean(10.0 * s + kept, kept // 2) for s in (0, 4)}
     first, second = found.notes(test)
     assert first == "1 of 3 hands are in training as well: b."
-    assert second.startswith("2 of 6 images of test have the pixels of a training image. Without them as queries")
+    assert second.startswith("2 of 6 images of test are equal to a training image. Without them as queries")
     assert "2.50 at 0" in second
     assert "42.50 at 4" in second
     assert [row["nats_per_image"] for row in found.record()["rows_without_them"]] == [2.5, 42.5]
@@ -74,7 +74,7 @@ def test_nothing_shared_is_said_as_well(pair: tuple[ImageTasks, ImageTasks]) -> 
     if train.levels == 2:
         assert not other.equal_to_one_of(train).any()
     found = training_overlap(other, train, scored(2))
-    assert found.notes(other) == ["No image of test has the pixels of a training image."]
+    assert found.notes(other) == ["No image of test is equal to a training image."]
     assert found.record()["rows_without_them"] == []
 
 

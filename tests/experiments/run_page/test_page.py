@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from experiments import classify, compare, evaluate, memorisation, report, sample, train
+from experiments.figures.shown import parse_text
 from experiments.recording.run_folder import RunFolder
 from experiments.run_page.page import ReportError, write_report
 from experiments.run_page.parts import Page, newest_report, table
@@ -267,3 +270,39 @@ def test_bad_input_is_named(trained: RunFolder, script: Any, capsys: Any, runs: 
     empty.mkdir()
     with pytest.raises(ReportError, match="has no best model yet"):
         write_report(empty)
+
+
+def test_strings_and_sounds_are_read_and_played(script: Any, data_root: Path) -> None:
+    names = script(train.experiment, "names", "independent", "fast").result
+    script(evaluate.experiment, "fast", run=names["folder"], shots=[0, 1], limit=4, baselines=False)
+    page = Page(names["folder"])
+    assert "<th>nats/character</th>" in page.likelihood().data
+    assert "<th>nats/string</th>" in page.likelihood().data
+    read = page.samples().data
+    for _, lines in parse_text(Path(names["text"]).read_text()):
+        for _, string in lines:
+            assert escape(json.dumps(string, ensure_ascii=False), quote=False) in read
+    assert "<audio" not in read
+    task = {"length": 300, "data_root": str(data_root)}
+    speech = script(train.experiment, "speech", "independent", "fast", task=task).result
+    reader = Reader()
+    page = Page(speech["folder"])
+    reader.feed(str(page.samples().data))
+    assert reader.fetched == []
+    assert [str(image["alt"]) for image in reader.images] == ["Supports beside samples, validation classes"]
+    played = re.findall(r'aria-label="(\S+)" src="data:audio/wav;base64,([^"]+)"', page.samples().data)
+    assert [name for name, _ in played[:4]] == ["00-support-0", "00-query-0", "00-sample-0", "00-sample-1"]
+    assert len(played) == 6 * (1 + 1 + 6)
+    for name, data in played:
+        assert base64.b64decode(data) == (Path(speech["sounds"]) / f"{name}.wav").read_bytes()
+
+
+def test_a_page_plays_no_more_than_there_is_room_for(
+    script: Any, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = {"length": 300, "data_root": str(data_root)}
+    run = script(train.experiment, "speech", "independent", "fast", task=task).result["folder"]
+    monkeypatch.setattr("experiments.run_page.parts.PLAYED", 2 * 8 * (44 + 600))
+    shown = Page(run).samples().data
+    assert shown.count("<audio") == 2 * 8
+    assert "4 further rows are in the folder validation of the run, as WAV." in shown

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadensity import FewShotModel, evaluate
+from metadensity import Episode, FewShotModel, evaluate
 from metadensity.adaptation import AdaptedPixelCNNDensity, support_nll
 from metadensity.adaptation.fine_tuning import CONDITIONING, FineTuned, FineTuning, best_steps, fine_tune
-from metadensity.models import MODELS
+from metadensity.models import MODELS, WaveNet
 from tests.metadensity.toys import Patterns
 
 EVENT = (1, 4, 4)
@@ -150,3 +150,61 @@ def test_a_model_that_is_fine_tuned_where_it_is_used() -> None:
     assert found.rows[0].nats_per_image != pytest.approx(plain.rows[0].nats_per_image)
     with pytest.raises(ValueError, match="nonsense"):
         FineTuned(model, FineTuning(tuned_names="nonsense"))
+
+
+LENGTHS = torch.tensor([[9, 3], [0, 12], [7, 5]])
+
+
+def of_lengths() -> tuple[FewShotModel, Tensor, Tensor]:
+    """A WaveNet, three supports of two tasks, and queries."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = WaveNet((1, 12), 4, layers=3, planes=4, penultimate=4, dilations=(1, 2)).double()
+        support, query = torch.randint(4, (3, 2, 1, 12)), torch.randint(4, (2, 2, 1, 12))
+    return model, support, query
+
+
+@pytest.mark.parametrize("way", ["loop", "vmap"])
+def test_of_sequences_the_real_places_are_learned(way: str) -> None:
+    """Adam on nats a real place of each support given the others, written out; the padding may be anything."""
+    model, support, query = of_lengths()
+    settings = FineTuning(steps=3, learning_rate=1e-2, early_stopping=False, way=way)
+    found = fine_tune(model, support, settings, LENGTHS).log_prob(query)
+    for task in range(2):
+        own, of_task, known = copy.deepcopy(model), support[:, [task]], LENGTHS[:, [task]]
+        optimizer = torch.optim.Adam(own.parameters(), lr=1e-2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nats = torch.zeros((), dtype=torch.float64)
+            for one in range(3):
+                rest = [i for i in range(3) if i != one]
+                nats = nats - own(of_task[rest], known[rest]).prefix_log_prob(of_task[one], known[one]).sum()
+            (nats / known.sum()).backward()
+            optimizer.step()
+        expected = own(of_task, known).log_prob(query[:, [task]]).detach()[:, 0]
+        torch.testing.assert_close(found[:, task], expected, rtol=0, atol=1e-6)  # Adam enlarges what rounding leaves
+    whole = fine_tune(model, support, settings).log_prob(query)
+    assert (found - whole).abs().max() > 1e-3, "lengths do nothing"
+    full = fine_tune(model, support, settings, torch.full_like(LENGTHS, 12)).log_prob(query)
+    torch.testing.assert_close(full, whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("leave_one_out_up_to", [4, 2])
+def test_padding_changes_nothing(leave_one_out_up_to: int) -> None:
+    """Neither the steps that are taken, nor what comes of them; nor where a model is fine-tuned as it is used."""
+    model, support, query = of_lengths()
+    other = torch.where(torch.arange(12) < LENGTHS[..., None, None], support, 3 - support)
+    settings = FineTuning(steps=6, learning_rate=5e-2, leave_one_out_up_to=leave_one_out_up_to)
+    steps = best_steps(model, support, settings, LENGTHS)
+    assert torch.equal(steps, best_steps(model, other, settings, LENGTHS))
+    found = fine_tune(model, support, settings, LENGTHS).log_prob(query)
+    assert torch.equal(found, fine_tune(model, other, settings, LENGTHS).log_prob(query))
+    episode = Episode(other, query, support_lengths=LENGTHS)
+    rows = evaluate(FineTuned(model, settings), [episode], duplicates="allow").rows
+    assert rows[0].nats_per_image == pytest.approx(-float(found.mean()))
+    none = fine_tune(model, support[:0], settings, LENGTHS[:0]).log_prob(query)
+    torch.testing.assert_close(none, model(support[:0]).log_prob(query).detach())
+    with pytest.raises(ValueError, match=r"lengths has shape \(2, 2\); one length a sequence is \(3, 2\)"):
+        fine_tune(model, support, settings, LENGTHS[:2])
+    with pytest.raises(ValueError, match="reads supports of one size and was given lengths"):
+        fine_tune(MODELS["unconditional"]((1, 12), 4, layers=2, planes=4), support, settings, LENGTHS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from metadensity.evaluation.classification import (
 )
 from metadensity.evaluation.intervals import bounded_mean
 from metadensity.evaluation.nway import NWayEpisodes
-from metadensity.models import AttentionPixelCNN, IndependentPixels, SupportMixture
+from metadensity.models import AttentionPixelCNN, IndependentPixels, SupportMixture, WaveNet
 
 SHAPE = (1, 4, 4)
 
@@ -131,6 +132,54 @@ def test_fast_equals_slow(images_per_batch: int, shots: int) -> None:
     assert model.training
     assert torch.equal(state, torch.get_rng_state())
     assert shots == 0 or len(np.unique(fast.round(3))) == fast.size, "the classes are told apart"
+
+
+def recordings(shots: int = 2, places: int = 12) -> NWayEpisodes:
+    """Sequences of lengths of their own, from none to all places; padding is 0."""
+    generator = torch.Generator().manual_seed(2)
+    sizes, shape = {"support": (3, 4, shots), "query": (3, 5)}, (1, places)
+    pixels = {name: torch.randint(4, (*size, *shape), generator=generator) for name, size in sizes.items()}
+    lengths = {name: torch.randint(places + 1, size, generator=generator) for name, size in sizes.items()}
+    whole = NWayEpisodes(
+        *(part.to(torch.uint8) for part in pixels.values()),
+        torch.arange(5).expand(3, 5) % 4,
+        support_lengths=lengths["support"],
+        query_lengths=lengths["query"],
+    )
+    return whole.filled(0)
+
+
+@pytest.mark.parametrize("images_per_batch", [1, 7, 512])
+def test_of_sequences_the_real_places_count(images_per_batch: int) -> None:
+    """As if each sequence were cut off where it ends; whatever stands beyond its end."""
+    episodes = recordings()
+    torch.manual_seed(0)
+    model = WaveNet((1, 12), 4, layers=3, planes=4, penultimate=4, dilations=(1, 2)).double()
+    found = class_log_probs(model, episodes, images_per_batch)
+    np.testing.assert_allclose(found, class_log_probs_reference(model, episodes), rtol=1e-9, atol=1e-12)
+    for e, q, w in ((0, 0, 1), (1, 4, 2), (2, 3, 3)):
+        assert episodes.support_lengths is not None
+        assert episodes.query_lengths is not None
+        length = int(episodes.query_lengths[e, q])
+        density = model(episodes.support[e, w, :, None], episodes.support_lengths[e, w, :, None])
+        terms = density.conditional_log_probs(episodes.query[e, q, None])  # type: ignore[attr-defined]
+        assert found[e, q, w] == pytest.approx(float(terms[..., :length].detach().sum()), rel=1e-9)
+    padded = episodes.filled(3)
+    assert not torch.equal(padded.query, episodes.query)
+    assert np.array_equal(found, class_log_probs(model, padded, images_per_batch)), "padding moves a likelihood"
+    content = NWayEpisodes(episodes.support, episodes.query, episodes.label)
+    assert not np.allclose(found, class_log_probs(model, content, images_per_batch)), "lengths do nothing"
+    whole = replace(content, query_lengths=torch.full((3, 5), 12))
+    np.testing.assert_allclose(class_log_probs(model, content), class_log_probs(model, whole))
+
+
+def test_padding_is_no_distance_and_no_other_image() -> None:
+    episodes, padded = recordings(), recordings().filled(3)
+    scores = nearest_neighbour_scores(episodes, 4)
+    assert np.array_equal(scores, nearest_neighbour_scores(padded, 4))
+    assert np.array_equal(episodes.dependence()[0], padded.dependence()[0])
+    content = NWayEpisodes(padded.support, padded.query, padded.label)
+    assert not np.array_equal(scores, nearest_neighbour_scores(content, 4))
 
 
 def test_each_support_is_encoded_once() -> None:

@@ -33,6 +33,30 @@ def test_files_come_back(tmp_path: Path) -> None:
     assert len(episodes[1:3]) == 2
 
 
+def test_lengths_are_kept_and_are_part_of_what_is_known(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    support = torch.randint(0, 84, (4, 3, 2, 1, 6), generator=random, dtype=torch.uint8)
+    query, label = support[:, :, 0], torch.arange(3).expand(4, 3)
+    plain = NWayEpisodes(support, query, label)
+    lengths = {"support_lengths": torch.arange(24).view(4, 3, 2) % 7, "query_lengths": torch.arange(12).view(4, 3) % 7}
+    episodes = NWayEpisodes(support, query, label, **lengths)
+    episodes.save(tmp_path / "episodes.npz")
+    back = NWayEpisodes.load(tmp_path / "episodes.npz")
+    assert back.hash == episodes.hash != plain.hash
+    for name, expected in lengths.items():
+        assert torch.equal(getattr(back, name), expected)
+        assert torch.equal(getattr(back[1:3], name), expected[1:3])
+        assert torch.equal(getattr(stack_nway([back[:1], back[1:]]), name), expected)
+    with pytest.raises(ValueError, match=r"1 of 2 episodes have support_lengths. Stack those that are alike"):
+        stack_nway([back, plain])
+    with pytest.raises(ValueError, match=r"query_lengths has shape \(4, 2\); one length a sequence is \(4, 3\)"):
+        NWayEpisodes(support, query, label, query_lengths=torch.zeros(4, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"query_lengths holds 7 to 7; of sequences with 6 places"):
+        NWayEpisodes(support, query, label, query_lengths=torch.full((4, 3), 7))
+    with pytest.raises(ValueError, match=r"query_lengths is given for images of shape \(1, 2, 2\)"):
+        NWayEpisodes(stacked().support, stacked().query, stacked().label, query_lengths=torch.ones(4, 3).long())
+
+
 def test_files_of_numpy_are_read(tmp_path: Path) -> None:
     episodes = stacked()
     arrays = {"support": episodes.support.numpy(), "query": episodes.query.numpy()}

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import metadensity
-from metadensity.densities.linear_prediction import WINDOW, amplitudes
 from metadensity.densities.ngram import FULL
 from metadensity.episode import Episode
 from metadensity.models import LinearPrediction, NGram
+from metadensity.nn.linear_prediction import WINDOW, amplitudes
 from metadensity.training import MetaTrainer, TrainingConfig
 from tests.contracts.checks_density import all_images, table
 
@@ -190,7 +190,7 @@ def test_linear_prediction_finds_the_resonance() -> None:
     empty, support = codes[:0].view(0, 1, 1, 2000), codes[:8].view(8, 1, 1, 2000)
     for density in (fitted(empty), unseen(support), fitted(support)):
         expected = torch.tensor([1.6, -0.8] + [0.0] * 14, dtype=torch.float64)  # but for the noise of the codes
-        torch.testing.assert_close(density.taps[0].detach(), expected, rtol=0, atol=0.15)
+        torch.testing.assert_close(density.predictor.taps[0].detach(), expected, rtol=0, atol=0.15)
     value = waves(4, 2000, seed=1).view(4, 1, 1, 2000)
     sound = fitted(empty).log_prob(value).mean() / 2000 / -math.log(2)
     assert sound < unseen(empty).log_prob(value).mean() / 2000 / -math.log(2) - 0.5
@@ -206,8 +206,9 @@ def test_linear_prediction_by_hand() -> None:
     codes = waves(3, 40, seed=2)
     with torch.no_grad():
         density = model(codes[:2].view(2, 1, 1, 40))
-    taps = density.taps[0].tolist()
-    gain, floor, start, uniform = (float(n) for n in (density.gain, density.floor, density.start, density.uniform))
+        of = density.predictor
+    taps = of.taps[0].tolist()
+    gain, floor, start, uniform = (float(n) for n in (of.gain, of.floor, of.start, of.uniform))
     x = amplitudes(codes[2].double(), 256).tolist()
     borders = [-math.inf, *amplitudes(torch.arange(255).double() + 0.5, 256).tolist(), math.inf]
     errors, expected = [start] * WINDOW, []
@@ -224,11 +225,11 @@ def test_linear_prediction_by_hand() -> None:
 def test_lengths_say_what_of_a_recording_is_fitted() -> None:
     model, codes = LinearPrediction((1, 300), 256).double(), waves(3, 300, seed=3)
     support, lengths = codes[:2].view(2, 1, 1, 300), torch.tensor([[200], [120]])
-    taps = model(support, lengths).taps
+    taps = model(support, lengths).predictor.taps
     other = support.clone()
     other[0, ..., 200:], other[1, ..., 120:] = 7, 250
-    assert torch.equal(taps, model(other, lengths).taps)
-    assert not torch.allclose(taps, model(support).taps)
+    assert torch.equal(taps, model(other, lengths).predictor.taps)
+    assert not torch.allclose(taps, model(support).predictor.taps)
     silent = torch.full((2, 1, 1, 300), 128)
     assert model(silent).log_prob(support).isfinite().all()
 

@@ -13,7 +13,6 @@ from metadensity import Episode, evaluate
 from metadensity.adaptation.fine_tuning import EMBEDDING, FineTuning, fine_tune
 from metadensity.adaptation.functional import adapting_names
 from metadensity.densities.pixelcnn import PixelCNNDensity
-from metadensity.episode import windows
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import WaveNet
 from metadensity.nn.encoders import SupportSequenceEncoder, stretches
@@ -161,25 +160,24 @@ class Tones:
         )  # fmt: skip
 
 
-class Windows(Tones):
-    """Windows of them to train on."""
-
-    event_shape = (1, 16)
-
-    def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
-        return windows(super().episode(index, tasks, shots, queries), 16, torch.Generator().manual_seed(index))
-
-
 def test_it_trains_on_windows_and_scores_whole_clips() -> None:
     torch.manual_seed(0)
-    model = WaveNet((1, 16), 16, **{**SMALL, "planes": 12}, attention="dot")
+    model = WaveNet((1, 48), 16, **{**SMALL, "planes": 12}, attention="dot")
     episodes = [Tones().episode(1000 + i, 8, 3, 2) for i in range(2)]
-    before = [row.nats_per_dim for row in evaluate(model.resized(48), episodes).rows]
+    before = [row.nats_per_dim for row in evaluate(model, episodes).rows]
     settings = {"steps": 60, "tasks": 8, "queries": 2, "shots": (0, 1, 3), "warmup": 5, "learning_rate": 1e-2}
-    trained = MetaTrainer(model, Windows(), None, TrainingConfig(**settings, average=0.0)).run()
-    assert isinstance(trained, WaveNet)
-    after = [row.nats_per_dim for row in evaluate(trained.resized(48), episodes).rows]
+    trained = MetaTrainer(model, Tones(), None, TrainingConfig(**settings, average=0.0, window=16)).run()
+    after = [row.nats_per_dim for row in evaluate(trained, episodes).rows]
     assert max(after) < min(before) - 0.2
+
+
+def test_what_is_resized_has_the_same_parameters() -> None:
+    model = net(48, None)
+    frozen = next(model.parameters()).requires_grad_(False)
+    other = model.resized(16)
+    assert all(mine is its for mine, its in zip(model.parameters(), other.parameters(), strict=True))
+    assert not frozen.requires_grad
+    assert sum(parameter.requires_grad for parameter in other.parameters()) == len(list(model.parameters())) - 1
 
 
 WAYS = {"encoder": None, "embedding": EMBEDDING, "all": ""}

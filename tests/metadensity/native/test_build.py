@@ -258,6 +258,7 @@ def has_avx512() -> bool:
 
 
 LAYERS = "tests/metadensity/native/test_gated_layer.py::test_equal_to_torch"
+SEQUENCES = "tests/metadensity/native/test_sequence_layers.py::test_equal_to_torch"
 ATTENTIONS = "tests/metadensity/native/test_additive_attention.py::test_equal_to_the_plain_form"
 
 
@@ -265,7 +266,9 @@ ATTENTIONS = "tests/metadensity/native/test_additive_attention.py::test_equal_to
 @pytest.mark.skipif(not has_avx512(), reason="the processor has no more than AVX2, which all other tests run")
 def test_avx2_gives_the_same() -> None:
     """The numeric tests of layers and attention in vectors of eight, on a machine that has wider ones."""
-    pytest_in_process([LAYERS, ATTENTIONS, "-k", "float32 or plain_form"], METADENSITY_NATIVE_FLAGS=SETS["AVX2"])
+    pytest_in_process(
+        [LAYERS, SEQUENCES, ATTENTIONS, "-k", "float32 or plain_form"], METADENSITY_NATIVE_FLAGS=SETS["AVX2"]
+    )
 
 
 def sanitizer() -> str | None:
@@ -302,7 +305,7 @@ def test_layers_and_attention_under_sanitizers() -> None:
     """
     sampler = "tests/metadensity/sampling/test_sampling.py::test_threads_share_a_batch"
     pytest_in_process(
-        [LAYERS, ATTENTIONS, sampler, "-k", "not paper and not wide and not many"],
+        [LAYERS, SEQUENCES, ATTENTIONS, sampler, "-k", "not paper and not wide and not many"],
         METADENSITY_NATIVE_FLAGS=SANITIZED,
         LD_PRELOAD=sanitizer() or "",
         ASAN_OPTIONS="detect_leaks=0",

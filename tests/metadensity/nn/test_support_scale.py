@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metadensity import Episode, FewShotModel
-from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN
+from metadensity.models import AttentionPixelCNN, ConditionalPixelCNN, WaveNet
 from metadensity.nn.encoders import VECTOR_SCALE, SupportPatchEncoder, SupportVectorEncoder
 from metadensity.nn.inputs import SupportInput
 from metadensity.nn.support_map import SupportMap
@@ -154,6 +154,35 @@ def test_polarity_is_only_a_sign() -> None:
         assert float(seen[-1].mean()) == pytest.approx(0, abs=1e-5)
         assert float(seen[-1].std()) == pytest.approx(1, abs=1e-3)
     torch.testing.assert_close(seen[0], -seen[1])
+
+
+def test_padding_is_not_looked_at() -> None:
+    """Mean and deviation are those of the real places laid end to end, through a trainer too."""
+    random = torch.Generator().manual_seed(0)
+    images, lengths = torch.randint(0, 100, (9, 2, 20), generator=random), torch.arange(9) * 2
+    real = torch.cat([image[:, :length] for image, length in zip(images, lengths, strict=True)], 1) * (2 / 255) - 1
+
+    def padded(level: int) -> Tensor:
+        return torch.where(torch.arange(20) < lengths[:, None, None], images, level)
+
+    class Padded:
+        event_shape: tuple[int, ...] = (2, 20)
+        levels = 256
+
+        def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
+            whole = padded(255).unsqueeze(1)
+            return Episode(whole[:0], whole, query_lengths=lengths.unsqueeze(1))
+
+    model = WaveNet((2, 20), 256, layers=2, planes=4, penultimate=4)
+    model.initialise(Padded(), tasks=1, queries=9)
+    (part,) = (part for part in model.modules() if isinstance(part, SupportInput))
+    torch.testing.assert_close(part.mean[:, 0], real.mean(1))
+    torch.testing.assert_close(part.deviation[:, 0], real.std(1, correction=0))
+    other = SupportInput((2, 20), 256)
+    other.look_at(padded(0), lengths)
+    assert torch.equal(other.mean, part.mean)
+    other.look_at(padded(0))
+    assert not torch.allclose(other.mean, part.mean, atol=0.1)
 
 
 def test_a_channel_that_never_changes_is_finite() -> None:

@@ -19,7 +19,7 @@ from metadensity.native import line_sampler
 from metadensity.native.build import build
 from metadensity.nn.causal import CausalConv
 from metadensity.nn.encoders import SupportPatchEncoder
-from metadensity.sampling.cached import _CachedSampler, _run, sample_cached
+from metadensity.sampling.cached import CachedSampler, _run, sample_cached
 from metadensity.sampling.naive import sample_naive
 from tests.contracts.subjects import randomise
 
@@ -62,7 +62,7 @@ def test_all_samplers_draw_the_same_pixels(
     given = density(shape, levels, attention=attention, **options)
     chances = uniforms(batch, shape)
     with torch.no_grad():
-        assert _CachedSampler(given.network, given.condition, batch, compiled=True).kernel is not None
+        assert CachedSampler(given.network, given.condition, batch, compiled=True).kernel is not None
         naive = sample_naive(given.network, given.condition, Draws(chances))
         for compiled in (True, False):
             assert torch.equal(naive, sample_cached(given.network, given.condition, Draws(chances), compiled=compiled))
@@ -78,7 +78,7 @@ def test_all_samplers_of_a_dilated_network_draw_the_same_pixels(
     given = density(shape, levels, attention="dot", dilations=(2, 1, 4), **kernels)
     chances = uniforms(5, shape)
     with torch.no_grad():
-        assert _CachedSampler(given.network, given.condition, 5, compiled=True).kernel is not None
+        assert CachedSampler(given.network, given.condition, 5, compiled=True).kernel is not None
         naive = sample_naive(given.network, given.condition, Draws(chances))
         for compiled in (True, False):
             assert torch.equal(naive, sample_cached(given.network, given.condition, Draws(chances), compiled=compiled))
@@ -90,7 +90,7 @@ def test_all_samplers_of_a_dilated_network_draw_the_same_pixels(
 def test_what_a_dilated_network_keeps_does_not_grow_with_the_line(compiled: bool) -> None:
     for places in (100, 200):
         given = density((1, places), 2, attention="dot", dilations=(1, 2, 4))
-        sampler = _CachedSampler(given.network, given.condition, 1, compiled)
+        sampler = CachedSampler(given.network, given.condition, 1, compiled)
         sampler.begin_line(())
         lines = sampler.kernel._kept[1]["lines"] if sampler.kernel is not None else []
         assert sum(line.numel() for line in sampler.lines) == 0
@@ -105,7 +105,7 @@ def test_nothing_of_one_run_is_left_for_the_next(compiled: bool) -> None:
     given = density((1, 30), 5, attention="dot", dilations=(1, 2, 4))
     draws = [Draws(uniforms(64, (1, 30)) * factor) for factor in (1, 0.5)]
     with torch.no_grad():
-        sampler = _CachedSampler(given.network, given.condition, 64, compiled)
+        sampler = CachedSampler(given.network, given.condition, 64, compiled)
         first, other, again = (_run([sampler], draws[i]) for i in (0, 1, 0))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -117,7 +117,7 @@ def test_threads_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     chances = uniforms(21, (1, 6, 7)).view(7, 3, 1, 6, 7)
     alone = given.sample_from_uniforms(chances)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    sampler = _CachedSampler(given.network, given.condition, 21, compiled=True)
+    sampler = CachedSampler(given.network, given.condition, 21, compiled=True)
     assert sampler.kernel is not None
     assert sampler.kernel._ranges == [(0, 7), (7, 14), (14, 21)]
     assert torch.equal(alone, given.sample_from_uniforms(chances))
@@ -128,7 +128,7 @@ def test_a_kernel_that_is_wrong_would_be_seen(monkeypatch: pytest.MonkeyPatch) -
     given = density((1, 6, 7), 2)
     chances = uniforms(16, (1, 6, 7))
     with torch.no_grad():
-        sampler = _CachedSampler(given.network, given.condition, 16, compiled=True)
+        sampler = CachedSampler(given.network, given.condition, 16, compiled=True)
         if sampler.kernel is not None:
             sampler.kernel._kept[0]["logits_bias"][0, 0] += 1
         else:
@@ -156,10 +156,10 @@ def test_with_prototypes_both_samplers_draw_the_same_pixels(shape: tuple[int, ..
 def test_networks_that_the_kernel_cannot_take_run_in_torch() -> None:
     for options in ({"likelihood": "logistic"}, {"prototypes": 3}):
         given = density((1, 5), 4, **options)
-        assert _CachedSampler(given.network, given.condition, 2, compiled=True).kernel is None
+        assert CachedSampler(given.network, given.condition, 2, compiled=True).kernel is None
     plain = density((1, 5), 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert _CachedSampler(plain.network, plain.condition, 2, compiled=True).kernel is None
+        assert CachedSampler(plain.network, plain.condition, 2, compiled=True).kernel is None
         assert plain.sample((2,)).shape == (2, 1, 1, 5)
 
 

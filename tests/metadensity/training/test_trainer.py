@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from metadensity import Episode
-from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN
+from metadensity.episode import windows
+from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN, WaveNet
 from metadensity.training import MetaTrainer, TrainingConfig, TrainingDivergedError
 from tests.metadensity.toys import Patterns, Recorder, small_network, trainer
 
@@ -385,6 +386,54 @@ def test_training_on_sequences_counts_their_real_places() -> None:
         assert torch.equal(found, results[0][0])
         assert best == results[0][1]
     assert not torch.equal(results[0][0], weights(run_on_sequences(Sequences(least=8)).run()))
+
+
+def windowed(window: int, **settings: Any) -> MetaTrainer:
+    torch.manual_seed(0)
+    model = WaveNet((1, 8), 2, layers=3, planes=4, penultimate=4, dilations=(1, 2))
+    config = TrainingConfig(
+        steps=4,
+        tasks=4,
+        queries=2,
+        shots=(1,),
+        warmup=1,
+        validate_every=4,
+        validation_tasks=8,
+        window=window,
+        **settings,
+    )
+    return MetaTrainer(model, Sequences(), Sequences(), config)
+
+
+def test_windows_are_trained_on_and_whole_sequences_validated() -> None:
+    """A window of all places is the whole; windows are a pure function of (seed, step), whatever went before."""
+    whole, of_all = windowed(0), windowed(8)
+    assert torch.equal(weights(whole.run()), weights(of_all.run()))
+    run, again = windowed(3), windowed(3)
+    episode = windows(run.train.episode(0, 4, 1, 2), 3, run._generator(torch.device("cpu"), 1))
+    lengths = {"support_lengths": episode.support_lengths, "query_lengths": episode.query_lengths}
+    summed = run.model.resized(3).loss(episode.support, episode.query, **lengths).sum()
+    assert run.update()[0] == pytest.approx(float(summed.detach()) / int(episode.query_sizes.sum()))
+    tensors, header = run.state()
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    again.load_state(tensors, header)
+    assert torch.equal(weights(run.run()), weights(again.run()))
+    assert not torch.equal(weights(run.model), weights(windowed(3, seed=1).run()))
+    assert whole.validate().keys() == run.validate().keys()
+
+
+def test_windows_ask_for_sequences_and_for_models_of_any_length() -> None:
+    with pytest.raises(ValueError, match=r"UnconditionalPixelCNN is of events \(1, 8\) alone"):
+        MetaTrainer(unconditional(), Sequences(), None, TrainingConfig(steps=1, shots=(0,), window=4))
+    with pytest.raises(ValueError, match="window=3 with events"):
+        MetaTrainer(small_network(), Patterns(), None, TrainingConfig(steps=1, window=3))
+    with pytest.raises(ValueError, match=r"window=9 with events \(1, 8\)"):
+        windowed(9)
+    for wrong in (-1, 2.5):
+        with pytest.raises(ValueError, match=r"window=.*; give a number of places"):
+            TrainingConfig(window=wrong)
+    with pytest.raises(ValueError, match="graphs=True with windows"):
+        TrainingConfig(window=3, graphs=True, device="cuda")
 
 
 def test_supports_of_different_lengths_are_refused_by_models_of_one_size() -> None:

@@ -142,8 +142,12 @@ def test_whole_recordings_have_lengths(fsdd_like: Path) -> None:
         assert batch.query_lengths is not None
         assert torch.equal(batch.query_lengths, torch.tensor(counts)[batch.query_ids])
     assert make(fsdd_like, length=301).fingerprint != task.fingerprint
-    with pytest.raises(ValueError, match="has sequences with lengths, which n-way episodes do not hold"):
-        draw_nway(task, 0, 2, 1, 1)
+    one = draw_nway(task, 0, ways=2, shots=1, queries=2)
+    for pixels, known in ((one.support, one.support_lengths), (one.query, one.query_lengths)):
+        assert known is not None
+        for sequence, length in zip(pixels.flatten(0, -3), known.flatten(), strict=True):
+            (number,) = (i for i in range(12) if torch.equal(task.pixels(i), sequence))
+            assert int(length) == counts[number]
 
 
 @pytest.mark.parametrize(("by", "classes"), [("speaker", 2), ("word", 2), ("speaker+word", 4), (None, 4)])

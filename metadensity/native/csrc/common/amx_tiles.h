@@ -45,6 +45,17 @@ class Tiles {
     }
 };
 
+inline int64_t tiles_of(int64_t numbers, int64_t size) { return (numbers + size - 1) / size; }
+
+// A packed B: ``deep`` tiles down and ``wide`` across, from number ``at`` on.
+struct Packed {
+    int64_t at = 0, deep = 0, wide = 0;
+    int64_t size() const { return deep * wide * TILE_SIZE; }
+    int64_t place(int64_t k, int64_t n) const {
+        return at + (n / WIDTH * deep + k / DEPTH) * TILE_SIZE + k % DEPTH / 2 * DEPTH + n % WIDTH * 2 + k % 2;
+    }
+};
+
 // What is summed up: A, its rows ``step`` apart, of ``deep`` tiles, and B. A may be longer than what is meant, where B
 // is zero: what lies there must be finite. b_step: from pair to pair of rows; n: from tile to tile to the right; k: from
 // tile to tile down.

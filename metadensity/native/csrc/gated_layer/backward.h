@@ -4,15 +4,6 @@
 
 #include "gated_layer/layer.h"
 
-// Adds the rows of (rows, width) to ``sums``.
-inline void add_rows(int64_t rows, int64_t width, const float* from, float* sums) {
-    for (int64_t c = 0; c < width; c += WIDTH) {
-        V sum = load(sums + c);
-        for (int64_t r = 0; r < rows; r++) sum += load(from + r * width + c);
-        store(sums + c, sum);
-    }
-}
-
 // to (rows, size) = the second ``size`` of each row of ``from``, if both, + the first of the next [+ add (rows, size)].
 inline void add_taps(int64_t rows, int64_t size, const float* from, int64_t step, bool both, const float* add,
                      float* to) {
@@ -34,26 +25,6 @@ inline void call_next_back(const Layer& l, int64_t place, int64_t next, Prefetch
     if (l.grad_v) prefetcher.prefetch_for_write(l.grad_h + next * C, W * C);
     if (l.reads) prefetcher.prefetch(l.attended + next * l.reads, W * l.reads);
     if (l.grad_attended) prefetcher.prefetch_for_write(l.grad_attended + next * l.reads, W * l.reads);
-}
-
-// These take sizes and pointers by value: compilers cannot know that what is stored is none of those. The gradient of the
-// pre-activations of a row from that of the gates; ``sums`` get their sum over the places, and
-// ``exact``, if EXACT, a copy.
-template <bool EXACT, class Number>
-void through_gates(int64_t width, int64_t z, int64_t gates, const float* slopes, int64_t step, const Number* active,
-                   Number* gated, Number* to, float* sums, float* exact) {
-    for (int64_t c = 0; c < z; c += WIDTH) {
-        V sum = load(sums + c);
-        for (int64_t j = 0; j < width; j++) {
-            const V own = load_number(active + j * z + c);
-            const V found = gate_slopes(slopes + j * step + c / 2, own);
-            sum += found;
-            store_number(to + j * z + c, found);
-            store_gates(gated + j * gates + c / 2, own);
-            if (EXACT) store(exact + j * z + c, found);
-        }
-        store(sums + c, sum);
-    }
 }
 
 // The same from pre-activations.

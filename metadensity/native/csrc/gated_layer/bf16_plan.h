@@ -10,17 +10,6 @@
 
 #ifdef HAS_AMX
 
-inline int64_t tiles_of(int64_t numbers, int64_t size) { return (numbers + size - 1) / size; }
-
-// A packed B: ``deep`` tiles down and ``wide`` across, from number ``at`` on.
-struct Packed {
-    int64_t at = 0, deep = 0, wide = 0;
-    int64_t size() const { return deep * wide * TILE_SIZE; }
-    int64_t place(int64_t k, int64_t n) const {
-        return at + (n / WIDTH * deep + k / DEPTH) * TILE_SIZE + k % DEPTH / 2 * DEPTH + n % WIDTH * 2 + k % 2;
-    }
-};
-
 struct AmxPlan {
     int64_t z, gates, outputs, columns, blocks, rows, pitch, positions, saved, slack;
     int64_t inputs_long, gates_long, reads_long;  // rounded up to WIDTH

@@ -72,12 +72,6 @@ inline void add_threads(const Layer& l, int64_t size) {
         for (int64_t i = 0; i < size; i++) l.sums[i] += l.sums[thread * size + i];
 }
 
-// Where pre-activation c of 2 * planes lies.
-inline int64_t packed_index(int64_t c, int64_t planes) {
-    const int64_t own = c < planes ? c : c - planes;
-    return own / HALF * WIDTH + own % HALF + (c < planes ? 0 : HALF);
-}
-
 // ``call(which, packed, own, packed for the gradient of the inputs)`` for all weights but the vertical ones.
 template <class F>
 void each_weight(const Layer& l, const Plan& p, const F& call) {

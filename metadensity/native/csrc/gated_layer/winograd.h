@@ -1,33 +1,10 @@
-// Rows of places, copied and, for a convolution three places wide, combined.
+// Rows of places, combined for a convolution three places wide.
 
 #pragma once
 
 #include <algorithm>
 
-#include "common/activations.h"
-
-// n numbers: to = from [+ add].
-inline void copy(int64_t n, const float* from, const float* add, float* to) {
-    int64_t c = 0;
-    for (; c + WIDTH <= n; c += WIDTH) store(to + c, add ? load(from + c) + load(add + c) : load(from + c));
-    for (; c + HALF <= n; c += HALF) {
-        const Half own = *(const Half*)(from + c);
-        *(Half*)(to + c) = add ? own + *(const Half*)(add + c) : own;
-    }
-    for (; c < n; c++) to[c] = add ? from[c] + add[c] : from[c];
-}
-
-// to (rows, size) = from (rows, of them ``size`` a step apart) [+ add (rows, size)].
-inline void rows_out(int64_t rows, int64_t size, const float* from, int64_t step, const float* add, float* to) {
-    if (step == size) return copy(rows * size, from, add, to);
-    for (int64_t r = 0; r < rows; r++) copy(size, from + r * step, add ? add + r * size : nullptr, to + r * size);
-}
-
-// to (rows, the first ``size`` a step apart) = from (rows, size).
-inline void rows_in(int64_t rows, int64_t size, const float* from, float* to, int64_t step) {
-    if (step == size) return copy(rows * size, from, nullptr, to);
-    for (int64_t r = 0; r < rows; r++) copy(size, from + r * size, nullptr, to + r * step);
-}
+#include "common/rows.h"
 
 // A convolution three places wide gives TILE = 4 places y of a row from six inputs d around them and the weights g by
 // six products m, where plain sums need twelve: Winograd's F(4, 3) (Lavin and Gray 2015, "Fast Algorithms for

@@ -1,0 +1,309 @@
+// Gated layers in one dimension, dilated, one after another, forward and backward, for a range of sequences:
+// GatedLayer.forward in nn/causal.py.
+//
+// Sequences are float32 with the features of a place after one another (channels last). Each goes through all layers
+// before the next one does, so that it and its sum of skip outputs, or their gradients, stay in the second cache; and
+// through a layer some places at a time, in the first. What a layer is given is copied as a whole before, so that its
+// output, its skip outputs and its gradient may take the place of what they come from. A tap of the kernel is a product of the places that it looks at,
+// which lie as far before as it reaches; before the first place lie zeros. Pre-activations are ordered by half vectors: a,
+// their b, and so on, with zeros up to a multiple of half a vector of planes. Each thread adds up its own gradients of
+// weights, and ``finish`` adds those of the threads in order: for a number of threads the result is the same each time.
+
+#include <vector>
+
+#include "common/layout.h"
+#include "common/products.h"
+
+struct Layer {  // _Layer in native/sequence_layers.py, in the same order
+    int64_t batch, tasks, places, inputs, planes, skip, reads, taps, dilation, shift, residual, threads, amx;
+    const float *conv, *from_attention, *out, *out_bias;  // weights, contiguous
+    const float* bias;  // (tasks, 2 * planes)
+    const float *x, *attended, *skip_sum;  // skip_sum: null, or what the skip outputs are added to
+    float *new_x, *skips, *saved;  // saved: for the gradient, or null
+    // Of the gradient only. Null: that gradient is zero, or not asked for.
+    const float *grad_new_x, *grad_skips;
+    float *grad_x, *grad_attended, *grad_bias;  // grad_attended: added to; grad_bias: (batch, 2 * planes)
+    float *grad_conv, *grad_from_attention, *grad_out, *grad_out_bias;
+    float *packed, *sums;  // weights as they are used, bfloat16 with ``amx``; gradients of these, a thread each, zero first
+
+    // How far before its own place a tap looks.
+    int64_t back(int64_t tap) const { return shift + (taps - 1 - tap) * dilation; }
+};
+
+#define LAYER_FIELDS(F, T)                                                                                             \
+    F(T, batch) F(T, tasks) F(T, places) F(T, inputs) F(T, planes) F(T, skip) F(T, reads) F(T, taps) F(T, dilation)    \
+    F(T, shift) F(T, residual) F(T, threads) F(T, amx) F(T, conv) F(T, from_attention) F(T, out) F(T, out_bias)        \
+    F(T, bias) F(T, x) F(T, attended) F(T, skip_sum) F(T, new_x) F(T, skips) F(T, saved) F(T, grad_new_x)              \
+    F(T, grad_skips) F(T, grad_x) F(T, grad_attended) F(T, grad_bias) F(T, grad_conv) F(T, grad_from_attention)        \
+    F(T, grad_out) F(T, grad_out_bias) F(T, packed) F(T, sums)
+
+LAYOUT(sequence_layers, Layer, LAYER_FIELDS)
+
+constexpr int64_t BLOCK = 128;  // places that are taken together, a multiple of the rows and the depth of tiles
+
+// Sizes that follow, and where the packed weights and the sums of their gradients lie.
+template <class M>
+struct Plan {
+    int64_t z, gates, outputs, reach, room, saved;
+    std::vector<int64_t> taps;  // those that look at any place
+    std::vector<Matrix> forth, back, sum;  // of the taps, and then of what is read and of the outputs
+    int64_t read, out, packed = 0, out_bias, sums = 0;
+
+    explicit Plan(const Layer& l) {
+        gates = (l.planes + HALF - 1) / HALF * HALF, z = 2 * gates, outputs = padded(l.planes + l.skip);
+        reach = 0;
+        for (int64_t tap = 0; tap < l.taps; tap++)
+            if (l.back(tap) < l.places) taps.push_back(tap), reach = std::max(reach, l.back(tap));
+        room = (l.places + BLOCK - 1) / BLOCK * BLOCK;
+        saved = M::floats(l.places * z);
+        for (size_t i = 0; i < taps.size(); i++) take(l.inputs, z);
+        read = forth.size(), take(l.reads, z);
+        out = forth.size(), take(gates, outputs);
+        out_bias = sums, sums += outputs;
+    }
+    // ``call(which, own, row, column)`` for all weights: those of taps, read, and outputs.
+    template <class F>
+    void each_weight(const Layer& l, const F& call) const {
+        for (int64_t o = 0; o < 2 * l.planes; o++) {
+            const int64_t q = packed_index(o, l.planes);
+            for (size_t i = 0; i < taps.size(); i++)
+                for (int64_t c = 0; c < l.inputs; c++) call(i, (o * l.inputs + c) * l.taps + taps[i], c, q);
+            for (int64_t c = 0; c < l.reads; c++) call(read, o * l.reads + c, c, q);
+        }
+        for (int64_t o = 0; o < l.planes + l.skip; o++)
+            for (int64_t c = 0; c < l.planes; c++) call(out, o * l.planes + c, c, o);
+    }
+    template <class T>
+    T* of(int64_t which, T* conv, T* from_attention, T* out_) const {
+        return which < read ? conv : which == read ? from_attention : out_;
+    }
+
+   private:
+    void take(int64_t rows, int64_t columns) {
+        forth.push_back({packed, rows, columns}), packed += M::size(forth.back());
+        back.push_back({packed, columns, padded(rows)}), packed += M::size(back.back());
+        sum.push_back({sums, rows, columns}), sums += padded(rows) * columns;
+    }
+};
+
+template <class M>
+void pack(const Layer& l) {
+    const Plan<M> p(l);
+    auto* packed = (typename M::Number*)l.packed;
+    std::memset(l.packed, 0, M::floats(p.packed) * sizeof(float));
+    p.each_weight(l, [&](int64_t which, int64_t own, int64_t row, int64_t column) {
+        const auto value = M::number(p.of(which, l.conv, l.from_attention, l.out)[own]);
+        packed[M::place(p.forth[which], row, column)] = packed[M::place(p.back[which], column, row)] = value;
+    });
+}
+
+template <class M>
+void finish(const Layer& l) {
+    const Plan<M> p(l);
+    for (int64_t thread = 1; thread < l.threads; thread++)
+        for (int64_t i = 0; i < p.sums; i++) l.sums[i] += l.sums[thread * p.sums + i];
+    std::memset(l.grad_conv, 0, 2 * l.planes * l.inputs * l.taps * sizeof(float));
+    p.each_weight(l, [&](int64_t which, int64_t own, int64_t row, int64_t column) {
+        const Matrix& m = p.sum[which];
+        p.of(which, l.grad_conv, l.grad_from_attention, l.grad_out)[own] = l.sums[m.at + row * m.columns + column];
+    });
+    std::copy(l.sums + p.out_bias, l.sums + p.out_bias + l.planes + l.skip, l.grad_out_bias);
+}
+
+// What both directions need of the numbers on the way.
+template <class M>
+struct Buffers {
+    typedef typename M::Number Number;
+    const Layer& l;
+    const Plan<M> p;
+    Scratch& scratch;
+    Number* x;  // with ``reach`` places of zeros before the first
+
+    Buffers(Scratch& scratch, const Layer& l) : l(l), p(l), scratch(scratch), x(numbers(p.reach + p.room, l.inputs)) {}
+    // Zeros, with room for what tiles read beyond the last.
+    Number* numbers(int64_t rows, int64_t width) {
+        return (Number*)scratch.take(M::floats((rows + M::ROWS) * width + BLOCK), true);
+    }
+    float* floats(int64_t width) { return scratch.take(BLOCK * width, true); }
+
+    void begin(int64_t sequence) { M::convert(l.places * l.inputs, l.x + sequence * l.places * l.inputs, x + p.reach * l.inputs); }
+    // The places that a tap looks at from the one at ``top`` on.
+    const Number* seen(size_t i, int64_t top) const { return x + (p.reach + top - l.back(p.taps[i])) * l.inputs; }
+    const Number* attended(int64_t rows, int64_t place, Number* to) const {
+        return M::converted(rows * l.reads, l.attended + place * l.reads, to);
+    }
+    void multiply_add(int64_t rows, const Number* a, int64_t step, const Matrix& m, float* to) const {
+        M::multiply_add(rows, a, step, l.packed, m, to);
+    }
+};
+
+inline void fill_rows(int64_t rows, int64_t width, const float* row, float* to) {
+    for (int64_t r = 0; r < rows; r++) std::memcpy(to + r * width, row, width * sizeof(float));
+}
+
+template <class M>
+struct Forward : Buffers<M> {
+    typedef typename M::Number Number;
+    float *z, *active, *gated, *out, *bias, *out_bias;
+    Number *gate, *read;
+
+    Forward(Scratch& scratch, const Layer& l) : Buffers<M>(scratch, l) {
+        const auto& p = this->p;
+        z = this->floats(p.z), active = this->floats(p.z), gated = this->floats(p.gates), out = this->floats(p.outputs);
+        bias = scratch.take(p.z, true), out_bias = scratch.take(p.outputs, true);
+        gate = this->numbers(BLOCK, p.gates), read = this->numbers(BLOCK, l.reads);
+        if (out_bias) std::copy(l.out_bias, l.out_bias + l.planes + l.skip, out_bias);
+    }
+
+    void run(int64_t sequence) {
+        const Layer& l = this->l;
+        const auto& p = this->p;
+        this->begin(sequence);
+        const float* own = l.bias + sequence % l.tasks * 2 * l.planes;
+        for (int64_t c = 0; c < 2 * l.planes; c++) bias[packed_index(c, l.planes)] = own[c];
+        for (int64_t top = 0; top < l.places; top += BLOCK) {
+            const int64_t rows = std::min(BLOCK, l.places - top), place = sequence * l.places + top;
+            fill_rows(rows, p.z, bias, z);
+            for (size_t i = 0; i < p.taps.size(); i++) this->multiply_add(rows, this->seen(i, top), l.inputs, p.forth[i], z);
+            if (l.reads) this->multiply_add(rows, this->attended(rows, place, read), l.reads, p.forth[p.read], z);
+            activate(rows * p.z / WIDTH, z, active, gated);
+            if (l.saved) M::convert(rows * p.z, active, (Number*)(l.saved + sequence * p.saved) + top * p.z);
+            fill_rows(rows, p.outputs, out_bias, out);
+            this->multiply_add(rows, M::converted(rows * p.gates, gated, gate), p.gates, p.forth[p.out], out);
+            rows_out(rows, l.planes, out, p.outputs, l.residual ? l.x + place * l.planes : nullptr,
+                     l.new_x + place * l.planes);
+            rows_out(rows, l.skip, out + l.planes, p.outputs, l.skip_sum ? l.skip_sum + place * l.skip : nullptr,
+                     l.skips + place * l.skip);
+        }
+    }
+};
+
+template <class M>
+struct Backward : Buffers<M> {
+    typedef typename M::Number Number;
+    int64_t wide_step;
+    float *outs, *wide, *back, *reads, *totals, *sums;
+    Number *slopes, *gate, *out, *read, *turned, *pairs;  // slopes: of all pre-activations, and ``reach`` of zeros
+
+    Backward(Scratch& scratch, const Layer& l, int64_t thread) : Buffers<M>(scratch, l) {
+        const auto& p = this->p;
+        wide_step = padded(p.gates);
+        outs = this->floats(p.outputs), wide = this->floats(wide_step), back = this->floats(padded(l.inputs));
+        reads = this->floats(padded(l.reads)), totals = scratch.take(p.z, true);
+        slopes = this->numbers(p.room + p.reach, p.z), gate = this->numbers(BLOCK, p.gates);
+        out = this->numbers(BLOCK, p.outputs), read = this->numbers(BLOCK, l.reads);
+        turned = this->numbers(BLOCK + DEPTH_ROOM, padded(std::max({l.inputs, p.gates, l.reads})));
+        pairs = this->numbers(BLOCK, std::max(p.z, p.outputs));
+        sums = l.sums + thread * p.sums;
+    }
+    static constexpr int64_t DEPTH_ROOM = 32;
+
+    void run(int64_t sequence) {
+        const Layer& l = this->l;
+        const auto& p = this->p;
+        this->begin(sequence);
+        std::memset(totals, 0, p.z * sizeof(float));
+        const Number* saved = (const Number*)(l.saved + sequence * p.saved);
+        for (int64_t top = 0; top < l.places; top += BLOCK) {
+            const int64_t rows = std::min(BLOCK, l.places - top), place = sequence * l.places + top;
+            Number* own = slopes + top * p.z;
+            if (l.grad_new_x) rows_in(rows, l.planes, l.grad_new_x + place * l.planes, outs, p.outputs);
+            if (l.grad_skips) rows_in(rows, l.skip, l.grad_skips + place * l.skip, outs + l.planes, p.outputs);
+            if (rows < BLOCK) std::memset(outs + rows * p.outputs, 0, (BLOCK - rows) * p.outputs * sizeof(float));
+            add_rows(rows, p.outputs, outs, sums + p.out_bias);
+            const Number* given = M::converted(BLOCK * p.outputs, outs, out);
+            std::memset(wide, 0, BLOCK * wide_step * sizeof(float));
+            this->multiply_add(rows, given, p.outputs, p.back[p.out], wide);
+            through_gates<false, Number>(rows, p.z, p.gates, wide, wide_step, saved + top * p.z, gate, own, totals, nullptr);
+            M::pair(rows, p.outputs, given, pairs);
+            add(p.sum[p.out], rows, gate, p.gates, given);
+            M::pair(rows, p.z, own, pairs);
+            for (size_t i = 0; i < p.taps.size(); i++) add(p.sum[i], rows, this->seen(i, top), l.inputs, own);
+            if (l.reads) add(p.sum[p.read], rows, this->attended(rows, place, read), l.reads, own);
+            if (l.grad_attended) {
+                float* to = l.grad_attended + place * l.reads;
+                std::memset(reads, 0, BLOCK * padded(l.reads) * sizeof(float));
+                this->multiply_add(rows, own, p.z, p.back[p.read], reads);
+                rows_out(rows, l.reads, reads, padded(l.reads), to, to);
+            }
+        }
+        for (int64_t c = 0; c < 2 * l.planes; c++)
+            l.grad_bias[sequence * 2 * l.planes + c] = totals[packed_index(c, l.planes)];
+        if (l.grad_x) inputs(sequence);
+    }
+
+   private:
+    void add(const Matrix& sum, int64_t rows, const Number* a, int64_t step, const Number* own) {
+        M::add_gradient(rows, a, step, own, sum, sums, turned, pairs);
+    }
+    // The gradient of a place, of those that look at it, which come later.
+    void inputs(int64_t sequence) {
+        const Layer& l = this->l;
+        const auto& p = this->p;
+        const int64_t columns = padded(l.inputs), C = l.inputs;
+        for (int64_t top = 0; top < l.places; top += BLOCK) {
+            const int64_t rows = std::min(BLOCK, l.places - top), place = sequence * l.places + top;
+            std::memset(back, 0, BLOCK * columns * sizeof(float));
+            for (size_t i = 0; i < p.taps.size(); i++)
+                this->multiply_add(rows, slopes + (top + l.back(p.taps[i])) * p.z, p.z, p.back[i], back);
+            rows_out(rows, C, back, columns, l.residual && l.grad_new_x ? l.grad_new_x + place * C : nullptr,
+                     l.grad_x + place * C);
+        }
+    }
+};
+
+// ``call(M())`` of the products that are asked for.
+template <class F>
+void with_products([[maybe_unused]] const Layer& l, const F& call) {
+#ifdef HAS_AMX
+    if (l.amx) return call(Bf16());
+#endif
+    call(Float32());
+}
+
+extern "C" {
+// Whether products of bfloat16 numbers can be had: ``amx`` may be 1.
+int64_t layer_amx() {
+#ifdef HAS_AMX
+    return may_use_tiles();
+#else
+    return 0;
+#endif
+}
+
+// Numbers in ``packed``; in ``sums``, a thread; and in ``saved``, a sequence.
+void layer_sizes(const Layer* l, int64_t* sizes) {
+    with_products(*l, [&](auto products) {
+        const Plan<decltype(products)> p(*l);
+        sizes[0] = decltype(products)::floats(p.packed), sizes[1] = p.sums, sizes[2] = p.saved;
+    });
+}
+
+void layer_pack(const Layer* l) {
+    with_products(*l, [&](auto products) { pack<decltype(products)>(*l); });
+}
+
+// ``count`` layers, each of which is given what the one before it gives.
+void layers_forward(const Layer* layers, int64_t count, int64_t, int64_t first, int64_t last) {
+    with_products(*layers, [&](auto products) {
+        [[maybe_unused]] const typename decltype(products)::Scope scope;
+        for (int64_t sequence = first; sequence < last; sequence++)
+            for (const Layer* l = layers; l < layers + count; l++)
+                in_scratch<Forward<decltype(products)>>(*l).run(sequence);
+    });
+}
+
+void layers_backward(const Layer* layers, int64_t count, int64_t thread, int64_t first, int64_t last) {
+    with_products(*layers, [&](auto products) {
+        [[maybe_unused]] const typename decltype(products)::Scope scope;
+        for (int64_t sequence = first; sequence < last; sequence++)
+            for (const Layer* l = layers + count; l-- > layers;)
+                in_scratch<Backward<decltype(products)>>(*l, thread).run(sequence);
+    });
+}
+
+// After all threads: the gradients of the weights.
+void layer_finish(const Layer* l) {
+    with_products(*l, [&](auto products) { finish<decltype(products)>(*l); });
+}
+}
