@@ -158,6 +158,38 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         optimizer="muon",
         learning_rate=2e-2,
     ),
+    # sound, the headline of python -m experiments.reproduce speech: errors of a linear prediction, windows of recordings
+    "speech_minutes": {
+        "task": {
+            "name": "speech",
+            "by": "speaker",
+            "beside": "commands",
+            "voices": 0.6,
+            "length": 6000,
+            "lengths": True,
+        },
+        "model": {
+            "name": "wavenet",
+            "layers": 9,
+            "dilations": [1, 2, 4, 8, 16, 32, 64],
+            "likelihood": "logistic",
+            "components": 4,
+            "prediction": 16,
+        },
+        "training": {
+            "steps": 900,
+            "tasks": 8,
+            "queries": 2,
+            "window": 512,
+            "shots": [0, 1, 2, 4, 8],
+            "warmup": 50,
+            "average": 0.98,
+            "precision": "bfloat16",
+            "validate_every": 150,
+            "validation_tasks": 4,
+            "checkpoint_every": 150,
+        },
+    },
     # pairs of strings, for minutes: an aligned ByteNet at the optimum of copying and reversing; of rules, with supports
     "translate": {
         "task": {"name": "transduction"},
