@@ -158,7 +158,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
         optimizer="muon",
         learning_rate=2e-2,
     ),
-    # sound, the headline of python -m experiments.reproduce speech: errors of a linear prediction, windows of recordings
+    # sound, the headline of python -m experiments.reproduce speech: errors of a linear prediction, on windows
     "speech_minutes": {
         "task": {
             "name": "speech",
