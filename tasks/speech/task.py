@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tasks.media import Sounds
 from tasks.speech import mu_law
 from tasks.speech.corpora import ARCHIVES, Corpus, Recording, archive, sound_folder
 from tasks.speech.sound_files import RULE
+from tasks.speech.voices import VoicedTasks
 from tasks.splits.committed import load_split
 from tasks.splits.random_splits import drawn_groups
 
@@ -41,6 +43,8 @@ def speech(
     centred: bool = False,
     rate: int = 8000,
     encoding: str = mu_law.ENCODING,
+    beside: str | None = None,
+    voices: float = 0.0,
 ) -> ImageTasks:
     """Recordings ``(1, length)`` of 256 levels, the mu-law codes of their samples; a class is who speaks what.
 
@@ -63,6 +67,9 @@ def speech(
         tells who speaks.
     rate: samples in a second; recordings of others are resampled.
     encoding: the name of the alphabet; there is one, ``tasks.speech.mu_law``.
+    beside: another corpus, all of whose speakers join the training split, each a class: more voices to learn from.
+    voices: part of the tasks of the training split that are heard in a voice made of the recorded one, see
+        ``tasks.speech.voices``; of whole recordings, ``lengths=True``.
 
     Raises ValueError for options out of range, DataError for recordings that are missing, damaged or others.
     """
@@ -74,6 +81,12 @@ def speech(
     of_split = _split(found, known, held_out)
     chosen = [group for part in parts for group in of_split[part]]
     members = {group: _members(found, by, group) for group in chosen} if by != "word" else _words(found, chosen)
+    _require_more(beside, voices, lengths, corpus if folder is None else None, by)
+    training, more = parts == ("train",), None
+    if beside is not None and training:
+        more, _ = _corpus(beside, None, data_root)
+        who = sorted({recording.speaker for recording in more.recordings})
+        members |= {f"{beside}: {speaker}": _members(more, "speaker", speaker) for speaker in who}
     held: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     names: list[str] = []
@@ -98,7 +111,9 @@ def speech(
             f"speech, split {split}: no class has {LEAST} recordings of {length} samples. Give a smaller length."
         )
     groups = list(dict.fromkeys(group_of))
-    return ImageTasks(
+    voiced = {"voices": float(voices)} if voices and training else {}
+    kind = partial(VoicedTasks, voices=voices, silence=SILENCE) if voiced else ImageTasks
+    return kind(
         "speech",
         "+".join(parts),
         seed,
@@ -123,10 +138,23 @@ def speech(
             "rate": rate,
             "encoding": mu_law.ENCODING,
             "conversion": RULE,
+            **({} if more is None else {"beside": beside, "beside_sha256": more.sha256}),
+            **voiced,
         },
         lengths=[min(len(codes), length) for codes in held] if lengths else None,
         medium=Sounds(rate, mu_law.SAMPLES),
     )
+
+
+def _require_more(beside: str | None, voices: float, lengths: bool, corpus: str | None, by: str) -> None:
+    if beside is not None and (beside not in ARCHIVES or beside == corpus or by == "word"):
+        others = ", ".join(name for name in ARCHIVES if name != corpus)
+        raise ValueError(f"beside={beside!r}; give None, or, where classes are of speakers, one of {others}.")
+    if not 0 <= voices <= 1 or (voices and not lengths):
+        raise ValueError(
+            f"voices={voices} with lengths={lengths}; give a part from 0 to 1, and lengths=True for any but 0, as "
+            "another voice is slower or faster."
+        )
 
 
 def _require_words(corpus: str, by: str | None, encoding: str) -> None:
