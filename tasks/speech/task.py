@@ -18,7 +18,7 @@ from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
 from tasks.media import Sounds
 from tasks.speech import mu_law
-from tasks.speech.corpora import ARCHIVES, Corpus, Recording, archive, sound_folder
+from tasks.speech.corpora import ARCHIVES, Corpus, Recording, archive, published_fsdd, sound_folder
 from tasks.speech.sound_files import RULE
 from tasks.speech.voices import VoicedTasks
 from tasks.splits.committed import load_split
@@ -51,11 +51,12 @@ def speech(
     split: "train", "validation", "test", or several joined by "+". By speaker: four, one and one of FSDD's six; 16, 3
         and 3 of the commands' 22. Those of a folder are drawn by hash, by speaker or by class, a tenth each and one at
         least. Speakers, or else the words themselves, are the groups.
-    data_root: the folder that holds ``speech/fsdd_8k_ulaw.npz`` or ``speech/commands_8k_ulaw.npz``.
+    data_root: the folder that holds ``speech/fsdd_8k_ulaw.npz`` or ``speech/commands_8k_ulaw.npz``; in place of the
+        former also FSDD's published ``speech/free-spoken-digit-dataset*.zip``, with the same speakers in each split.
     seed: fixes the episodes.
     corpus: "fsdd", the Free Spoken Digit Dataset, or "commands", 40 Arabic words by 22 speakers, one take of each.
-    folder: in place of a corpus, WAV or FLAC files, by path or relative to the data root: in a folder for each class,
-        or all called word_speaker_index as those of FSDD's published archive.
+    folder: in place of a corpus, WAV or FLAC files, by path or relative to the data root, in a folder or a zip: in a
+        folder for each class, or all called word_speaker_index as those of FSDD's published archive.
     by: what a class is, "speaker+word", "speaker" or "word"; None: the first of these that has two recordings of some
         class. Words come again in every split, said by others.
     held_out: a speaker to test on; the next one in the alphabet is the one to validate on. For leave-one-out tables.
@@ -174,10 +175,31 @@ def _corpus(
 ) -> tuple[Corpus, Mapping[str, Any]]:
     """The recordings, and their committed split; empty where there is none."""
     if folder is None:
-        known = load_split("speech")[corpus]
-        return archive(corpus, find_data_root(data_root).path, known["sha256"]), known
+        known, root = load_split("speech")[corpus], find_data_root(data_root).path
+        if corpus == "fsdd" and not (root / "speech" / ARCHIVES[corpus]).exists():
+            published = published_fsdd(root)
+            if published is not None:
+                return published, _known_speakers(published, known)
+        return archive(corpus, root, known["sha256"]), known
     path = Path(folder).expanduser()
-    return sound_folder(path if path.is_absolute() or path.is_dir() else find_data_root(data_root).path / path), {}
+    return sound_folder(path if path.is_absolute() or path.exists() else find_data_root(data_root).path / path), {}
+
+
+def _known_speakers(found: Corpus, known: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The committed split, of the speakers that a release of FSDD has; others are left out, which is said.
+
+    Raises DataError where a split is left without speakers.
+    """
+    speakers = {recording.speaker for recording in found.recordings}
+    split = {part: [speaker for speaker in known[part] if speaker in speakers] for part in SPLITS}
+    if missing := [f"{part} ({', '.join(known[part])})" for part in SPLITS if not split[part]]:
+        raise DataError(
+            f"the published archive of FSDD holds {in_short(sorted(speakers))}, and none of {' and '.join(missing)}. "
+            "Get a later release, or give it as folder=, whose split is drawn by hash."
+        )
+    if others := sorted(speakers.difference(*split.values())):
+        say_once(f"speech, fsdd: the speakers {in_short(others)} are in no split, and are left out.")
+    return split
 
 
 def _classes_by(found: Corpus, by: str | None) -> str:
