@@ -72,8 +72,8 @@ RECIPES = {
         "speech",
         {"length": 256, "rate": 4000, "by": "speaker"},
         "wavenet",
-        {"layers": 9, "planes": 12, "penultimate": 24, "dilations": [1, 2, 4, 8, 16, 32, 64, 1], "attention": None},
-        {"steps": 350, "tasks": 8, "queries": 2, "shots": (1, 2, 4, 8), "learning_rate": 2e-2, "average": 0.97},
+        {"layers": 8, "planes": 16, "dilations": (1, 2, 4, 8, 16, 32, 64), "likelihood": "logistic", "prediction": 16},
+        {"steps": 350, "tasks": 8, "queries": 2, "shots": (1, 2, 4, 8), "learning_rate": 1e-2, "average": 0.98},
     ),
 }
 

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from tasks.data.notices import in_short, say_once
 from tasks.data.roots import DataError, find_data_root
 from tasks.hershey.task import split_glyphs
 from tasks.images import ImageTasks
-from tasks.pens.coding import MOST_REACH, encode, levels_of, on_grid, require_coding
+from tasks.media import Drawings
+from tasks.pens.coding import MOST_REACH, decode, encode, in_unit_square, levels_of, on_grid, require_coding
 from tasks.pens.drawings import HERSHEY_SIZE, STROKES, Drawing, hershey_drawings, omniglot_drawings
 from tasks.pens.quickdraw import quickdraw_drawings, quickdraw_files
+from tasks.pens.rendering import image
 from tasks.splits.committed import load_split
 from tasks.splits.random_splits import drawn_groups
 
@@ -127,8 +130,14 @@ def pens(
         event_shape=(1, length),
         levels=end + 1,
         end=end,
+        medium=Drawings(partial(_seen, grid, reach)),
         recipe={**recipe, "length": length},
     )
+
+
+def _seen(grid: int, reach: int, string: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """What a string looks like, two pixels a cell."""
+    return image(in_unit_square(decode(string, grid, reach), grid), 2 * grid)
 
 
 @dataclass

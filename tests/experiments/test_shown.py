@@ -24,6 +24,7 @@ from metadensity.files import read_tensors
 from metadensity.models import WaveNet
 from tasks import TASKS
 from tasks.media import Images, Medium, Strings
+from tasks.pens import decode, image, in_unit_square
 from tasks.speech import mu_law
 from tasks.speech.sound_files import read_sound
 
@@ -242,3 +243,21 @@ def test_pairs_are_translated(script: Any) -> None:
     other = script(train.experiment, "names", "fast", model=SMALL).result["folder"]
     with pytest.raises(ValueError, match="the queries of names are no pairs"):
         script(sample.experiment, run=other, tasks=2, shots=1, samples=1, observed="given")
+
+
+def test_drawings_of_a_pen_are_seen(script: Any) -> None:
+    """Supports in the grid are the drawings themselves, pixel for pixel; TensorBoard has the same grid."""
+    task = {"drawings": 6, "grid": 14, "length": 64}
+    trained = script(train.experiment, "pens", "fast", task=task, model=SMALL)
+    result = script(sample.experiment, run=trained.result["folder"], tasks=2, shots=2, samples=1).result
+    held, _ = read_tensors(result["tensors"])
+    with Image.open(result["picture"]) as opened:
+        picture = np.asarray(opened)
+    assert picture.shape == (2 * 30, 3 * 30 + 1, 3)
+    for shot in range(2):
+        strokes = in_unit_square(decode(held["support"][shot, 1, 0].numpy(), 14), 14)
+        assert ((picture[31:59, 30 * shot + 1 :][:, :28, 0] == 0) == image(strokes, 28)).all()
+    (event,) = read_events(Path(trained.result["folder"]) / "tensorboard").Images("support beside samples")
+    with Image.open(io.BytesIO(event.encoded_image_string)) as seen, Image.open(trained.result["picture"]) as kept:
+        assert (np.asarray(seen) == np.asarray(kept)).all()
+    assert trained.result["words"] == {"noun": "drawing", "dim": "move"}
