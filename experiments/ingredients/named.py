@@ -119,11 +119,12 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "chains_minutes": _string_net(
         {"name": "chains", "length": 16, "levels": 3},
         {"layers": 5, "planes": 32, "dilations": [1, 2, 4], "encoder_layers": 3},
-        steps=1600,
+        steps=1200,
         tasks=64,
         queries=4,
         shots=[0, 1, 2, 4],
-        learning_rate=5e-3,
+        optimizer="muon",
+        learning_rate=1e-2,
         weight_decay=0.0,
     ),
     "names_spellings": _string_net(

@@ -18,7 +18,7 @@ def sections(plan: Plan, records: Mapping[str, Record]) -> list[Section]:
     if not records:
         return []
     found = [_likelihoods(plan, records)]
-    if any(plan.entries[name].optimum for name in records):
+    if len(records) > 1 and any(plan.entries[name].optimum for name in records):
         found.append(_gaps(plan, records))
     if plan.baseline in records and len(records) > 1:
         found.append(_differences(plan, records))
