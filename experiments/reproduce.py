@@ -25,11 +25,11 @@ from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
 from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import cost_record, records
-from experiments.reproductions import GROUPS, PLANS, Entry, Plan
+from experiments.reproductions import GROUPS, MEANS, PLANS, Entry, Plan
 from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
 from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
-from experiments.reproductions.tables import markdown, sections
+from experiments.reproductions.tables import markdown, mean_section, sections
 from experiments.reproductions.trained import Trained, kept, recipe, steps_before, trained, weights_name
 from experiments.results import RECORDS
 from experiments.results.shipped_weights import write_registry
@@ -87,7 +87,12 @@ def _add_group(name: str, plans: Sequence[Plan]) -> None:
             raise ValueError(
                 f"only={settings['only']} names entries of one table; {name} makes {known}: make that one."
             )
-        return {plan.name: reproduce(plan, _run, folder_of(_run) / plan.name, **settings) for plan in plans}
+        folder = folder_of(_run)
+        made = {plan.name: reproduce(plan, _run, folder / plan.name, **settings) for plan in plans}
+        if name in MEANS:
+            records = {plan.name: read_records(folder / plan.name / "records", plan) for plan in plans}
+            print("\n" + mean_section(plans, records).plain())
+        return made
 
     command.__name__, command.__doc__ = name, f"All of {', '.join(plan.name for plan in plans)}."
     experiment.command(command)
@@ -117,6 +122,9 @@ def readme(document: str | None) -> None:
         raise FileNotFoundError(f"There are no records at {RECORDS}: an installed package has none. Use a clone.")
     for plan in PLANS.values():
         replace_block(Path(document or DOCUMENT), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
+    for name, plans in MEANS.items():
+        records = {plan.name: read_records(RECORDS / plan.name, plan) for plan in plans}
+        replace_block(Path(document or DOCUMENT), name, mean_section(plans, records).markdown())
 
 
 @experiment.command

@@ -163,7 +163,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "speech_minutes": {
         "task": {
             "name": "speech",
-            "by": "speaker",
+            "by": "speaker+word",
             "beside": "commands",
             "voices": 0.6,
             "length": 6000,
@@ -187,7 +187,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "average": 0.98,
             "precision": "bfloat16",
             "validate_every": 150,
-            "validation_tasks": 4,
+            "validation_tasks": 8,
             "checkpoint_every": 150,
         },
     },

@@ -11,7 +11,7 @@ from experiments.reproductions.products import PRODUCTS
 from experiments.reproductions.speech import SPEECH
 from experiments.reproductions.strings import CHAINS, NAMES, TEXT, TUNES
 
-__all__ = ["GROUPS", "PLANS", "Entry", "Plan"]
+__all__ = ["GROUPS", "MEANS", "PLANS", "Entry", "Plan"]
 
 PLANS: dict[str, Plan] = {
     plan.name: plan
@@ -23,3 +23,6 @@ PLANS: dict[str, Plan] = {
 }
 GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}
 """Several tables that one command makes."""
+
+MEANS: dict[str, tuple[Plan, ...]] = {"speech": SPEECH}
+"""Those of them whose tables are alike, so that they have a mean."""

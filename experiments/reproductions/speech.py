@@ -44,7 +44,7 @@ def _plan(speaker: str) -> Plan:
         baseline="linear_prediction",
         gain=("wavenet", "linear_prediction"),
         queries=10,
-        limit=6,
+        limit=10,
         train_limit=0,
         unit="bits/sample",
         fast_task={"length": 512},

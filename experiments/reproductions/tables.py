@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +25,26 @@ def sections(plan: Plan, records: Mapping[str, Record]) -> list[Section]:
     if plan.gain is not None and set(plan.gain) <= records.keys():
         found.append(_gains(plan, records))
     return found
+
+
+def mean_section(plans: Sequence[Plan], records: Mapping[str, Mapping[str, Record]]) -> Section:
+    """The mean of several tables alike, each weighed the same. records: by the name of the plan and the entry.
+
+    Of entries that all of them have a record of. Raises ValueError where there is none.
+    """
+    first = plans[0]
+    common = [name for name in first.rows if all(name in records[plan.name] for plan in plans)]
+    if not common:
+        raise ValueError(f"{', '.join(plan.name for plan in plans)} have no record in common; make the same of each.")
+    rows = []
+    for name in common:
+        each = [records[plan.name][name] for plan in plans]
+        means = (
+            np.mean([_test_and_train(record, shots)[0] * _per_dim(first, record) for record in each])
+            for shots in first.shots
+        )
+        rows.append([first.entries[name].title, *(f"{mean:.{_digits(first)}f}" for mean in means)])
+    return Section(f"Mean of {', '.join(plan.name for plan in plans)}, {first.unit}", ["model", *_columns(first)], rows)
 
 
 def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
