@@ -1,9 +1,10 @@
 """A training step (episode, forward, backward, optimiser) against the plain one and the plain PixelCNN's.
 
 Each side is the trainer's own update, in float32 and, where the processor multiplies it in tiles, in bfloat16. The
-plain one is computed by torch's operations alone, without native kernels and with the gate as it is written. In every
-round each side makes one step of the same episodes; the loss curves are asserted to agree. Also: which share of the
-matrix products' peak, measured in the same run, the step reaches.
+plain one is computed by torch's operations alone, without native kernels and with the gate as it is written; of nets
+over sequences it is a WaveNet or a ByteNet as they are usually written, see sequence_peers.py. In every round each side
+makes one step of the same episodes; the loss curves are asserted to agree. Also: which share of the matrix products'
+peak, measured in the same run, the step reaches.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.peers import PlainPixelCNN
+from experiments.benchmarks.sequence_peers import PlainByteNet, PlainWaveNet
 from experiments.benchmarks.timing import Row, interleaved, matmul_peak, row
 from metadensity import Episode, FewShotModel, native
-from metadensity.models import MODELS, UnconditionalPixelCNN
+from metadensity.models import MODELS, ByteNet, UnconditionalPixelCNN, WaveNet
 from metadensity.native.gated_layer import has_amx
 from metadensity.nn.functional import gated_layer
 from metadensity.nn.functional.gate import gate_plain
@@ -41,18 +43,46 @@ LOSS_TOLERANCE = 0.02  # nats/dim between the curves at any step: sums in anothe
 
 @dataclass(frozen=True)
 class Work:
-    """A model of MODELS and its sizes, on images of ``size`` places a side."""
+    """A model of MODELS and its sizes, on images of ``size`` places a side; or on sequences of ``places``."""
 
     name: str
     model: str
     sizes: dict[str, Any]
     size: int = 26
+    places: int = 0
+    levels: int = 2
+    batch: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Of an image."""
+        return (1, self.places) if self.places else (1, self.size, self.size)
+
+    def task(self) -> Any:
+        """Where episodes come from: glyphs, or sequences made up."""
+        return Waves(self.event_shape, self.levels) if self.places else TASKS["hershey"](split="train", size=self.size)
 
     def build(self) -> FewShotModel:
         """The model with random weights, the same each time."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return MODELS[self.model]((1, self.size, self.size), 2, **self.sizes)
+            return MODELS[self.model](self.event_shape, self.levels, **self.sizes)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Sequences whose places go together: sums of random steps, and noise."""
+
+    event_shape: tuple[int, ...]
+    levels: int
+
+    def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
+        """Pure in the index."""
+        generator = torch.Generator().manual_seed(index)
+        steps, noise = (torch.randn(shots + queries, tasks, *self.event_shape, generator=generator) for _ in range(2))
+        waves = (0.05 * steps.cumsum(-1) + 0.3 * noise).tanh()
+        pixels = ((waves + 1) / 2 * (self.levels - 1)).round().to(torch.uint8)
+        return Episode(pixels[:shots], pixels[shots:])
 
 
 PAPER: dict[str, Any] = {"layers": 12, "planes": 24, "penultimate": 32}
@@ -63,6 +93,23 @@ FULL = (
     Work("unconditional, 12 layers x 24, 26x26", "unconditional", PAPER),
     Work("unconditional, 9 layers x 32, 28x28", "unconditional", WIDE, 28),
 )
+SOUND, STRINGS = {"tasks": 8, "queries": 1, "shots": (2,)}, {"tasks": 32, "queries": 2, "shots": (2,)}
+SEQUENCES = (
+    Work("WaveNet, 31 layers x 32, 1024 samples", "wavenet", {}, places=1024, levels=256, batch=SOUND),
+    Work(
+        "WaveNet, 21 layers x 64, 1024 samples",
+        "wavenet",
+        {"layers": 21, "planes": 64},
+        places=1024,
+        levels=256,
+        batch=SOUND,
+    ),
+    Work("ByteNet, 10 blocks x 64, 24 symbols", "bytenet", {"planes": 64}, places=24, levels=40, batch=STRINGS),
+    Work("ByteNet, 10 blocks x 64, 256 symbols", "bytenet", {"planes": 64}, places=256, levels=65, batch=STRINGS),
+)
+QUICK_SEQUENCES = tuple(
+    Work(f"tiny {name}", name, TINY, places=9, levels=3, batch={"tasks": 2}) for name in ("wavenet", "bytenet")
+)
 QUICK = (Work("tiny attention", "attention", TINY, 8), Work("tiny unconditional", "unconditional", TINY, 8))
 
 
@@ -70,11 +117,64 @@ def rows(quick: bool) -> list[Row]:
     """Each network's step, fast against plain; unconditional ones also against the plain PixelCNN."""
     repeats, shared = (2, {**SHARED, "tasks": 2}) if quick else (9, SHARED)
     peaks = {dtype: matmul_peak(dtype, *((64, 2) if quick else (2048, 5))) for dtype in (torch.float32, torch.bfloat16)}
-    return [found for work in (QUICK if quick else FULL) for found in _rows_of(work, shared, repeats, peaks)]
+    return [
+        *(found for work in (QUICK if quick else FULL) for found in _rows_of(work, shared, repeats, peaks)),
+        *(
+            found
+            for work in (QUICK_SEQUENCES if quick else SEQUENCES)
+            for threads in ((1,) if quick else (1, 2))
+            for found in _sequence_rows(work, threads, repeats)
+        ),
+    ]
+
+
+def _sequence_rows(work: Work, threads: int, repeats: int) -> list[Row]:
+    """Nets over sequences, against these as they are usually written, on so many threads."""
+    before, given = torch.get_num_threads(), {**SHARED, **work.batch}
+    torch.set_num_threads(threads)
+    try:
+        sides = {
+            name: Steps(MetaTrainer(work.build(), work.task(), None, TrainingConfig(**given, **settings)))
+            for name, settings in _fast().items()
+        }
+        peer = SequencePeer(work.build())
+        sides["plain"] = Steps(MetaTrainer(peer, work.task(), None, TrainingConfig(**given, **PLAIN)))
+        seconds = interleaved(sides, repeats)
+    finally:
+        torch.set_num_threads(before)
+    _require_same_curves(work.name, sides)
+    places = given["tasks"] * given["queries"] * work.places
+    found = [
+        row(
+            f"training step: {work.name}; {name}, as usually written, {threads} thread{'s' * (threads > 1)}",
+            seconds[name],
+            seconds["plain"],
+            places_per_s=places / seconds[name],
+        )
+        for name in _fast()
+    ]
+    found[-1]["bar"] = 2.5
+    return found
+
+
+class SequencePeer(FewShotModel):
+    """A plain WaveNet or ByteNet as a model that MetaTrainer can train: only what a training step needs."""
+
+    def __init__(self, ours: FewShotModel) -> None:
+        super().__init__(ours.event_shape, ours.levels)
+        self.network = PlainWaveNet(ours) if isinstance(ours, WaveNet) else PlainByteNet(cast(ByteNet, ours))
+
+    def condition(self, support: Tensor) -> Any:
+        """Not needed."""
+        raise NotImplementedError
+
+    def loss(self, support: Tensor, query: Tensor, *others: Any, **more: Any) -> Tensor:
+        """See ``FewShotModel.loss``."""
+        return -cast(Tensor, self.network(support, query))
 
 
 def _rows_of(work: Work, shared: dict[str, Any], repeats: int, peaks: dict[torch.dtype, float]) -> list[Row]:
-    task = TASKS["hershey"](split="train", size=work.size)
+    task = work.task()
     sides = {
         name: Steps(MetaTrainer(work.build(), task, None, TrainingConfig(**shared, **settings)), plain=name == "plain")
         for name, settings in (*_fast().items(), ("plain", PLAIN))

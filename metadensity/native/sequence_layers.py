@@ -1,4 +1,4 @@
-"""Gated layers in one dimension, one after another, as a native kernel: float32 on the CPU."""
+"""Gated layers and multiplicative units over sequences, one after another, as a native kernel: float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from metadensity.native.calls import in_threads, shares
 
 _PLACES_A_THREAD = 512  # fewer are not worth a thread
 WEIGHTS = ("bias", "conv", "from_attention", "out", "out_bias")
-"""Of a layer: bias ``(tasks, 2 * planes)``, conv ``(2 * planes, features, taps)``, the others as ``LayerWeights``."""
+"""Of a layer: bias ``(tasks, parts * planes)``, conv ``(parts * planes, features, taps)``, others as ``LayerWeights``.
+
+Gated layers have two parts. Multiplicative units have four, conv ``(4 * planes, taps * planes)``, tap after tap, and
+neither out nor out_bias."""
 
 
 class _Layer(Arguments):
     """``Layer`` in the source."""
 
     _fields_ = fields(
-        "batch tasks places inputs planes skip reads taps dilation shift residual threads amx",
+        "batch tasks places inputs planes skip reads taps dilation shift residual multiplicative threads amx",
         "conv from_attention out out_bias bias x attended skip_sum new_x skips saved grad_new_x grad_skips grad_x "
         "grad_attended grad_bias grad_conv grad_from_attention grad_out grad_out_bias packed sums",
     )
@@ -31,7 +34,7 @@ class _Layer(Arguments):
 _number, _pointer = ctypes.c_int64, ctypes.POINTER(_Layer)
 KERNEL = Kernel(
     CSRC / "sequence_layers.cpp",
-    "Gated layers over sequences",
+    "Layers over sequences",
     _Layer,
     {
         "layer_amx": ([], _number),
@@ -54,10 +57,16 @@ def has_amx() -> bool:
 @dataclass(frozen=True)
 class Form:
     """What a layer is besides its weights: places between its taps, and whether it leaves out the current place, in
-    which case it has no residual."""
+    which case it has no residual. multiplicative: a unit in place of a gated layer."""
 
     dilation: int
-    excludes_current: bool
+    excludes_current: bool = False
+    multiplicative: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Pre-activations of each plane."""
+        return 4 if self.multiplicative else 2
 
 
 class Call:
@@ -97,19 +106,21 @@ class Call:
         self.sums: list[int] = []
         saved, packed = [], []
         for layer, form, own in zip(self._layers, forms, self.given, strict=True):
-            planes = own["out"].shape[1]
+            planes = len(own["conv"]) // form.parts
+            inputs = planes if form.multiplicative else own["conv"].shape[1]
             sizes = {
                 "batch": batch,
                 "tasks": len(own["bias"]),
                 "places": places,
-                "inputs": own["conv"].shape[1],
+                "inputs": inputs,
                 "planes": planes,
-                "skip": len(own["out"]) - planes,
+                "skip": len(own["out"]) - planes if "out" in own else 0,
                 "reads": own["from_attention"].shape[1] if "from_attention" in own else 0,
-                "taps": own["conv"].shape[2],
+                "taps": own["conv"][0].numel() // inputs,
                 "dilation": form.dilation,
                 "shift": form.excludes_current,
                 "residual": not form.excludes_current,
+                "multiplicative": form.multiplicative,
                 "threads": len(self._ranges),
                 "amx": low,
             }
@@ -139,9 +150,9 @@ class Call:
         keep: for ``backward``, with what the third output is: of each layer what it gave, what was saved on the way
         and its packed weights.
         """
-        packed, last = self.pack(), self.given[-1]["out"]
-        planes, (batch, places, _) = last.shape[1], self.x.shape
-        skips = empty_from_pool(batch, places, len(last) - planes)
+        packed, last = self.pack(), self._layers[-1]
+        batch, places, planes = last.batch, last.places, last.planes
+        skips = empty_from_pool(batch, places, last.skip)
         count = self.count if keep else 1  # without a gradient all layers write to the same place
         new = [empty_from_pool(batch, places, planes) for _ in range(count)] * (self.count // count)
         saved = [empty_from_pool(size) for size in self._saved] if keep else []
@@ -159,7 +170,7 @@ class Call:
         self._each(x=[self.x, *new], saved=kept[: self.count], packed=kept[self.count :])
         if grad_skips is not None:
             self._each(grad_skips=[grad_skips.contiguous()] * self.count)
-        through = self.x.new_empty(*self.x.shape[:2], self.given[-1]["out"].shape[1])
+        through = self.x.new_empty(*self.x.shape[:2], self._layers[-1].planes)
         if grad_x is not None:
             through.copy_(grad_x)
         passed: list[Tensor | None] = [through] * (self.count - 1)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metadensity.nn.convolution import is_plain
 from metadensity.nn.functional.gated_layer import add_per_task
+from metadensity.nn.functional.sequence_layers import multiplicative_unit, multiplicative_units, supports_units
 
 
 class SequenceConv(nn.Module):
@@ -100,8 +103,19 @@ class ResidualBlock(ABC, nn.Module):
 
         real: ``(samples * tasks, places, 1)``, 0 at places that convolutions are to take for what is beyond a border.
         """
-        given = self.read(attended) if self.read is not None and attended is not None else None
-        z, start = self.down(F.relu(self.norm(x))), 0
+        z = self.down(F.relu(self.norm(x)))
+        return x + self.up(self.convolved(z, biases, attended, rings, real))
+
+    def convolved(
+        self,
+        z: Tensor,
+        biases: list[Tensor],
+        attended: Tensor | None = None,
+        rings: Rings | None = None,
+        real: Tensor | None = None,
+    ) -> Tensor:
+        """What the convolutions make of features ``(samples * tasks, places, planes)``: as many."""
+        given, start = self.read(attended) if self.read is not None and attended is not None else None, 0
         for conv in self.convs:
             z = self.before(z) if real is None else self.before(z) * real
             convolved = conv(z, rings)
@@ -109,7 +123,7 @@ class ResidualBlock(ABC, nn.Module):
             for bias in biases:
                 convolved = add_per_task(convolved, bias[..., here])
             z = self.after(z, convolved if given is None else convolved + given[..., here])
-        return x + self.up(z)
+        return z
 
     @abstractmethod
     def before(self, z: Tensor) -> Tensor:
@@ -156,10 +170,29 @@ class MultiplicativeBlock(ResidualBlock):
 
     def after(self, z: Tensor, convolved: Tensor) -> Tensor:
         """See ``ResidualBlock``."""
-        planes = z.shape[-1]
-        gates, update = convolved.split([3 * planes, planes], -1)
-        output, keep, write = torch.sigmoid(gates).chunk(3, -1)
-        return output * torch.tanh(keep * z + write * torch.tanh(update))
+        return multiplicative_unit(z, convolved)
+
+    def convolved(
+        self,
+        z: Tensor,
+        biases: list[Tensor],
+        attended: Tensor | None = None,
+        rings: Rings | None = None,
+        real: Tensor | None = None,
+    ) -> Tensor:
+        """See ``ResidualBlock``; all at once, where a kernel can."""
+        convs = [cast(SequenceConv, conv) for conv in self.convs]
+        plain = [is_plain(conv, SequenceConv) and is_plain(conv.linear, nn.Linear) for conv in convs]
+        plain.append(self.read is None or is_plain(self.read, nn.Linear))
+        if rings is None and real is None and len(biases) < 2 and all(conv.masked for conv in convs) and all(plain):
+            width, attended = 4 * z.shape[-1], None if self.read is None else attended
+            kernels = [conv.linear.weight for conv in convs]
+            own = biases[0].squeeze(1).split(width, -1) if biases else [z.new_zeros(1, width)] * len(convs)
+            totals = [bias + conv.linear.bias for bias, conv in zip(own, convs, strict=True)]
+            reads = [] if self.read is None or attended is None else self.read.weight.split(width)
+            if supports_units(z, kernels, totals, reads, attended):
+                return multiplicative_units(z, kernels, totals, reads, attended, convs[0].dilation)
+        return super().convolved(z, biases, attended, rings, real)
 
 
 BLOCKS: dict[str, type[ResidualBlock]] = {"relu": ReluBlock, "multiplicative": MultiplicativeBlock}

@@ -19,10 +19,11 @@ from torch import Tensor
 from experiments import bench
 from experiments.benchmarks import attention, likelihood, sampling, training
 from experiments.benchmarks.peers import MaskedConv2d, PlainPixelCNN
+from experiments.benchmarks.sequence_peers import PlainByteNet, PlainWaveNet
 from experiments.benchmarks.timing import PeakMemory, interleaved, matmul_peak
 from experiments.reporting.document_blocks import read_block
 from metadensity.evaluation.cost import parameter_count
-from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN
+from metadensity.models import ByteNet, ConditionalPixelCNN, UnconditionalPixelCNN, WaveNet
 from metadensity.training import MetaTrainer
 from tests.contracts.subjects import randomise
 
@@ -107,6 +108,35 @@ def test_the_plain_pixelcnn_is_our_network() -> None:
     uniforms = torch.rand(4, 1, 7, 6, generator=torch.Generator().manual_seed(1))
     density = model(torch.zeros(0, 1, 1, 7, 6, dtype=torch.uint8))
     assert torch.equal(peer.sample(uniforms), density.sample_from_uniforms(uniforms.unsqueeze(1)).squeeze(1))
+
+
+@pytest.mark.parametrize("name", ["wavenet", "multiplicative", "relu"])
+def test_the_plain_sequence_nets_are_our_models(name: str) -> None:
+    """The same log-probabilities and gradients of all weights together, and as many of them."""
+    shape, sizes = (1, 40), {"layers": 7, "planes": 6, "penultimate": 5}
+    model = WaveNet(shape, 7, **sizes) if name == "wavenet" else ByteNet(shape, 7, block=name, **sizes)
+    randomise(model, seed=0)
+    peer = PlainWaveNet(model) if isinstance(model, WaveNet) else PlainByteNet(model)
+    assert sum(p.numel() for p in peer.parameters()) == parameter_count(model)
+    generator = torch.Generator().manual_seed(0)
+    support, query = (torch.randint(7, (2, 3, *shape), generator=generator) for _ in range(2))
+    ours, theirs = model(support).log_prob(query), peer(support, query)
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-4)
+    norms = []
+    for loss, net in ((ours, model), (theirs, peer)):
+        gradients = torch.autograd.grad(loss.sum(), list(net.parameters()), allow_unused=True)
+        norms.append(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+    torch.testing.assert_close(norms[0], norms[1], rtol=1e-4, atol=0)
+
+
+def test_the_plain_sequence_nets_take_no_other() -> None:
+    sizes = {"layers": 2, "planes": 4, "penultimate": 4}
+    with pytest.raises(ValueError, match="without attention"):
+        PlainWaveNet(WaveNet((1, 8), 3, attention="dot", **sizes))
+    with pytest.raises(ValueError, match="categorical"):
+        PlainWaveNet(WaveNet((1, 8), 3, likelihood="logistic", **sizes))
+    with pytest.raises(ValueError, match="with attention"):
+        PlainByteNet(ByteNet((1, 8), 3, attention=None, **sizes))
 
 
 def test_weights_under_a_mask_do_not_count() -> None:

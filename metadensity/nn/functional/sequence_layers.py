@@ -1,6 +1,7 @@
-"""Gated layers in one dimension, one after another, in one call of a native kernel.
+"""Gated layers, or multiplicative units, in one dimension, one after another, in one call of a native kernel.
 
-The same as ``gated_layer`` of each after the other, its oracle, which also computes the gradient of its gradient.
+The same as ``gated_layer`` of each after the other, or as ``multiplicative_unit``: the oracles, which also compute the
+gradient of the gradient.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.native.calls import bfloat16_wanted, usable
 from metadensity.native.sequence_layers import WEIGHTS, Call, Form, has_amx, library
-from metadensity.nn.functional.gated_layer import LayerWeights, gated_layer_plain
+from metadensity.nn.functional.gated_layer import LayerWeights, add_per_task, causal_convolution, gated_layer_plain
 
 
 def supports(
@@ -72,6 +74,56 @@ def sequence_layers(
     return new.mT, skips.mT
 
 
+def multiplicative_unit(z: Tensor, convolved: Tensor) -> Tensor:
+    """g1 . tanh(g2 . z + g3 . u) of ``z`` ``(..., planes)`` and the pre-activations ``(..., 4 * planes)`` of g1, g2, g3
+    and u: three sigmoids and a tanh.
+    """
+    planes = z.shape[-1]
+    gates, update = convolved.split([3 * planes, planes], -1)
+    output, keep, write = torch.sigmoid(gates).chunk(3, -1)
+    return output * torch.tanh(keep * z + write * torch.tanh(update))
+
+
+def supports_units(
+    x: Tensor, convs: Sequence[Tensor], biases: Sequence[Tensor], reads: Sequence[Tensor], attended: Tensor | None
+) -> bool:
+    """Whether the native kernel takes these, which are those of ``multiplicative_units``; see ``supports``."""
+    low = bfloat16_wanted()
+    given = [tensor.float() if low and tensor is not None else tensor for tensor in (x, attended, *biases)]
+    if not usable([*given, *convs, *reads], autocast=low) or (attended is None) != (not reads):
+        return False
+    batch, places, planes = x.shape
+    fitting = all(len(conv) == 4 * planes and conv.shape[1] % planes == 0 for conv in convs)
+    fitting &= all(batch % len(bias) == 0 for bias in biases)
+    fitting &= attended is None or attended.shape == (batch, places, reads[0].shape[1])
+    return fitting and library() is not None and (not low or has_amx())
+
+
+def multiplicative_units(
+    x: Tensor,
+    convs: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    reads: Sequence[Tensor],
+    attended: Tensor | None,
+    dilation: int,
+) -> Tensor:
+    """``multiplicative_unit`` of ``x`` and what a causal convolution makes of it, once for each of ``convs``.
+
+    x: ``(batch, places, planes)``. convs: ``(4 * planes, taps * planes)``, tap after tap. biases: ``(tasks, 4 *
+    planes)``, the batch being ``(samples * tasks)``. attended: ``(batch, places, values)``, of which ``reads`` ``(4 *
+    planes, values)`` are added; or None. As ``sequence_layers``, where ``supports_units``.
+    """
+    low, own = bfloat16_wanted(), list[Tensor | None]()
+    for i, (conv, bias) in enumerate(zip(convs, biases, strict=True)):
+        own += [bias.float(), conv, reads[i] if reads else None, None, None]
+    inputs = (x.float(), None if attended is None else attended.float(), None, *own)
+    graph = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+    forms = (Form(dilation, multiplicative=True),) * len(convs)
+    new, _ = _SequenceLayers.apply(forms, low, graph, *inputs)
+    result: Tensor = new
+    return result
+
+
 def _plain(forms: Sequence[Form], *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
     """The same of the kernel's inputs in torch's operations."""
     given: Any = inputs
@@ -79,10 +131,16 @@ def _plain(forms: Sequence[Form], *inputs: Tensor | None) -> tuple[Tensor, Tenso
     x, attended, skips = images
     for i, form in enumerate(forms):
         bias, conv, read, out, out_bias = given[3 + i * len(WEIGHTS) :][: len(WEIGHTS)]
+        if form.multiplicative:
+            conv = conv.unflatten(1, (-1, x.shape[1])).mT
+            z = add_per_task(causal_convolution(x, conv, None, 0, False, form.dilation), bias.unsqueeze(2)).mT
+            z = z if read is None else z + F.linear(attended.mT, read)
+            x = multiplicative_unit(x.mT, z).mT
+            continue
         weights = LayerWeights([conv], [None], [], out, out_bias, read)
         shape, own = (form.excludes_current, not form.excludes_current, form.dilation), [bias.unsqueeze(2)]
         (x,), skips = gated_layer_plain([x], weights, own, attended if read is not None else None, skips, *shape)
-    return x.mT, skips.mT
+    return x.mT, x.new_empty(0) if skips is None else skips.mT
 
 
 class _SequenceLayers(torch.autograd.Function):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from metadensity.models import WaveNet
 from metadensity.native import disabled, sequence_layers
 from metadensity.nn.causal import GatedLayer, gated_layers
 from metadensity.nn.functional import sequence_layers as functional
+from metadensity.nn.residual import MultiplicativeBlock
 from metadensity.training import MetaTrainer, TrainingConfig
 from tests.metadensity.native.test_gated_layer import ROUGHLY, TOLERANCE, compare
 from tests.metadensity.toys import Patterns
@@ -252,6 +253,95 @@ def test_gradients_only_of_what_asks_for_them(used: list[str]) -> None:
             results.append(torch.autograd.grad(case.loss(case.run(net, given)), asking))
     assert used == ["forward", "backward"]
     compare(results[0], [tensor.double() for tensor in results[1]])
+
+
+@dataclass(frozen=True)
+class Units:
+    """The multiplicative units of a block, without what comes before and after them."""
+
+    planes: int = 8
+    taps: int = 3
+    dilation: int = 2
+    context: int = 3
+    attended: int = 0
+    batch: int = 4
+    tasks: int = 2
+    places: int = 20
+
+    def run(self, dtype: torch.dtype, within: Callable[[], Any], higher: bool = False) -> list[Tensor]:
+        """Output and gradients of all inputs and parameters, or the gradients of the sum of squares of these."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            block = MultiplicativeBlock(
+                self.planes, self.taps, self.dilation, context=self.context, attended=self.attended
+            ).to(dtype)
+        generator = torch.Generator().manual_seed(1)
+        shapes = [(self.batch, self.places, self.planes), (self.batch, self.places, self.attended)]
+        x, attended, factor = (torch.randn(shape, generator=generator) for shape in (*shapes, shapes[0]))
+        vector = torch.randn(self.tasks, self.context, generator=generator)
+        given = [tensor.to(dtype).requires_grad_() for tensor in (x, attended, vector)]
+        with within():
+            biases = block.biases(given[2]) if self.context else []
+            found = block.convolved(given[0], biases, given[1] if self.attended else None)
+        parts = (block.convs, block.contexts, block.read)
+        asked = [*given, *(parameter for part in parts if part is not None for parameter in part.parameters())]
+        loss = (found * factor).sum()
+        gradients = torch.autograd.grad(loss, asked, create_graph=higher, allow_unused=True)
+        if not higher:
+            return [found, *gradients]
+        squares = torch.stack([slope.square().sum() for slope in gradients if slope is not None]).sum()
+        return list(torch.autograd.grad(squares, asked, allow_unused=True))
+
+
+UNITS = {
+    "plain": Units(),
+    "bytenet": Units(planes=64, dilation=16, context=16, attended=64, places=150),
+    "no context": Units(context=0, tasks=1, attended=5),
+    "odd planes": Units(planes=13, taps=2, attended=7),
+    "many planes": Units(planes=40),
+    "taps beyond the first place": Units(dilation=16, places=9),
+    "one place": Units(places=1, attended=3),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", UNITS)
+def test_units_equal_to_torch(
+    name: str, threads: int, within: Callable[[], Any], used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against torch in float64: outputs, and the gradients of all inputs and parameters, and of the condition."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(sequence_layers, "_PLACES_A_THREAD", 1)
+    ours, exact = UNITS[name].run(torch.float32, within), UNITS[name].run(torch.float64, nullcontext)
+    assert used == ["forward", "backward"]
+    compare(ours, exact, TOLERANCE if within is nullcontext else ROUGHLY)
+    assert all(map(torch.equal, ours[:1], UNITS[name].run(torch.float32, within)[:1]))
+
+
+@needs_compiler
+def test_units_in_bfloat16_are_no_rougher_than_torchs(used: list[str]) -> None:
+    if not sequence_layers.has_amx():
+        pytest.skip("this processor has no tiles of bfloat16 numbers")
+    ours, theirs, exact = (
+        UNITS["bytenet"].run(torch.float32, functools.partial(stack, precision, alone))
+        for precision, alone in (("bfloat16", nullcontext), ("bfloat16", disabled), ("float32", disabled))
+    )
+    assert used == ["forward", "backward"]
+    for mine, other, true in zip(ours, theirs, exact, strict=True):
+        assert (mine - true).abs().mean() <= 1.05 * (other - true).abs().mean()
+
+
+@contextmanager
+def stack(precision: str, alone: Callable[[], Any]) -> Iterator[None]:
+    with PRECISIONS[precision](), alone():
+        yield
+
+
+@needs_compiler
+def test_the_gradient_of_units_has_a_gradient() -> None:
+    ours, theirs = (Units(attended=3).run(torch.float32, within, higher=True) for within in (nullcontext, disabled))
+    compare(ours, [None if tensor is None else tensor.double() for tensor in theirs])
 
 
 def under_vmap(case: Case, net: list[GatedLayer], given: dict[str, Tensor]) -> None:

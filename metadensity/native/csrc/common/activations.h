@@ -35,16 +35,20 @@ inline V reciprocal(V x) {
 #endif
 }
 
-// Of a and b: (tanh(a), sigmoid(b)). Both are (e - s) / (e + 1): of e = exp(2 a) and s = 1, and of e =
-// exp(b) and s = 0. Where one is within rounding of its limit the argument is cut off. Vectors share no reciprocal,
-// though it would be faster: no place is seen by another, not even in the last bit.
-inline V activated(V z) {
-    const V limit = both(18, 40), x = z * both(2, 1);
+// (e - less) / (e + 1) of e = exp(x): of less = 1 the tanh of x / 2, of 0 the sigmoid. Where one is within rounding of
+// its limit the argument is cut off. Vectors share no reciprocal, though it would be faster: no place is seen by another,
+// not even in the last bit.
+inline V squashed(V x, V limit, V less) {
     V cut = x < -limit ? -limit : x;  // comparisons with a NaN are false: it stays one
     cut = cut > limit ? limit : cut;
     const V e = exponential(cut);
-    return (e - both(1, 0)) * reciprocal(e + 1.0f);
+    return (e - less) * reciprocal(e + 1.0f);
 }
+inline V sigmoid(V x) { return squashed(x, both(40, 40), V{}); }
+inline V hyperbolic_tangent(V x) { return squashed(2.0f * x, both(18, 18), both(1, 1)); }
+
+// Of a and b: (tanh(a), sigmoid(b)).
+inline V activated(V z) { return squashed(z * both(2, 1), both(18, 40), both(1, 0)); }
 
 // ``count`` vectors of (a, b) to (tanh(a), sigmoid(b)), and their products, half a vector each. active may be z.
 inline void activate(int64_t count, const float* z, float* active, float* gated) {

@@ -17,21 +17,22 @@ struct Float32 {
     struct Scope {};
 
     static int64_t size(const Matrix& m) { return m.rows * m.columns; }
-    static int64_t place(const Matrix& m, int64_t row, int64_t column) { return m.at + row * m.columns + column; }
-    static float number(float value) { return value; }
+    // A matrix, row after row, into its place among the packed ones.
+    static void pack(const float* from, const Matrix& m, float* packed) { std::copy_n(from, size(m), packed + m.at); }
     static int64_t floats(int64_t numbers) { return numbers; }  // room for so many
     // The same numbers as the products take them: these, or at ``to``.
     static const float* converted(int64_t, const float* from, float*) { return from; }
     static void convert(int64_t n, const float* from, float* to) { std::memcpy(to, from, n * sizeof(float)); }
 
     // to (rows, columns of m) += a (rows, rows of m; ``step`` apart) @ m.
-    static void multiply_add(int64_t rows, const float* a, int64_t step, const float* packed, const Matrix& m, float* to) {
+    static void multiply_add(int64_t rows, const float* a, int64_t step, const float* packed, const Matrix& m,
+                             float* to) {
         multiply<BY_ROWS>(rows, m.columns, {a, step, m.rows}, packed + m.at, m.columns, to, m.columns, {to, m.columns});
     }
 
     // sum (rows of m, its columns) += a (places, rows of m; ``step`` apart) transposed @ slopes (places, columns of m).
-    static void add_gradient(int64_t places, const float* a, int64_t step, const float* slopes, const Matrix& m, float* sum,
-                             float*, float*) {
+    static void add_gradient(int64_t places, const float* a, int64_t step, const float* slopes, const Matrix& m,
+                             float* sum, float*, float*) {
         multiply<BY_COLUMNS>(m.rows, m.columns, {a, step, places}, slopes, m.columns, sum + m.at, m.columns,
                              {sum + m.at, m.columns});
     }
@@ -47,14 +48,23 @@ struct Bf16 {
     };
 
     static int64_t size(const Matrix& m) { return packed(m).size(); }
-    static int64_t place(const Matrix& m, int64_t row, int64_t column) { return packed(m).place(row, column); }
-    static Short number(float value) { return shortened(value); }
+    static void pack(const float* from, const Matrix& m, float* packed_) {
+        Short rows[2][WIDTH];
+        Short* to = (Short*)packed_ + m.at;
+        for (int64_t column = 0; column < m.columns; column += WIDTH)
+            for (int64_t row = 0; row < tiles_of(m.rows, DEPTH) * DEPTH; row += 2, to += 2 * WIDTH) {
+                for (int64_t k = 0; k < 2; k++)
+                    store_number(rows[k], row + k < m.rows ? load(from + (row + k) * m.columns + column) : V{});
+                _mm512_storeu_si512(to, paired(rows[0], rows[1]));
+            }
+    }
     static int64_t floats(int64_t numbers) { return (numbers + 1) / 2; }
     static const Short* converted(int64_t n, const float* from, Short* to) { return shorten(n, from, to), to; }
     static void convert(int64_t n, const float* from, Short* to) { shorten(n, from, to); }
 
     // As those of Float32. Rows of ``a`` are read to a multiple of ROWS, and of DEPTH numbers; these must be finite.
-    static void multiply_add(int64_t rows, const Short* a, int64_t step, const float* weights, const Matrix& m, float* to) {
+    static void multiply_add(int64_t rows, const Short* a, int64_t step, const float* weights, const Matrix& m,
+                             float* to) {
         const Packed p = packed(m);
         const Part part = {a, step, p.deep, (const Short*)weights + p.at, DEPTH, p.deep * TILE_SIZE, TILE_SIZE};
         Prefetcher none;
@@ -68,7 +78,8 @@ struct Bf16 {
         transpose(places, m.rows, a, step, turned, long_step);
         const Part part = {turned, long_step, deep, pairs, 2 * m.columns, DEPTH, LONGEST * 2 * m.columns};
         Prefetcher none;
-        multiply_tiles(tiles_of(m.rows, LONGEST), LONGEST, m.columns / WIDTH, &part, 1, sum + m.at, m.columns, true, none);
+        multiply_tiles(tiles_of(m.rows, LONGEST), LONGEST, m.columns / WIDTH, &part, 1, sum + m.at, m.columns, true,
+                       none);
     }
     // Slopes (places, width), paired, and zeros up to a multiple of DEPTH. Those after the last, if odd, must be zero.
     static void pair(int64_t places, int64_t width, const Short* slopes, Short* pairs) {
