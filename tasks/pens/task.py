@@ -33,6 +33,7 @@ from tasks.splits.random_splits import drawn_groups
 
 CORPORA = {"hershey": "font", "omniglot": "alphabet"}  # and what a group of theirs is called
 LEAST = 2  # drawings of a class: a support and a query
+PACKED = "archives_sha256"  # how the same strokes are packed: of a cache, not of a recipe
 CODING = "pen moves 1"  # renamed when the same strokes begin to give other symbols
 Split = Mapping[str, Mapping[str, list[str]]]
 """Classes by group, by part."""
@@ -131,7 +132,7 @@ def pens(
         levels=end + 1,
         end=end,
         medium=Drawings(partial(_seen, grid, reach)),
-        recipe={**recipe, "length": length},
+        recipe={**{key: value for key, value in recipe.items() if key != PACKED}, "length": length},
     )
 
 
@@ -205,7 +206,11 @@ def _source(
                 "folder python, or name the folder that holds omniglot/ in METADENSITY_DATA or data_root."
             )
         return (
-            {"corpus": corpus, "archives_sha256": [_files_sha256([path]) for path in paths]},
+            {
+                "corpus": corpus,
+                "images_sha256": content["characters_sha256"],
+                PACKED: [_files_sha256([path]) for path in paths],
+            },
             {part: content[part] for part in SPLITS},
             CORPORA[corpus],
             lambda: _as_split(omniglot_drawings(paths), content["characters_sha256"]),

@@ -96,6 +96,18 @@ def test_omniglot_has_the_split_of_the_images_of_small1(data_root: Path) -> None
     assert parts["train"].class_names == sorted({f"{alphabet}/{character}" for _, alphabet, character, _ in members})
 
 
+def test_archives_that_are_packed_anew_are_the_same_drawings(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "omniglot").mkdir()
+    for name in STROKES:
+        place = tmp_path / "omniglot" / name
+        with zipfile.ZipFile(data_root / "omniglot" / name) as old, zipfile.ZipFile(place, "w") as new:
+            for member in old.namelist():
+                if member.endswith(".txt"):
+                    new.writestr(member.partition("/")[2], old.read(member))
+    one, other = (make("test", corpus="omniglot", data_root=root) for root in (data_root, tmp_path))
+    assert (one.fingerprint, one.recipe) == (other.fingerprint, other.recipe)
+
+
 def test_strokes_of_omniglot_lie_where_their_images_have_ink(data_root: Path) -> None:
     found = omniglot_drawings([data_root / "omniglot" / name for name in STROKES[:1]])
     overlaps, others = [], []
