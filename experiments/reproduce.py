@@ -1,4 +1,4 @@
-"""The tables of the paper, from one command each: ``python -m experiments.reproduce omniglot``.
+"""The tables of the paper and ours, from one command each: ``python -m experiments.reproduce omniglot``.
 
 An entry whose weights are shipped is evaluated; otherwise its training is taken from the runs folder, gone on
 with where it was stopped, or made. Each training is a recorded run of its own. All entries are scored on the same
@@ -16,6 +16,7 @@ from sacred.run import Run
 
 import metadensity
 from experiments.benchmarks.timing import machine
+from experiments.evaluate import optimal
 from experiments.ingredients import build_task
 from experiments.ingredients.evaluation_episodes import EpisodeBatches, choose_episodes, pixel_identity
 from experiments.recording import lineage
@@ -24,12 +25,12 @@ from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
 from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import cost_record, records
-from experiments.reproductions import PLANS, Entry, Plan
+from experiments.reproductions import GROUPS, MEANS, PLANS, Entry, Plan
 from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
 from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
-from experiments.reproductions.tables import markdown, sections
-from experiments.reproductions.trained import Trained, steps_before, trained, weights_name
+from experiments.reproductions.tables import markdown, mean_section, sections
+from experiments.reproductions.trained import Trained, kept, recipe, steps_before, trained, weights_name
 from experiments.results import RECORDS
 from experiments.results.shipped_weights import write_registry
 from metadensity import FewShotModel
@@ -39,6 +40,7 @@ from metadensity.files import write_atomically
 from metadensity.progress import with_progress
 
 SPLITS = ("train", "validation", "test")
+GENERATED = 1000  # episodes of tasks that draw without end
 DOCUMENT = Path(__file__).parent / "reproductions" / "README.md"
 experiment = make_experiment(
     "reproduce", named_configs={"fast": {"fast": True, "limit": 2, "train_limit": 2, "weights": None}}
@@ -71,14 +73,35 @@ def plans() -> list[str]:
 
 def _add_command(plan: Plan) -> None:
     def command(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
-        return reproduce(plan, _run, **_settings(_config))
+        return reproduce(plan, _run, folder_of(_run), **_settings(_config))
 
     command.__name__, command.__doc__ = plan.name, f"{plan.title}."
     experiment.command(command)
 
 
+def _add_group(name: str, plans: Sequence[Plan]) -> None:
+    def command(_run: Run, _config: dict[str, Any]) -> dict[str, Any]:
+        settings = _settings(_config)
+        if settings["only"]:
+            known = ", ".join(plan.name for plan in plans)
+            raise ValueError(
+                f"only={settings['only']} names entries of one table; {name} makes {known}: make that one."
+            )
+        folder = folder_of(_run)
+        made = {plan.name: reproduce(plan, _run, folder / plan.name, **settings) for plan in plans}
+        if name in MEANS:
+            records = {plan.name: read_records(folder / plan.name / "records", plan) for plan in plans}
+            print("\n" + mean_section(plans, records).plain())
+        return made
+
+    command.__name__, command.__doc__ = name, f"All of {', '.join(plan.name for plan in plans)}."
+    experiment.command(command)
+
+
 for _plan in PLANS.values():
     _add_command(_plan)
+for _name, _plans in GROUPS.items():
+    _add_group(_name, _plans)
 
 
 @experiment.command
@@ -99,6 +122,9 @@ def readme(document: str | None) -> None:
         raise FileNotFoundError(f"There are no records at {RECORDS}: an installed package has none. Use a clone.")
     for plan in PLANS.values():
         replace_block(Path(document or DOCUMENT), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
+    for name, plans in MEANS.items():
+        records = {plan.name: read_records(RECORDS / plan.name, plan) for plan in plans}
+        replace_block(Path(document or DOCUMENT), name, mean_section(plans, records).markdown())
 
 
 @experiment.command
@@ -110,6 +136,7 @@ def registry() -> list[str]:
 def reproduce(
     plan: Plan,
     run: Run,
+    here: Path,
     only: Sequence[str],
     weights: str | None,
     keep_weights: str | None,
@@ -124,7 +151,7 @@ def reproduce(
 ) -> dict[str, Any]:
     """Train or find each entry's model, score it, print and write the table. Returns the rows by entry.
 
-    folder: images to train and score on in place of the plan's.
+    here: where its tables and records go. folder: images to train and score on in place of the plan's.
 
     Raises ValueError for a name that is no entry of the plan, and a folder where it takes none.
     """
@@ -132,9 +159,8 @@ def reproduce(
         plan, weights = plan.on(str(Path(folder).resolve())), None
     if unknown := set(only) - plan.entries.keys():
         raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; {plan.name} has {', '.join(plan.rows)}.")
-    here = folder_of(run)
     limits = {
-        "train": plan.train_limit if train_limit is None else train_limit,
+        "train": max(1, plan.train_limit) if train_limit is None else train_limit,
         "test": plan.limit if limit is None else limit,
         "validation": plan.tuning_limit if limit is None else min(limit, plan.tuning_limit),
     }
@@ -142,29 +168,46 @@ def reproduce(
     done: dict[str, Record] = {}
     for name in only or plan.rows:
         entry = plan.entries[name]
-        source = trained(plan, entry.fine_tunes or name, run, made, weights, fast, device, progress)
-        sets = {split: _batches(plan, source.config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}
-        model, chosen = source.model(device), None
-        if entry.tunings:
-            model, chosen = _tuned(model, entry, sets["validation"], progress)
-        found = {
-            split: metadensity.evaluate(
-                model, with_progress(sets[split], f"scoring {name}, {split}", "batches", progress)
-            )
-            for split in (
-                ("test",) if entry.fine_tunes else ("test", "train")
-            )  # fine-tuning takes minutes for a few images
-        }
+        source = None
+        if entry.optimum:
+            config = kept(*recipe(plan, plan.entries[plan.baseline], fast))
+        else:
+            source = trained(plan, entry.fine_tunes or name, run, made, weights, fast, device, progress)
+            config = source.config
+        sets = {split: _batches(plan, config["task"], split, limits[split], tasks_per_batch) for split in SPLITS}
+        own: dict[str, Any] = {}
+        if source is None:
+            best = optimal(sets["test"].task, sets["test"], device, "trust_ids", progress)
+            if best is None:
+                raise ValueError(f"{plan.name}: {sets['test'].task.name} does not know its optimum.")
+            found = {"test": best}
+        else:
+            model, chosen = source.model(device), None
+            if entry.tunings:
+                model, chosen = _tuned(model, entry, sets["validation"], progress)
+            found = {
+                split: metadensity.evaluate(
+                    model,
+                    with_progress(sets[split], f"scoring {name}, {split}", "batches", progress),
+                    given=plan.given,
+                )
+                for split in _scored(plan, entry)
+            }
+            own = {
+                **source.values(plan.entries[entry.fine_tunes or name].initialised_from),
+                "steps_before": steps_before(plan, entry.fine_tunes or name, fast),
+                "parameters": parameter_count(model),
+                "fine_tuning": chosen,
+            }
         values = {
             "plan": plan.name,
             "entry": name,
             "title": entry.title,
             "command": f"python -m experiments.reproduce {plan.name} with only=\"['{name}']\"",
-            **source.values(plan.entries[entry.fine_tunes or name].initialised_from),
-            "steps_before": steps_before(plan, entry.fine_tunes or name, fast),
-            "fine_tuning": chosen,
-            "parameters": parameter_count(model),
+            "config": config,
+            **own,
             "units": UNITS,
+            **({"given": plan.given} if plan.given else {}),
             "data_sha256": lineage.stream_hash(*(sets[split].task for split in SPLITS)),
             "pixels": pixel_identity(sets["test"].task),
             "split": sets["test"].task.split,
@@ -177,7 +220,7 @@ def reproduce(
         }
         for where in (here / "records", *([Path(keep_records) / plan.name] if keep_records else [])):
             done[name] = write_record(where, name, values, found["test"])
-        if keep_weights and not entry.fine_tunes:
+        if keep_weights and source is not None and not entry.fine_tunes:
             source.ship(Path(keep_weights) / weights_name(plan.weight_prefixes[0], name), entry.initialised_from)
         print("\n" + sections(plan, {name: done[name]})[0].plain())
     tables = sections(plan, done)
@@ -188,13 +231,20 @@ def reproduce(
     return {"folder": str(here), "rows": {name: record.values["rows"] for name, record in done.items()}}
 
 
+def _scored(plan: Plan, entry: Entry) -> tuple[str, ...]:
+    """The splits that a model is scored on."""
+    if entry.fine_tunes or plan.train_limit == 0:
+        return ("test",)  # fine-tuning takes minutes for a few images
+    return ("test", "train")
+
+
 def _batches(
     plan: Plan, task: Mapping[str, Any], split: str, limit: int | None, tasks_per_batch: int
 ) -> EpisodeBatches:
     """The fixed episodes of a split at all the plan's numbers of shots."""
     built, shots = build_task({**task, "styles": 0}, split), list(plan.shots)  # the likelihood of real drawings
     return EpisodeBatches(
-        choose_episodes(built, None, shots, plan.queries, 1, limit, 0, 0), built, shots, tasks_per_batch
+        choose_episodes(built, None, shots, plan.queries, 1, limit, 0, GENERATED), built, shots, tasks_per_batch
     )
 
 

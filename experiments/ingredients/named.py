@@ -7,6 +7,27 @@ from typing import Any
 from metadensity.models import MODELS
 from tasks import TASKS
 
+
+def _string_net(task: dict[str, Any], model: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """A ByteNet of a headline on strings: what they have in common, and what differs."""
+    steps = training["steps"]
+    return {
+        "task": task,
+        "model": {"name": "bytenet", "block": "relu", **model},
+        "training": {
+            "precision": "bfloat16",
+            "tasks": 16,
+            "weight_decay": 0.1,
+            "average": 0.99,
+            "validate_every": steps // 5,
+            "checkpoint_every": steps // 5,
+            **training,
+        },
+    }
+
+
+_NAMES = {"layers": 6, "planes": 64, "dilations": [1, 2, 4], "encoder_layers": 3, "counts": 3, "end": 154}
+
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     # every task and model by its name; what else some tasks set
     **{name: {"task": {"name": name}} for name in TASKS},
@@ -92,6 +113,82 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "precision": "bfloat16",
             "validate_every": 1100,
             "checkpoint_every": 1100,
+        },
+    },
+    # strings, the headlines of python -m experiments.reproduce strings
+    "chains_minutes": _string_net(
+        {"name": "chains", "length": 16, "levels": 3},
+        {"layers": 5, "planes": 32, "dilations": [1, 2, 4], "encoder_layers": 3},
+        steps=1200,
+        tasks=64,
+        queries=4,
+        shots=[0, 1, 2, 4],
+        optimizer="muon",
+        learning_rate=1e-2,
+        weight_decay=0.0,
+    ),
+    "names_spellings": _string_net(
+        {"name": "names", "styles": 31}, _NAMES, steps=2500, queries=8, shots=[0, 1, 2, 4, 8, 8]
+    ),
+    "names_lists": _string_net(
+        {"name": "names"}, _NAMES, steps=800, queries=8, shots=[0, 1, 2, 4, 8, 8], learning_rate=1e-3
+    ),
+    "text_minutes": _string_net(
+        {"name": "text", "length": 256, "styles": 7},
+        {
+            "layers": 8,
+            "planes": 96,
+            "dilations": [1, 2, 4, 8, 16, 32],
+            "encoder_layers": 1,
+            "attention": None,
+            "penultimate": 128,
+        },
+        steps=800,
+        queries=1,
+        shots=[0],
+        optimizer="muon",
+        learning_rate=2e-2,
+    ),
+    "tunes_minutes": _string_net(
+        {"name": "tunes"},
+        {**_NAMES, "end": 59},
+        steps=1200,
+        tasks=32,
+        queries=2,
+        shots=[0, 1, 4, 8, 8],
+        optimizer="muon",
+        learning_rate=2e-2,
+    ),
+    # sound, the headline of python -m experiments.reproduce speech: errors of a linear prediction, on windows
+    "speech_minutes": {
+        "task": {
+            "name": "speech",
+            "by": "speaker+word",
+            "beside": "commands",
+            "voices": 0.6,
+            "length": 6000,
+            "lengths": True,
+        },
+        "model": {
+            "name": "wavenet",
+            "layers": 9,
+            "dilations": [1, 2, 4, 8, 16, 32, 64],
+            "likelihood": "logistic",
+            "components": 4,
+            "prediction": 16,
+        },
+        "training": {
+            "steps": 900,
+            "tasks": 8,
+            "queries": 2,
+            "window": 512,
+            "shots": [0, 1, 2, 4, 8],
+            "warmup": 50,
+            "average": 0.98,
+            "precision": "bfloat16",
+            "validate_every": 150,
+            "validation_tasks": 8,
+            "checkpoint_every": 150,
         },
     },
     # pairs of strings, for minutes: an aligned ByteNet at the optimum of copying and reversing; of rules, with supports

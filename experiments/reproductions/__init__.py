@@ -8,9 +8,21 @@ from experiments.reproductions.omniglot_conditioning import CONDITIONING
 from experiments.reproductions.omniglot_stages import STAGES
 from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
+from experiments.reproductions.speech import SPEECH
+from experiments.reproductions.strings import CHAINS, NAMES, TEXT, TUNES
 
-__all__ = ["PLANS", "Entry", "Plan"]
+__all__ = ["GROUPS", "MEANS", "PLANS", "Entry", "Plan"]
 
 PLANS: dict[str, Plan] = {
-    plan.name: plan for plan in (OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS)
+    plan.name: plan
+    for plan in (
+        *(OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
+        *(CHAINS, NAMES, TUNES, TEXT),
+        *SPEECH,
+    )
 }
+GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}
+"""Several tables that one command makes."""
+
+MEANS: dict[str, tuple[Plan, ...]] = {"speech": SPEECH}
+"""Those of them whose tables are alike, so that they have a mean."""

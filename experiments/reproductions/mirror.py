@@ -70,7 +70,7 @@ MIRROR = Plan(
     limit=512,
     baseline="conditional",
     gain=("attention", "conditional"),
-    per_dim=True,
+    unit="nats/dim",
     own_images_config="mirror",
 )
 

@@ -19,6 +19,7 @@ class Entry:
     fine_tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
         settings to choose from, by the likelihood of validation classes.
     paper: nats/dim that were published: (test, train) by number of shots; None where it is not known.
+    optimum: instead of a model, the truth that the task knows; the table then has the gap of each model to it.
     in_table: whether it has a row; one without only gives its weights to another.
     """
 
@@ -30,6 +31,7 @@ class Entry:
     fine_tunes: str | None = None
     tunings: tuple[FineTuning, ...] = ()
     paper: Mapping[int, tuple[float, float | None]] = field(default_factory=dict)
+    optimum: bool = False
     in_table: bool = True
 
 
@@ -41,10 +43,14 @@ class Plan:
         are taken from any of them.
     entries: by name, those that others build on first. shots: numbers of supports. queries: images that share a
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
-    train_limit: as many of training classes, for the likelihood of training images. tuning_limit: as
-    many of validation classes, by which settings of fine-tuning are chosen. baseline: the entry that the
-    others are compared with in pairs. gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
-    per_dim: show nats/dim and bits/dim, as is usual for colour, in place of nats/image.
+    train_limit: as many of training classes, for the likelihood of training images; 0: it is not asked for, and the
+    table has the interval of each number in its place. tuning_limit: as many of validation classes, by which settings
+    of fine-tuning are chosen. baseline: the entry that the others are compared with in pairs. gain: (model, baseline)
+    whose gain is shown in per cent. notes: to stand below.
+    unit: "nats/image"; "nats/dim", as is usual for colour, with bits/dim beside it; or nats or bits a place of a
+    sequence, by its name, such as "bits/character": the sum over all queries divided by that of their sizes.
+    given: places at the beginning of each sequence that are given and not scored.
+    fast_task: settings of the task for a quick look.
     published: what a row of published numbers is called.
     own_images_config: the named configuration of the task where images are the user's own; None: they cannot be.
     """
@@ -61,7 +67,9 @@ class Plan:
     tuning_limit: int = 6
     gain: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
-    per_dim: bool = False
+    unit: str = "nats/image"
+    given: int = 0
+    fast_task: Mapping[str, Any] = field(default_factory=lambda: {"size": 8})
     published: str = "the paper's, as recalled"
     own_images_config: str | None = None
 

@@ -46,6 +46,6 @@ PRODUCTS = Plan(
     queries=1,
     baseline="conditional",
     gain=("attention", "conditional"),
-    per_dim=True,
+    unit="nats/dim",
     own_images_config="folder",
 )

@@ -23,7 +23,7 @@ def step_seconds(plan: Plan, fast: bool, rounds: int = 4, steps: int = 4) -> dic
     trainers: dict[str, MetaTrainer] = {}
     for name, entry in plan.entries.items():
         if entry.in_table and entry.fine_tunes is None:
-            named, updates = recipe(entry, fast)
+            named, updates = recipe(plan, entry, fast)
             config = train.experiment.configuration(named, updates)
             task = build_task(config["task"], "train")
             model = build_model(config["model"], task.event_shape, task.levels, config["seed"])

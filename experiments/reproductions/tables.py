@@ -1,8 +1,8 @@
-"""Tables of a reproduction from its records: likelihoods, paired differences, gains."""
+"""Tables of a reproduction from its records: likelihoods, gaps to the optimum, paired differences, gains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,15 +14,37 @@ from metadensity.evaluation.intervals import clustered_mean
 
 
 def sections(plan: Plan, records: Mapping[str, Record]) -> list[Section]:
-    """The likelihoods, and the paired differences to the plan's baseline."""
+    """The likelihoods, the gaps to the optimum, and the paired differences to the plan's baseline."""
     if not records:
         return []
     found = [_likelihoods(plan, records)]
+    if len(records) > 1 and any(plan.entries[name].optimum for name in records):
+        found.append(_gaps(plan, records))
     if plan.baseline in records and len(records) > 1:
         found.append(_differences(plan, records))
     if plan.gain is not None and set(plan.gain) <= records.keys():
         found.append(_gains(plan, records))
     return found
+
+
+def mean_section(plans: Sequence[Plan], records: Mapping[str, Mapping[str, Record]]) -> Section:
+    """The mean of several tables alike, each weighed the same. records: by the name of the plan and the entry.
+
+    Of entries that all of them have a record of. Raises ValueError where there is none.
+    """
+    first = plans[0]
+    common = [name for name in first.rows if all(name in records[plan.name] for plan in plans)]
+    if not common:
+        raise ValueError(f"{', '.join(plan.name for plan in plans)} have no record in common; make the same of each.")
+    rows = []
+    for name in common:
+        each = [records[plan.name][name] for plan in plans]
+        means = (
+            np.mean([_test_and_train(record, shots)[0] * _per_dim(first, record) for record in each])
+            for shots in first.shots
+        )
+        rows.append([first.entries[name].title, *(f"{mean:.{_digits(first)}f}" for mean in means)])
+    return Section(f"Mean of {', '.join(plan.name for plan in plans)}, {first.unit}", ["model", *_columns(first)], rows)
 
 
 def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
@@ -31,24 +53,24 @@ def markdown(plan: Plan, records: Mapping[str, Record]) -> str:
 
 
 def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
-    """Test (train), in nats/image, or in nats/dim with bits/dim; what was published."""
+    """Test (train), or with its interval, in the plan's unit; what was published."""
     headings = ["model", *_columns(plan)]
-    headings = [*headings, *(f"bits/dim, {heading}" for heading in headings[1:] if plan.per_dim), "steps", "parameters"]
+    headings = [*headings, *(f"bits/dim, {heading}" for heading in headings[1:] if _both(plan)), "steps", "parameters"]
     rows = []
     for name, record in records.items():
         values, paper = record.values, plan.entries[name].paper
-        dims = _dims(record)
-        unit, digits = (1, 3) if plan.per_dim else (dims, 2)
         found = {shots: _test_and_train(record, shots) for shots in plan.shots}
-        counts = [
-            " + ".join(f"{steps:,}" for steps in [*values.get("steps_before", []), values["steps"]]),
-            f"{values['parameters']:,}",
-        ]
-        rows.append([plan.entries[name].title, *_cells(plan, found, unit, digits), *counts])
+        cells = _with_intervals(plan, record) if plan.train_limit == 0 else _cells(plan, found, _per_dim(plan, record))
+        steps = [*values.get("steps_before", []), values["steps"]] if "steps" in values else []
+        counts = [" + ".join(f"{each:,}" for each in steps), f"{values['parameters']:,}" if steps else ""]
+        rows.append([plan.entries[name].title, *cells, *counts])
         if paper:
-            rows.append([plan.published, *_cells(plan, paper, unit, digits - 1), "", ""])
-    images = {record.row(plan.shots[0])["images"] for record in records.values()}  # type: ignore[index]
-    notes = [f"{_unit(plan)}, test (train) where known; {max(images):,} test images."]
+            rows.append([plan.published, *_cells(plan, paper, _per_dim(plan, record), 1), "", ""])
+    row = next(iter(records.values())).row(plan.shots[0])
+    assert row is not None
+    beside = "test, with 95 % intervals over classes" if plan.train_limit == 0 else "test (train) where known"
+    scored = f", given the first {plan.given} places of each" if plan.given else ""
+    notes = [f"{plan.unit}, {beside}; {row['images']:,} test {_noun(plan)}{scored}."]
     return Section(plan.title, headings, rows, [*notes, *plan.notes])
 
 
@@ -57,30 +79,63 @@ def _columns(plan: Plan) -> list[str]:
     return [f"{shots} shot{'s' * (shots != 1)}" for shots in plan.shots]
 
 
-def _unit(plan: Plan) -> str:
-    return "nats/dim" if plan.per_dim else "nats/image"
+def _both(plan: Plan) -> bool:
+    """Whether nats and bits are shown side by side."""
+    return plan.unit == "nats/dim"
 
 
-def _dims(record: Record) -> int:
-    return int(np.prod(record.values["pixels"]["event_shape"]))
+def _noun(plan: Plan) -> str:
+    """What the queries are."""
+    return "images" if plan.unit in ("nats/image", "nats/dim") else "sequences"
+
+
+def _digits(plan: Plan) -> int:
+    return 2 if plan.unit == "nats/image" else 3
+
+
+def _per_dim(plan: Plan, record: Record) -> float:
+    """What nats/dim are multiplied by to have the plan's unit."""
+    if plan.unit == "nats/image":
+        return float(np.prod(record.values["pixels"]["event_shape"]))
+    return 1 / np.log(2) if plan.unit.startswith("bits") else 1.0
+
+
+def _per_image(plan: Plan, record: Record, shots: int) -> float:
+    """What nats of one query are multiplied by: sizes, where they differ, are taken as known without error."""
+    row = record.row(shots)
+    assert row is not None
+    return _per_dim(plan, record) * row["nats_per_dim"] / row["nats_per_image"]
 
 
 def _test_and_train(record: Record, shots: int) -> tuple[float, float | None]:
     """nats/dim of test and training images."""
     test, train = record.row(shots), record.row(shots, "train_rows")
     assert test is not None
-    return test["nats_per_image"] / _dims(record), None if train is None else train["nats_per_image"] / _dims(record)
+    return test["nats_per_dim"], None if train is None else train["nats_per_dim"]
 
 
-def _cells(plan: Plan, found: Mapping[int, tuple[float, float | None]], unit: float, digits: int) -> list[str]:
+def _with_intervals(plan: Plan, record: Record) -> list[str]:
+    """A row of the plan's unit, each number with its interval."""
+    cells = []
+    for shots in plan.shots:
+        row, scale = record.row(shots), _per_image(plan, record, shots)
+        assert row is not None
+        ends = (row["interval_low"], row["interval_high"])
+        known = None if None in ends else (ends[0] * scale, ends[1] * scale)
+        digits = _digits(plan)
+        cells.append(f"{row['nats_per_image'] * scale:.{digits}f} ({interval(known, digits)})")
+    return cells
+
+
+def _cells(plan: Plan, found: Mapping[int, tuple[float, float | None]], unit: float, fewer: int = 0) -> list[str]:
     """A row of nats/dim in the plan's unit: test (train), then bits/dim where the plan shows them."""
-    cells, bits = [], []
+    cells, bits, digits = [], [], _digits(plan) - fewer
     for shots in plan.shots:
         test, train = found.get(shots, (None, None))
         shown = "" if test is None else f"{test * unit:.{digits}f}"
         cells.append(shown + ("" if train is None else f" ({train * unit:.{digits}f})"))
         bits.append("" if test is None else f"{test / np.log(2):.{digits}f}")
-    return cells + bits * plan.per_dim
+    return cells + bits * _both(plan)
 
 
 def _differences(plan: Plan, records: Mapping[str, Record]) -> Section:
@@ -90,14 +145,29 @@ def _differences(plan: Plan, records: Mapping[str, Record]) -> Section:
     for name, record in records.items():
         if name != plan.baseline:
             found = [paired_difference(reference.scores[shots], record.scores[shots]) for shots in plan.shots]
-            unit, digits = (_dims(record), 3) if plan.per_dim else (1, 2)
+            scales, digits = [_per_image(plan, record, shots) for shots in plan.shots], _digits(plan)
             shown = [
-                f"{d.mean / unit:+.{digits}f} ({interval((d.interval[0] / unit, d.interval[1] / unit), digits)})"
-                for d in found
+                f"{d.mean * s:+.{digits}f} ({interval((d.interval[0] * s, d.interval[1] * s), digits)})"
+                for d, s in zip(found, scales, strict=True)
             ]
             rows.append([plan.entries[name].title, *shown])
-    title = f"Difference to {plan.entries[plan.baseline].title} on the same queries, {_unit(plan)}, 95 % over classes"
+    title = f"Difference to {plan.entries[plan.baseline].title} on the same queries, {plan.unit}, 95 % over classes"
     return Section(title, headings, rows)
+
+
+def _gaps(plan: Plan, records: Mapping[str, Record]) -> Section:
+    """How far each model is above the optimum, in per cent of it."""
+    optimum = next(record for name, record in records.items() if plan.entries[name].optimum)
+    rows = []
+    for name, record in records.items():
+        if record is not optimum:
+            cells = []
+            for shots in plan.shots:
+                best, own = optimum.scores[shots], record.scores[shots]
+                less, (low, high) = gain(best.nats, own.nats, best.class_ids)
+                cells.append(f"{-less:.2f} ({-high:.2f} to {-low:.2f})")
+            rows.append([plan.entries[name].title, *cells])
+    return Section("Above the optimum in %, 95 % over classes", ["model", *_columns(plan)], rows)
 
 
 def _gains(plan: Plan, records: Mapping[str, Record]) -> Section:

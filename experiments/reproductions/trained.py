@@ -13,7 +13,7 @@ from sacred.run import Run
 
 import metadensity
 from experiments import train
-from experiments.ingredients import read_config
+from experiments.ingredients import NAMED_CONFIGS, read_config
 from experiments.recording import lineage
 from experiments.recording.flat_configs import differences, flatten, nested
 from experiments.recording.root import runs_root
@@ -100,8 +100,8 @@ def trained(
         members = [trained(plan, each, run, made, weights, fast, device, progress) for each in entry.ensemble_of]
         made[name] = _together(members, folder_of(run) / weights_name(plan.weight_prefixes[0], name))
         return made[name]
-    named, updates = recipe(entry, fast)
-    config = _kept(named, updates)
+    named, updates = recipe(plan, entry, fast)
+    config = kept(named, updates)
     file = find_weights(weights, plan, name, config) if weights else None
     if file is not None:
         made[name] = Trained(file, config, None)
@@ -109,7 +109,7 @@ def trained(
     initial = None
     if entry.initialised_from is not None:
         initial = str(trained(plan, entry.initialised_from, run, made, weights, fast, device, progress).file)
-        config = _kept(named, {**updates, "initial": initial})
+        config = kept(named, {**updates, "initial": initial})
     folder = find_run(config)
     if folder is None or not finished(folder):
         if weights not in (None, SHIPPED):  # who names a folder does not ask for hours of training
@@ -136,7 +136,7 @@ def _together(members: Sequence[Trained], file: Path) -> Trained:
     return Trained(file, {**config, "model": sizes}, None, tuple(members))
 
 
-def _kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
+def kept(named: tuple[str, ...], updates: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights, of the configuration of a training."""
     config = train.experiment.configuration(named, updates)
     return {key: config[key] for key in KEPT}
@@ -149,22 +149,31 @@ def steps_before(plan: Plan, name: str, fast: bool) -> list[int]:
     before = plan.entries[name].initialised_from
     if before is None:
         return []
-    steps = _kept(*recipe(plan.entries[before], fast))["training"]["steps"]
+    steps = kept(*recipe(plan, plan.entries[before], fast))["training"]["steps"]
     return [*steps_before(plan, before, fast), steps]
 
 
-def recipe(entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+def recipe(plan: Plan, entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Named configurations of experiments.train and settings beside them; fast: a net of two layers, four steps.
 
-    Encoders are the published ones, without norms of our own, which came later than what is shipped.
+    Encoders that can have norms of our own, which came later than what is shipped, are the published ones without, but
+    where the entry says otherwise.
     """
-    named, updates = (*entry.named, "plain_encoders"), copy.deepcopy(dict(entry.updates))
+    named, updates = entry.named, copy.deepcopy(dict(entry.updates))
+    model = train.experiment.configuration(named, updates)["model"]
+    if "support_norm" in model:
+        named = (*named, "plain_encoders")
     if not fast:
         return named, updates
     updates.pop("training", None)
-    if updates.get("model", {}).get("adapts"):
-        updates["model"]["adapts"] = layer_pattern(1, 2)
-    return (*named, "fast"), {**updates, "task": {**updates.get("task", {}), "size": 8}}
+    own = updates.get("model", {})
+    if own.get("adapts"):
+        own["adapts"] = layer_pattern(1, 2)
+    small = NAMED_CONFIGS["fast"]
+    of_model = {key: value for key, value in small["model"].items() if key in model}
+    if plan.fast_task:
+        updates["task"] = {**updates.get("task", {}), **plan.fast_task}
+    return named, {**updates, "model": {**own, **of_model}, "training": small["training"]}
 
 
 def find_weights(folder: str, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from metadensity.densities.counts import SupportCounts
 from metadensity.densities.linear_prediction import in_order, out_of_order
 from metadensity.densities.sequence import after_an_end
 from metadensity.density import SequentialDensity
@@ -64,75 +65,49 @@ class CountTable(nn.Module):
         return found, running[end] - running[first], end - first
 
 
-def context_numbers(sites: Tensor, levels: int, order: int) -> Tensor:
-    """The number of each context of 0 to ``order`` symbols before each place: ``(..., places, order + 1)`` int64."""
-    padded = torch.cat([sites.new_full((*sites.shape[:-1], order), levels), sites], -1)
-    numbers = [torch.zeros_like(sites)]
-    for length in range(1, order + 1):
-        newest = padded[..., order - length : padded.shape[-1] - length]
-        numbers.append(numbers[-1] + newest * (levels + 1) ** (length - 1))
-    return torch.stack(numbers, -1)
-
-
 class NGramDensity(SequentialDensity):
     """p(x_t | x_<t) from counts after contexts of 0 to ``order`` symbols, each interpolated with the next shorter one.
 
     First the training data (Witten and Bell 1991): p_k = (n + d p_{k-1}) / (m + d), where n counts the symbol after
     the context, m all symbols after it, and d different ones; p_{-1} is uniform. On top of the longest, likewise, what
-    the support and the string so far count, with learned ``strengths`` in place of d. Exact: a sum of one everywhere.
+    the support and the string so far count, with learned strengths in place of d: ``SupportCounts``. Exact.
 
-    table: of the training data. strengths: ``(order + 1,)``, positive. support: ``(tasks, J)`` symbols of all supports
-    of a task, contexts: ``(tasks, J, order + 1)`` theirs, real: ``(tasks, J)`` which of them count.
+    table: of the training data. counts: of the support, of contexts as long as those of the table.
     """
 
     def __init__(
         self,
         table: CountTable,
-        strengths: Tensor,
-        support: Tensor,
-        contexts: Tensor,
-        real: Tensor,
+        counts: SupportCounts,
         event_shape: Sequence[int],
         end: int | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.table, self.strengths, self.symbols, self.contexts, self.real = table, strengths, support, contexts, real
-        self.end = end
-        super().__init__(len(support), event_shape, table.levels, validate_args)
+        self.table, self.counts, self.end = table, counts, end
+        super().__init__(len(counts.symbols), event_shape, table.levels, validate_args)
 
     @property
     def device(self) -> torch.device:
         """Where pixels are drawn."""
-        return self.strengths.device
+        return self.counts.strengths.device
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         sites = in_order(value, len(self.event_shape) - 1).long()
         if not sites.numel():
-            return self.strengths.new_zeros(value.shape)
+            return self.counts.strengths.new_zeros(value.shape)
         sample = sites.shape[:-2]
         x = sites.reshape(-1, *sites.shape[-2:])  # (N, tasks, places)
-        size = max(1, _NUMBERS_AT_A_TIME // (x[0].numel() * (x.shape[-1] + self.symbols.shape[-1])))
+        size = max(1, _NUMBERS_AT_A_TIME // (x[0].numel() * (x.shape[-1] + self.counts.symbols.shape[-1])))
         terms = torch.cat([self._terms(part) for part in x.split(size)]).view(*sample, *sites.shape[-2:])
         return out_of_order(terms, self.event_shape)
 
     def _terms(self, x: Tensor) -> Tensor:
         """``(n, tasks, places)`` of as many symbols."""
-        contexts = context_numbers(x, self.levels, self.table.order)
-        places = torch.arange(x.shape[-1], device=x.device)
-        earlier = places < places.unsqueeze(-1)
-        p = self._trained(contexts, x)
-        same = x.unsqueeze(-1) == self.symbols.unsqueeze(-2), x.unsqueeze(-1) == x.unsqueeze(-2)
-        for length, strength in enumerate(self.strengths):
-            here = contexts[..., length].unsqueeze(-1)
-            alike = (here == self.contexts[..., length].unsqueeze(-2)) & self.real.unsqueeze(-2)
-            before = (here == contexts[..., length].unsqueeze(-2)) & earlier
-            found = (alike & same[0]).sum(-1) + (before & same[1]).sum(-1)
-            p = (found + strength * p) / (alike.sum(-1) + before.sum(-1) + strength)
-        return self._ended(x, p)
+        return self._ended(x, self.counts.at_places(self._trained(self.counts.contexts_of(x), x), x))
 
     def _trained(self, contexts: Tensor, symbols: Tensor) -> Tensor:
         """p of the training data, of the shape of ``symbols``; contexts ``(..., order + 1)`` broadcast with it."""
-        p = torch.full_like(symbols, 1 / self.levels, dtype=self.strengths.dtype)
+        p = torch.full_like(symbols, 1 / self.levels, dtype=self.counts.strengths.dtype)
         if not self.table.counts[0, 0]:
             return p  # nothing was counted
         for length in range(self.table.order + 1):
@@ -153,19 +128,9 @@ class NGramDensity(SequentialDensity):
         shape, levels = flat.uniforms.shape, torch.arange(self.levels, device=self.device)
         x = torch.zeros(shape, dtype=torch.long, device=self.device)
         every = levels.expand(*shape[:-1], -1)
-        known = (self.symbols.unsqueeze(-1) == levels) & self.real.unsqueeze(-1)  # (tasks, J, levels)
-        known = known.double()  # products of matrices are exact then, under autocast as well
         for place in range(shape[-1]):
-            contexts = context_numbers(x[..., : place + 1], self.levels, self.table.order)
-            here = contexts[..., -1, :]  # (*sample, tasks, order + 1)
-            p = self._trained(here.unsqueeze(-2), every)
-            own = (x[..., :place].unsqueeze(-1) == levels).double()
-            for length, strength in enumerate(self.strengths):
-                alike = here[..., length].unsqueeze(-1) == self.contexts[..., length]
-                before = here[..., length].unsqueeze(-1) == contexts[..., :place, length]
-                found = torch.einsum("...tj,tjk->...tk", alike.double(), known)
-                found = (found + torch.einsum("...j,...jk->...k", before.double(), own)).to(p)
-                p = (found + strength * p) / (found.sum(-1, keepdim=True) + strength)
+            here = self.counts.contexts_of(x[..., : place + 1])[..., -1, :]  # (*sample, tasks, order + 1)
+            p = self.counts.of_levels(self._trained(here.unsqueeze(-2), every), x[..., :place])
             logits = p.log()
             if self.end is not None:
                 ended = (x[..., :place] == self.end).any(-1, keepdim=True)

@@ -28,15 +28,18 @@ def evaluate(
     precision: str = "float32",
     duplicates: str = "trust_ids",
     seed: int = 0,
+    given: int = 0,
 ) -> Evaluation:
     """Score the queries of ``episodes`` given their supports, one row for each number of shots among them.
 
     The model's mode and torch's random state are as before afterwards. duplicates: what to do about a query with the
     pixels of a support image, see ``metadensity.evaluation.leaks.guard_support``; "drop" leaves it out of the scores.
     seed: of what a bound draws: each task on its own, by its place among all tasks, however they are batched.
+    given: how many of the first places of each sequence are not scored but known, so that the others are scored with a
+    past: log p(x[given:] | x[:given], support).
 
-    Raises SupportLeakError where a query is in its own support, ValueError where there is no query to score, and
-    where a score is not a number, TypeError for one Episode in no list.
+    Raises SupportLeakError where a query is in its own support, ValueError where there is no query to score, where a
+    score is not a number, and where no place of a query would be scored, TypeError for one Episode in no list.
     """
     if isinstance(episodes, Episode):
         raise TypeError("episodes is one Episode; give a list of them: evaluate(model, [episode]).")
@@ -51,16 +54,16 @@ def evaluate(
             density = model(episode.support, episode.support_lengths)
             found.add(density.quantity)
             if density.exact or not episode.tasks:
-                return _log_prob(density, episode, None)
+                return _log_prob(density, episode, None, given)
         parts = []
         for i in range(episode.tasks):
             alone = episode.take_tasks(slice(i, i + 1))
             density = model(alone.support, alone.support_lengths)
-            parts.append(_log_prob(density, alone, generator_of(seed, first + i, device)))
+            parts.append(_log_prob(density, alone, generator_of(seed, first + i, device), given))
         return torch.cat(parts, 1)
 
     with measured(model, device) as cost, evaluating(model), torch.no_grad(), autocast(device, precision):
-        result = score(log_prob, episodes, device, duplicates)
+        result = score(log_prob, episodes, device, duplicates, given)
         cost.images = sum(row.images for row in result.rows)
     quantity = " or ".join(sorted(found)) or EXACT
     rows = [replace(row, quantity=quantity) for row in result.rows]
@@ -74,10 +77,14 @@ def generator_of(seed: int, task: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
-def _log_prob(density: Density, episode: Episode, generator: torch.Generator | None) -> torch.Tensor:
+def _log_prob(density: Density, episode: Episode, generator: torch.Generator | None, given: int) -> torch.Tensor:
     if episode.query_lengths is None:
-        return density.log_prob(episode.query, generator)
-    return density.prefix_log_prob(episode.query, episode.query_lengths)
+        whole = density.log_prob(episode.query, generator)
+    else:
+        whole = density.prefix_log_prob(episode.query, episode.query_lengths)
+    if not given:
+        return whole
+    return whole - density.prefix_log_prob(episode.query, torch.full(whole.shape, given, device=whole.device))
 
 
 def score(
@@ -85,10 +92,12 @@ def score(
     episodes: Iterable[Episode],
     device: torch.device | str = "cpu",
     duplicates: str = "trust_ids",
+    given: int = 0,
 ) -> Evaluation:
     """The evaluation of any function that gives log p ``(Q, tasks)`` of an episode's queries, in nats, exactly.
 
-    It is given episodes with their pixels on ``device``. Raises as ``evaluate`` does.
+    It is given episodes with their pixels on ``device``. given: places at the beginning of each query that log p does
+    not speak of. Raises as ``evaluate`` does.
     """
     parts: dict[int, list[Scores]] = defaultdict(list)
     sizes: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
@@ -97,7 +106,7 @@ def score(
     for episode in episodes:
         same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
         nats = -log_prob(episode.to(device))
-        part, size = _scores(episode, nats, tasks_seen[episode.shots]), episode.query_sizes.cpu().T.numpy().ravel()
+        part, size = _scores(episode, nats, tasks_seen[episode.shots]), _sizes(episode, given)
         parts[episode.shots].append(part.select(~same) if duplicates == "drop" else part)
         sizes[episode.shots].append(size[~same] if duplicates == "drop" else size)
         identical[episode.shots] += int(same.sum())
@@ -116,6 +125,14 @@ def score(
         for shots, found in scores.items()
     ]
     return Evaluation(rows, scores)
+
+
+def _sizes(episode: Episode, given: int) -> NDArray[np.int64]:
+    """How many numbers of each query are scored, by task and then by query."""
+    sizes = episode.query_sizes.cpu().T.numpy().ravel() - given * episode.event_shape[0]
+    if given and (sizes.size and sizes.min() < 1):
+        raise ValueError(f"given={given}, but a query has no place after as many; leave at least one to score.")
+    return sizes
 
 
 def _joined(parts: list[Scores]) -> Scores:

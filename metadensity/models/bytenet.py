@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metadensity.checks import is_whole, real_places
 from metadensity.densities.bytenet import ByteNetDensity
+from metadensity.densities.counts import CountedDensity, SupportCounts
 from metadensity.densities.sequence import SequenceDensity
-from metadensity.density import Density
+from metadensity.density import Density, SequentialDensity
+from metadensity.likelihoods.levels import at_least_float32
 from metadensity.model import FewShotModel
 from metadensity.networks.bytenet import ByteNetDecoder, ByteNetEncoder
 from metadensity.networks.config import ByteNetConfig
+
+STRENGTH = 4.0  # log of what counts begin with: of a net that knows little yet they should not take the place
 
 
 class ByteNet(FewShotModel, options=[ByteNetConfig]):
@@ -44,18 +48,31 @@ class ByteNet(FewShotModel, options=[ByteNetConfig]):
         super().__init__(event_shape, levels)
         sizes = self.take(ByteNetConfig, options)
         self.end = sizes.end
-        strings = len(self.event_shape) == 2 and self.event_shape[0] == 1
-        if self.end is not None and not (strings and is_whole(self.end) and 0 <= self.end < levels):
+        sequences = len(self.event_shape) == 2 and self.event_shape[0] == 1
+        if self.end is not None and not (sequences and is_whole(self.end) and 0 <= self.end < levels):
             raise ValueError(
                 f"end={self.end!r} and event_shape={self.event_shape}; strings are (1, places) and end with one of the "
                 f"levels 0 to {levels - 1}. Give end=None for sequences of one length, and for images."
             )
+        self.log_strengths = None
+        if sizes.counts is not None:
+            if not is_whole(sizes.counts) or sizes.counts < 0 or (levels + 1) ** sizes.counts * levels >= 2**63:
+                raise ValueError(f"counts={sizes.counts!r} with levels={levels}; give 0 or more, that 63 bits count.")
+            if not sequences:
+                raise ValueError(f"counts={sizes.counts} with event_shape={self.event_shape}; only (1, places) count.")
+            self.log_strengths = nn.Parameter(torch.full((sizes.counts + 1,), STRENGTH))
         self.encoder = ByteNetEncoder(self.event_shape, levels, sizes)
         self.network = ByteNetDecoder(self.event_shape, levels, sizes)
 
     def condition(self, support: Tensor) -> Density:
         """Encode the support into f(s), and with attention into keys and values of all its places."""
-        density = ByteNetDensity(self.network, self.network.conditioning(support.shape[1], *self.encoder(support)))
+        density: SequentialDensity = ByteNetDensity(
+            self.network, self.network.conditioning(support.shape[1], *self.encoder(support))
+        )
+        if self.log_strengths is not None:
+            strengths = at_least_float32(self.log_strengths).exp()
+            counts = SupportCounts.of(support[:, :, 0], strengths, self.levels, end=self.end)
+            density = CountedDensity(density, counts)
         return density if self.end is None else SequenceDensity(density, self.end)
 
     def condition_on_lengths(self, support: Tensor, lengths: Tensor) -> Density:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from metadensity.checks import is_whole, real_places, require_sizes
+from metadensity.densities.counts import SupportCounts, context_numbers
 from metadensity.densities.linear_prediction import in_order
-from metadensity.densities.ngram import CountTable, NGramDensity, context_numbers
+from metadensity.densities.ngram import CountTable, NGramDensity
 from metadensity.densities.sequence import after_an_end
 from metadensity.episode import EpisodeSource
 from metadensity.likelihoods.levels import at_least_float32
@@ -53,11 +54,11 @@ class NGram(FewShotModel):
         return self._conditioned(support, lengths)
 
     def _conditioned(self, support: Tensor, lengths: Tensor | None) -> NGramDensity:
-        sites, contexts, real = self._places(support, lengths)
-        symbols, numbers, counted = (part.transpose(0, 1).flatten(1, 2) for part in (sites, contexts, real))
+        sites, _, real = self._places(support, lengths)
         strengths = at_least_float32(self.log_strengths).exp()
         end = self.levels - 1 if self.end else None
-        return NGramDensity(self.table, strengths, symbols, numbers, counted, self.event_shape, end)
+        counts = SupportCounts.of(sites, strengths, self.levels, real)
+        return NGramDensity(self.table, counts, self.event_shape, end)
 
     def _places(self, images: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Symbols ``(n, tasks, places)``, their contexts ``(n, tasks, places, order + 1)``, and whether they count."""

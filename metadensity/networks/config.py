@@ -216,6 +216,8 @@ class ByteNetConfig(PixelCNNConfig):
     encoder_layers: residual blocks of the encoder.
     end: the level that ends a string, after which all places have it at no cost, see ``SequenceDensity``; None: all
         sequences have one length.
+    counts: of sequences, symbols of the longest context whose counts, in the supports and in the sequence so far, are
+        interpolated on top of what the network says, with learned strengths, see ``SupportCounts``; None: none are.
     """
 
     layers: int = 10
@@ -229,6 +231,7 @@ class ByteNetConfig(PixelCNNConfig):
     attention: Any = "dot"
     encoder_layers: int = 5
     end: Any = None
+    counts: Any = field(default=None, metadata={"earlier": None})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -251,7 +254,7 @@ class AlignedByteNetConfig(ByteNetConfig):
     unfold: a and b of the a |s| + b columns that a source of |s| symbols is padded to, rounded up; (1.2, 0) is what the
         paper has for English to German. More columns than source and target have places only take time.
     source_layers: residual blocks of the decoder of the source.
-    end: as of ``ByteNetConfig``; -1 is the last level.
+    end: as of ``ByteNetConfig``; -1 is the last level. counts: None.
     """
 
     block: str = "relu"
@@ -262,6 +265,8 @@ class AlignedByteNetConfig(ByteNetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes(source_layers=self.source_layers)
+        if self.counts is not None:
+            raise ValueError(f"counts={self.counts!r}; an aligned ByteNet takes none. Leave it None.")
         given = self.unfold
         listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
         if not listed or not all(isinstance(each, int | float) and 0 <= each < math.inf for each in given):

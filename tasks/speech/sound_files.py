@@ -19,8 +19,10 @@ _WHOLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"}
 _FLOATS = {"FLOAT", "DOUBLE"}
 
 
-def read_sound(path: Path) -> tuple[NDArray[np.float64], int]:
+def read_sound(path: Path, content: bytes | None = None) -> tuple[NDArray[np.float64], int]:
     """The samples ``(n,)`` of a file of one channel, by ``RULE``, and how many there are in a second.
+
+    content: of the file, where it lies in an archive and ``path`` is only what it is called.
 
     By soundfile, or where that is not installed by the standard library, which reads whole-number WAV alone. Raises
     DataError for a file that is missing, damaged, empty or of several channels, and for other formats, by their name.
@@ -28,9 +30,9 @@ def read_sound(path: Path) -> tuple[NDArray[np.float64], int]:
     try:
         import soundfile
     except ImportError:
-        samples, rate = _by_wave(path)
+        samples, rate = _by_wave(path, content)
     else:
-        samples, rate = _by_soundfile(soundfile, path)
+        samples, rate = _by_soundfile(soundfile, path, content)
     if samples.ndim > 1 and samples.shape[1] > 1:
         raise DataError(f"{path} has {samples.shape[1]} channels. Put the one that is meant into a file of its own.")
     if not samples.size:
@@ -55,10 +57,10 @@ def wav(samples: NDArray[np.float64], rate: int) -> bytes:
     return held.getvalue()
 
 
-def _by_soundfile(soundfile: Any, path: Path) -> tuple[NDArray[np.float64], int]:
+def _by_soundfile(soundfile: Any, path: Path, content: bytes | None) -> tuple[NDArray[np.float64], int]:
     """Whole numbers are read as such: how soundfile makes floats of them differs between formats."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(path if content is None else io.BytesIO(content)) as file:
             kind = file.subtype
             if kind in _WHOLE:
                 return file.read(dtype="int32", always_2d=True) / 2.0**31, file.samplerate
@@ -70,11 +72,11 @@ def _by_soundfile(soundfile: Any, path: Path) -> tuple[NDArray[np.float64], int]
     raise DataError(f"{path} holds samples of format {kind}.{more} Convert it to PCM, of 16 bits for example.")
 
 
-def _by_wave(path: Path) -> tuple[NDArray[np.float64], int]:
+def _by_wave(path: Path, content: bytes | None) -> tuple[NDArray[np.float64], int]:
     if path.suffix.lower() != ".wav":
         raise DataError(f"{path} is no WAV file, and others take soundfile. Install it: pip install soundfile")
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(str(path) if content is None else io.BytesIO(content), "rb") as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             raw = file.readframes(file.getnframes())
     except (wave.Error, EOFError, OSError) as problem:  # "unknown format: 7", say: the tag is named

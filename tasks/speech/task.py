@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
 from tasks.media import Sounds
 from tasks.speech import mu_law
-from tasks.speech.corpora import ARCHIVES, Corpus, Recording, archive, sound_folder
+from tasks.speech.corpora import ARCHIVES, Corpus, Recording, archive, published_fsdd, sound_folder
 from tasks.speech.sound_files import RULE
+from tasks.speech.voices import VoicedTasks
 from tasks.splits.committed import load_split
 from tasks.splits.random_splits import drawn_groups
 
@@ -41,17 +43,20 @@ def speech(
     centred: bool = False,
     rate: int = 8000,
     encoding: str = mu_law.ENCODING,
+    beside: str | None = None,
+    voices: float = 0.0,
 ) -> ImageTasks:
     """Recordings ``(1, length)`` of 256 levels, the mu-law codes of their samples; a class is who speaks what.
 
     split: "train", "validation", "test", or several joined by "+". By speaker: four, one and one of FSDD's six; 16, 3
         and 3 of the commands' 22. Those of a folder are drawn by hash, by speaker or by class, a tenth each and one at
         least. Speakers, or else the words themselves, are the groups.
-    data_root: the folder that holds ``speech/fsdd_8k_ulaw.npz`` or ``speech/commands_8k_ulaw.npz``.
+    data_root: the folder that holds ``speech/fsdd_8k_ulaw.npz`` or ``speech/commands_8k_ulaw.npz``; in place of the
+        former also FSDD's published ``speech/free-spoken-digit-dataset*.zip``, with the same speakers in each split.
     seed: fixes the episodes.
     corpus: "fsdd", the Free Spoken Digit Dataset, or "commands", 40 Arabic words by 22 speakers, one take of each.
-    folder: in place of a corpus, WAV or FLAC files, by path or relative to the data root: in a folder for each class,
-        or all called word_speaker_index as those of FSDD's published archive.
+    folder: in place of a corpus, WAV or FLAC files, by path or relative to the data root, in a folder or a zip: in a
+        folder for each class, or all called word_speaker_index as those of FSDD's published archive.
     by: what a class is, "speaker+word", "speaker" or "word"; None: the first of these that has two recordings of some
         class. Words come again in every split, said by others.
     held_out: a speaker to test on; the next one in the alphabet is the one to validate on. For leave-one-out tables.
@@ -63,6 +68,9 @@ def speech(
         tells who speaks.
     rate: samples in a second; recordings of others are resampled.
     encoding: the name of the alphabet; there is one, ``tasks.speech.mu_law``.
+    beside: another corpus, all of whose speakers join the training split, each a class: more voices to learn from.
+    voices: part of the tasks of the training split that are heard in a voice made of the recorded one, see
+        ``tasks.speech.voices``; of whole recordings, ``lengths=True``.
 
     Raises ValueError for options out of range, DataError for recordings that are missing, damaged or others.
     """
@@ -74,6 +82,12 @@ def speech(
     of_split = _split(found, known, held_out)
     chosen = [group for part in parts for group in of_split[part]]
     members = {group: _members(found, by, group) for group in chosen} if by != "word" else _words(found, chosen)
+    _require_more(beside, voices, lengths, corpus if folder is None else None, by)
+    training, more = parts == ("train",), None
+    if beside is not None and training:
+        more, _ = _corpus(beside, None, data_root)
+        who = sorted({recording.speaker for recording in more.recordings})
+        members |= {f"{beside}: {speaker}": _members(more, "speaker", speaker) for speaker in who}
     held: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     names: list[str] = []
@@ -98,7 +112,9 @@ def speech(
             f"speech, split {split}: no class has {LEAST} recordings of {length} samples. Give a smaller length."
         )
     groups = list(dict.fromkeys(group_of))
-    return ImageTasks(
+    voiced = {"voices": float(voices)} if voices and training else {}
+    kind = partial(VoicedTasks, voices=voices, silence=SILENCE) if voiced else ImageTasks
+    return kind(
         "speech",
         "+".join(parts),
         seed,
@@ -123,10 +139,23 @@ def speech(
             "rate": rate,
             "encoding": mu_law.ENCODING,
             "conversion": RULE,
+            **({} if more is None else {"beside": beside, "beside_sha256": more.sha256}),
+            **voiced,
         },
         lengths=[min(len(codes), length) for codes in held] if lengths else None,
         medium=Sounds(rate, mu_law.SAMPLES),
     )
+
+
+def _require_more(beside: str | None, voices: float, lengths: bool, corpus: str | None, by: str) -> None:
+    if beside is not None and (beside not in ARCHIVES or beside == corpus or by == "word"):
+        others = ", ".join(name for name in ARCHIVES if name != corpus)
+        raise ValueError(f"beside={beside!r}; give None, or, where classes are of speakers, one of {others}.")
+    if not 0 <= voices <= 1 or (voices and not lengths):
+        raise ValueError(
+            f"voices={voices} with lengths={lengths}; give a part from 0 to 1, and lengths=True for any but 0, as "
+            "another voice is slower or faster."
+        )
 
 
 def _require_words(corpus: str, by: str | None, encoding: str) -> None:
@@ -146,10 +175,31 @@ def _corpus(
 ) -> tuple[Corpus, Mapping[str, Any]]:
     """The recordings, and their committed split; empty where there is none."""
     if folder is None:
-        known = load_split("speech")[corpus]
-        return archive(corpus, find_data_root(data_root).path, known["sha256"]), known
+        known, root = load_split("speech")[corpus], find_data_root(data_root).path
+        if corpus == "fsdd" and not (root / "speech" / ARCHIVES[corpus]).exists():
+            published = published_fsdd(root)
+            if published is not None:
+                return published, _known_speakers(published, known)
+        return archive(corpus, root, known["sha256"]), known
     path = Path(folder).expanduser()
-    return sound_folder(path if path.is_absolute() or path.is_dir() else find_data_root(data_root).path / path), {}
+    return sound_folder(path if path.is_absolute() or path.exists() else find_data_root(data_root).path / path), {}
+
+
+def _known_speakers(found: Corpus, known: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The committed split, of the speakers that a release of FSDD has; others are left out, which is said.
+
+    Raises DataError where a split is left without speakers.
+    """
+    speakers = {recording.speaker for recording in found.recordings}
+    split = {part: [speaker for speaker in known[part] if speaker in speakers] for part in SPLITS}
+    if missing := [f"{part} ({', '.join(known[part])})" for part in SPLITS if not split[part]]:
+        raise DataError(
+            f"the published archive of FSDD holds {in_short(sorted(speakers))}, and none of {' and '.join(missing)}. "
+            "Get a later release, or give it as folder=, whose split is drawn by hash."
+        )
+    if others := sorted(speakers.difference(*split.values())):
+        say_once(f"speech, fsdd: the speakers {in_short(others)} are in no split, and are left out.")
+    return split
 
 
 def _classes_by(found: Corpus, by: str | None) -> str:

@@ -19,6 +19,8 @@ from tasks.data.roots import DataError
 from tasks.images import ImageTasks
 from tasks.media import Strings
 from tasks.splits.committed import load_split
+from tasks.strings.spelling import SPELLINGS_VERSION, respelt
+from tasks.styles import require_styles
 
 LEAST = 40  # words of a list
 LISTS = re.compile(r"(first|last)_names(_\w+)?")
@@ -31,6 +33,7 @@ def names(
     seed: int = 0,
     *,
     length: int = 16,
+    styles: int = 0,
 ) -> ImageTasks:
     """Names as strings ``(1, length)``; a class is a list, such as Danish last names, its group the language.
 
@@ -42,11 +45,13 @@ def names(
     data_root: not used; the lists come with Faker, of one release.
     seed: fixes the episodes.
     length: places; names of more characters are left out, which is said. One of as many has no room for an end.
+    styles: further classes for each list of a split that holds "train": the list again, so many times, each time with
+        some letters exchanged, see ``tasks.strings.spelling``. The other splits stay as they are.
 
     Raises ValueError for options out of range, DataError where Faker is missing or holds other lists.
     """
     parts = split_parts("names", split)
-    length = require_count("length", length, 1)
+    length, styles = require_count("length", length, 1), require_styles(styles)
     content = load_split("names")
     lists = _lists()
     found = lists_sha256(lists)
@@ -78,6 +83,15 @@ def names(
         )
     if not kept:
         raise DataError(f"names, {split}: no list has {LEAST} names of {length} characters at most. Give more.")
+    drawn: dict[str, Any] = {}
+    if styles and "train" in parts:
+        drawn = {"styles": styles, "styles_version": SPELLINGS_VERSION}
+        of_train = [name for name in kept if language_of(name) in content["train"]]
+        kept |= {
+            f"{name} style {n}": respelt(kept[name], alphabet, f"{name} {n}")
+            for n in range(1, styles + 1)
+            for name in of_train
+        }
     number = {character: place for place, character in enumerate(alphabet)}
     every = [word for words in kept.values() for word in words]
     images = np.full((len(every), 1, length), end, dtype=np.uint8)
@@ -105,6 +119,7 @@ def names(
             "length": length,
             "least": LEAST,
             "alphabet": alphabet,
+            **drawn,
         },
     )
 

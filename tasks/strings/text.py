@@ -14,6 +14,7 @@ from tasks.checks import split_parts
 from tasks.data.roots import DataError, find_data_root
 from tasks.images import ImageTasks
 from tasks.media import Strings
+from tasks.styles import require_styles
 
 FILE = "text/tiny_shakespeare.txt"
 ENDS = {"train": (0, 85), "validation": (85, 90), "test": (90, 100)}  # per cent of the characters
@@ -28,6 +29,7 @@ def text(
     file: str | os.PathLike[str] = FILE,
     length: int = 128,
     passage: int = 16,
+    styles: int = 0,
 ) -> ImageTasks:
     """Windows ``(1, length)`` of a text, a level for each character in it; a class is a passage of ``passage`` windows.
 
@@ -40,11 +42,14 @@ def text(
     seed: fixes the episodes.
     file: a text in UTF-8 of at most 256 distinct characters.
     length: characters of a window. passage: windows of a class, from 2.
+    styles: how often more the training part is cut into windows, each time from another character on: further classes,
+        of the same text, so that a window has its characters at other places. The other splits stay as they are.
 
     Raises ValueError for options out of range, DataError for a file that is missing, no text, or too short.
     """
     parts = split_parts("text", split)
     length, passage = require_count("length", length, 1), require_count("passage", passage, 2)
+    styles = require_styles(styles)
     path = Path(file).expanduser()
     path = path if path.is_absolute() or path.is_file() else find_data_root(data_root).path / path
     content = _read(path)
@@ -60,9 +65,12 @@ def text(
     windows, names = [], []
     for part in parts:
         first, end = (len(codes) * share // 100 for share in ENDS[part])
-        whole = range(first, end - length * passage + 1, length * passage)
-        windows += [codes[start : start + length * passage].reshape(passage, 1, length) for start in whole]
-        names += [f"characters {start:,} to {start + length * passage - 1:,}" for start in whole]
+        cuts = styles + 1 if part == "train" else 1
+        for offset in range(cuts):
+            shift = offset * length // cuts
+            whole = range(first + shift, end - length * passage + 1, length * passage)
+            windows += [codes[start : start + length * passage].reshape(passage, 1, length) for start in whole]
+            names += [f"characters {start:,} to {start + length * passage - 1:,}" for start in whole]
     if not names:
         raise DataError(
             f"{path}, {split}: {len(codes):,} characters hold no passage of {passage} windows of {length} there. Give "
@@ -88,6 +96,7 @@ def text(
             "length": length,
             "passage": passage,
             "alphabet": "".join(alphabet),
+            **({"styles": styles} if styles and "train" in parts else {}),
         },
     )
 

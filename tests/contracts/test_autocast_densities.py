@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from metadensity import Density
+from metadensity.densities.counts import CountedDensity
+from metadensity.densities.pixelcnn import PredictedDensity
 from metadensity.densities.sequence import SequenceDensity
 from metadensity.density import BoundDensity, ExpandedDensity, FactorisedDensity, SequentialDensity
-from metadensity.models import ConditionalPixelCNN
+from metadensity.models import MODELS, ConditionalPixelCNN
 from tasks import TASKS
 from tasks.chains.density import UrnDensity
 from tasks.templates.density import TemplateDensity
@@ -52,6 +54,17 @@ def strings(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
     return density, torch.where((value == 3).cumsum(-1) > 0, 3, value)  # what follows an end is the end
 
 
+def optional(name: str, **options: Any) -> Callable[[torch.dtype], tuple[Distribution, Tensor]]:
+    """What a model gives with an option that the suite has not."""
+
+    def given(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
+        model = MODELS[name]((1, 12), 4, layers=2, planes=8, penultimate=8, **options)
+        randomise(model, 1)
+        return model.to(dtype)(images(2)), images(20)
+
+    return given
+
+
 def expanded(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
     return conditional(dtype)(images(2)).expand((5, 2)), images(35).view(7, 5, 2, 1, 12)
 
@@ -67,6 +80,8 @@ def optimum(name: str, **options: Any) -> tuple[Distribution, Tensor]:
 OTHERS: dict[type, Callable[[torch.dtype], tuple[Distribution, Tensor]]] = {
     SequenceDensity: strings,
     ExpandedDensity: expanded,
+    PredictedDensity: optional("wavenet", prediction=3, likelihood="logistic"),
+    CountedDensity: optional("bytenet", counts=2),
     TemplateDensity: lambda dtype: optimum("templates", size=8, classes=6),
     UrnDensity: lambda dtype: optimum("chains", length=8),
     TransductionDensity: lambda dtype: optimum("transduction", rule="substitution"),

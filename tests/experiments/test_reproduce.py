@@ -17,9 +17,9 @@ from experiments.ingredients import build_model
 from experiments.recording import lineage
 from experiments.recording.trained_model import find_model
 from experiments.reporting.document_blocks import read_block
-from experiments.reproductions import PLANS, Plan
-from experiments.reproductions.records import read_records, write_record
-from experiments.reproductions.tables import gain, markdown
+from experiments.reproductions import GROUPS, PLANS, Entry, Plan
+from experiments.reproductions.records import Record, read_records, write_record
+from experiments.reproductions.tables import gain, markdown, sections
 from experiments.reproductions.trained import (
     SHIPPED,
     find_run,
@@ -31,6 +31,7 @@ from experiments.reproductions.trained import (
 )
 from experiments.results import RECORDS
 from metadensity.evaluation.comparison import IncomparableError
+from metadensity.evaluation.scores import Scores
 from metadensity.files import DamagedFileError
 
 README = reproduce.DOCUMENT.read_text()
@@ -58,13 +59,14 @@ def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None
     assert list(records) == [entry for entry, settings in plan.entries.items() if settings.in_table]
     for entry, record in records.items():
         assert [row["shots"] for row in record.values["rows"]] == list(plan.shots)
-        assert {"config", "seed", "data_sha256", "episodes_sha256", "weights_sha256", "cost", "machine"} <= set(
-            record.values
-        )
-        assert record.values["config"]["training"]["steps"] == 4
-        assert record.values["steps_before"] == [4] * begun(plan, plan.entries[entry].fine_tunes or entry)
+        assert {"config", "data_sha256", "episodes_sha256", "cost", "machine"} <= set(record.values)
         for row in record.values["rows"]:  # the scores are those of the rows
             assert record.scores[row["shots"]].nats.mean() == pytest.approx(row["nats_per_image"])
+        if plan.entries[entry].optimum:
+            continue
+        assert {"seed", "weights_sha256", "parameters"} <= set(record.values)
+        assert record.values["config"]["training"]["steps"] == 4
+        assert record.values["steps_before"] == [4] * begun(plan, plan.entries[entry].fine_tunes or entry)
         assert bool(record.values["fine_tuning"]) == bool(plan.entries[entry].tunings)
     table = (Path(made.result["folder"]) / f"{name}.md").read_text()
     assert table == markdown(plan, records)
@@ -110,7 +112,7 @@ def test_a_table_can_be_made_of_images_of_ones_own(script: Any, tmp_path: Path) 
 def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any, tmp_path: Path) -> None:
     first = run(script, "omniglot", only=["conditional"])
     entry = PLANS["omniglot"].entries["conditional"]
-    named, updates = recipe(entry, fast=True)
+    named, updates = recipe(PLANS["omniglot"], entry, fast=True)
     config = train.experiment.configuration(named, {**updates, "initial": None})
     finished_run = find_run(config)
     assert finished_run is not None
@@ -130,6 +132,23 @@ def test_a_finished_training_is_taken_and_a_stopped_one_gone_on_with(script: Any
     made = [lineage.read(folder) for folder in stopped.path.parent.glob("[0-9]*")]
     assert "resumed" in [found.kind for found in made if found is not None]
     assert find_run({**config, "seed": 1}) is None
+
+
+def test_one_command_makes_several_tables(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def reproduce_one(plan: Plan, run: Any, here: Path, **settings: Any) -> dict[str, Any]:
+        made.append((plan.name, here.name, settings["limit"]))
+        return {"plan": plan.name}
+
+    monkeypatch.setattr(reproduce, "reproduce", reproduce_one)
+    for name, plans in GROUPS.items():
+        found = run(script, name).result
+        assert found == {plan.name: {"plan": plan.name} for plan in plans}
+        assert made == [(plan.name, plan.name, 2) for plan in plans]
+        made.clear()
+    with pytest.raises(ValueError, match=r"only=\['ngram'\] names entries of .* table; strings makes chains, names, "):
+        run(script, "strings", only=["ngram"])
 
 
 def test_speeds_are_of_every_training(script: Any) -> None:
@@ -169,17 +188,61 @@ def test_gain_and_its_interval() -> None:
     assert np.allclose(np.quantile(draws, [0.025, 0.975]), (low, high), atol=0.25 * (high - low) / 2)
 
 
+def test_tables_of_sequences_are_in_the_unit_of_a_place() -> None:
+    """With intervals where training data are not scored, and the gap to the optimum where the task knows it."""
+    entries = {"best": Entry("The best possible", optimum=True), "model": Entry("A model")}
+    plan = Plan("p", ("p",), "Title", entries, (0,), "model", train_limit=0, unit="bits/character", given=2)
+    nats = np.array([4.0, 6.0, 5.0, 9.0])
+    records = {}
+    for name, factor in (("best", 1.0), ("model", 1.02)):
+        ids = np.arange(4) // 2
+        scores = Scores(factor * nats, ids, ids, np.arange(4))
+        row = {"shots": 0, "nats_per_image": 6 * factor, "nats_per_dim": 2 * factor, "images": 4}
+        values = {"rows": [{**row, "interval_low": 4.5 * factor, "interval_high": 7.5 * factor}], "train_rows": []}
+        counts = {"steps": 40, "parameters": 1234} if name == "model" else {}
+        records[name] = Record(name, {**values, **counts}, {0: scores})
+    likelihoods, gaps, differences = sections(plan, records)
+    bits = 2 / np.log(2)
+    interval = f"({1.5 / np.log(2):.3f} to {2.5 / np.log(2):.3f})"
+    assert likelihoods.rows[0] == ["The best possible", f"{bits:.3f} {interval}", "", ""]
+    assert likelihoods.rows[1][2:] == ["40", "1,234"]
+    assert "bits/character" in likelihoods.notes[0]
+    assert "4 test sequences, given the first 2 places of each" in likelihoods.notes[0]
+    assert gaps.rows == [["A model", "2.00 (2.00 to 2.00)"]]
+    assert differences.rows[0][1].startswith(f"-{0.02 * bits:.3f} (")
+
+
 @pytest.mark.parametrize("name", list(PLANS))
 def test_the_readme_shows_the_records(name: str) -> None:
     records = read_records(RECORDS / name, PLANS[name])
     assert records, f"there are no records of {name}"
     assert read_block(README, name) == markdown(PLANS[name], records).strip()
     for record in records.values():
-        if record.values["fine_tuning"]:
+        if record.values.get("fine_tuning") or PLANS[name].entries[record.entry].optimum:
             continue
         shipped = find_weights(SHIPPED, PLANS[name], record.entry, record.values["config"])
         if shipped is not None:
             assert metadensity.load(shipped).provenance["weights_sha256"] == record.values["weights_sha256"]
+
+
+@pytest.mark.parametrize("plan", [plan for plans in GROUPS.values() for plan in plans], ids=lambda plan: plan.name)
+def test_shipped_nets_of_sequences_give_the_recorded_numbers(plan: Plan) -> None:
+    """On the first episodes at each number of shots, and not on those of other supports."""
+    scored = 0
+    for name, record in read_records(RECORDS / plan.name, plan).items():
+        file = None if plan.entries[name].optimum else find_weights(SHIPPED, plan, name, record.values["config"])
+        if file is None:
+            continue
+        model, scored = metadensity.load(file), scored + 1
+        batches = reproduce._batches(plan, record.values["config"]["task"], "test", plan.limit, 4)
+        for shots in plan.shots:
+            batches.shots = [shots]
+            found = metadensity.evaluate(model, [next(iter(batches))], given=plan.given).scores[shots].nats
+            recorded = record.scores[shots]
+            np.testing.assert_allclose(found, recorded.nats[: len(found)], rtol=1e-4, atol=1e-3)
+            if shots:
+                assert not np.allclose(found, record.scores[0].nats[: len(found)], rtol=1e-4, atol=1e-3)
+    assert scored, f"no weights of {plan.name} are shipped"
 
 
 @pytest.mark.parametrize("named", [True, False])

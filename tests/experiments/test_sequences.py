@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,24 @@ def test_chains_from_training_to_the_optimum(script: Any) -> None:
     assert Path(drawn["tensors"]).is_file()
     assert copies["class_names"] is None
     assert copies["tests"]["support"]["classes"] == 4
+
+
+def test_transduction_has_source_and_target_by_themselves(script: Any) -> None:
+    """They add up to the whole, of the model, of a baseline and of the optimum; the target's is that of the noise."""
+    task = {"rule": "reverse", "longest": 3, "noise": 0.25}
+    run = script(train.experiment, "translate", "fast", task=task, training={"shots": [0, 1]}).result["folder"]
+    result = script(evaluate.experiment, "fast", run=run, shots=[0, 1], generated_episodes=40, limit=40).result
+    parts = {(part["model"], part["shots"], part["part"]): part for part in result["parts"]}
+    assert len(parts) == 2 * len(result["rows"])
+    for row in result["rows"]:
+        source, target = (parts[row["model"], row["shots"], part] for part in ("source", "target"))
+        for number in ("nats_per_image", "optimum", "gap"):
+            assert source[number] + target[number] == pytest.approx(row[number], rel=1e-5)
+        assert target["gap_low"] < target["gap"] < target["gap_high"]
+        entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25 / 7)
+        assert target["optimum"] / entropy == pytest.approx(2, abs=0.5), "nats a symbol, of 2 on average"
+    report = (Path(result["folder"]) / "evaluation.md").read_text()
+    assert "Source, and target given its source, nats/image" in report
 
 
 def test_speech_from_training_to_classification(script: Any, data_root: Path) -> None:

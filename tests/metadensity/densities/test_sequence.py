@@ -163,3 +163,20 @@ def test_bases_and_ends_that_are_none() -> None:
     image: Any = MODELS["unconditional"]((1, 2, 2), 2, layers=2, planes=4, penultimate=4)(drawn(0, 1, 1, 2, 2))
     with pytest.raises(ValueError, match=r"base has event_shape=\(1, 2, 2\); strings are \(1, places\)"):
         SequenceDensity(image, 1)
+
+
+def test_the_rest_of_a_sequence_given_its_beginning() -> None:
+    """The probabilities of all that may follow sum to one, and the two parts multiply to the whole."""
+    density = network("conditional")(drawn(2, 1, 1, PLACES))
+    every = checks_density.all_images((1, PLACES), LEVELS).unsqueeze(1)
+    for known in range(PLACES + 1):
+        lengths = torch.full((len(every), 1), known)
+        rest = density.rest_log_prob(every, lengths)  # type: ignore[attr-defined]
+        torch.testing.assert_close(rest + density.prefix_log_prob(every, lengths), density.log_prob(every))
+        same = (every[:, 0, 0, :known] == every[5, 0, 0, :known]).all(1)
+        assert abs(float(rest[same].detach().logsumexp(0))) < 1e-12
+    with pytest.raises(ValueError, match=r"lengths has shape \(2,\); one length a sequence is \(1,\)"):
+        density.rest_log_prob(every[0], torch.zeros(2, dtype=torch.int64))  # type: ignore[attr-defined]
+    image: Any = MODELS["multiscale"]((1, 4), 2, layers=2, planes=4, penultimate=4, base=2)(drawn(0, 1, 1, 4))
+    with pytest.raises(ValueError, match="does not give the probability of the rest of a sequence"):
+        image.rest_log_prob(drawn(1, 1, 4, levels=2), torch.zeros(1, dtype=torch.int64))

@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 from metadensity import Density, Episode, Evaluation, evaluate
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.evaluation.likelihood import evaluating, score
-from metadensity.models import IndependentPixels, SupportMean
+from metadensity.models import IndependentPixels, NGram, SupportMean
 from tests.metadensity.toys import Patterns, small_network
 
 
@@ -276,3 +276,22 @@ def test_result_prints_its_rows_alone() -> None:
     assert isinstance(result, Evaluation)
     assert "Row(shots=0" in repr(result)
     assert "Scores" not in repr(result)
+
+
+def test_places_that_are_given_are_known_and_not_scored() -> None:
+    """The terms of the other places, each given all that stands before it, and a mean over these places alone."""
+    model = NGram((1, 6), 3, order=2)
+    support, query = (torch.randint(3, (n, 4, 1, 6), generator=torch.Generator().manual_seed(n)) for n in (2, 5))
+    lengths = torch.tensor([6, 5, 4, 6]).expand(5, 4)
+    for episode in (Episode(support, query), Episode(support, query, query_lengths=lengths)):
+        found = evaluate(model, [episode], given=3)
+        with torch.no_grad():
+            terms = model(support).conditional_log_probs(query)[:, :, 0]
+        ends = torch.full((5, 4), 6) if episode.query_lengths is None else lengths
+        scored = torch.arange(6).expand(5, 4, 6)
+        terms = torch.where((scored >= 3) & (scored < ends.unsqueeze(-1)), terms, 0.0)
+        np.testing.assert_allclose(found.scores[2].nats, -terms.sum(-1).T.flatten(), rtol=1e-5)
+        places = (ends - 3).sum()
+        assert found.row(2).nats_per_dim == pytest.approx(float(-terms.sum() / places), rel=1e-5)
+    with pytest.raises(ValueError, match="given=4, but a query has no place after as many"):
+        evaluate(model, [Episode(support, query, query_lengths=lengths)], given=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import wave
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tasks import SPLITS, TASKS, DataError, ImageTasks, StoredEpisodes
 from tasks.data.notices import SAID
 from tasks.episodes.nway import draw_nway
 from tasks.speech import mu_law
+from tasks.speech.corpora import sound_folder
 from tasks.speech.sound_files import read_sound
 
 RATE = 8000
@@ -253,6 +255,84 @@ def test_other_archives_than_the_one_that_was_split_are_refused(tmp_path: Path) 
     path.write_bytes(b"x")
     with pytest.raises(DataError, match="is damaged"):
         TASKS["speech"](data_root=tmp_path)
+
+
+def zipped(folder: Path, path: Path, top: str = "free-spoken-digit-dataset-1.0.8/recordings") -> Path:
+    """A zip as GitHub makes it: a folder at the top, and other files beside the recordings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("free-spoken-digit-dataset-1.0.8/README.md", "spoken digits")
+        file.writestr("free-spoken-digit-dataset-1.0.8/piano/c.wav", "another sound")
+        file.writestr("__MACOSX/free-spoken-digit-dataset-1.0.8/recordings/._0_ann_0.wav", "junk")
+        for sound in sorted(folder.rglob("*.wav")):
+            file.write(sound, f"{top}/{sound.relative_to(folder)}")
+    return path
+
+
+@pytest.mark.parametrize("without", [(), ("soundfile",)])
+def test_a_zip_is_the_folder_that_it_holds(
+    without: tuple[str, ...], fsdd_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in without:
+        monkeypatch.setitem(sys.modules, module, None)
+    path = zipped(fsdd_like, tmp_path / "fsdd.zip")
+    for split in SPLITS:
+        one, other = make(fsdd_like, split), make(path, split)
+        assert (one.fingerprint, one.recipe) == (other.fingerprint, other.recipe)
+    write(tmp_path / "birds" / "wren" / "a.wav", tone(300, 1))
+    write(tmp_path / "birds" / "owl" / "b.wav", tone(300, 2))
+    assert sound_folder(zipped(tmp_path / "birds", tmp_path / "birds.zip")).by_class
+
+
+def test_fsdd_is_read_as_it_is_published(tmp_path: Path) -> None:
+    """In place of the archive of codes, by the committed speakers, one of whom this release lacks and one is new."""
+    for who, speaker in enumerate(["george", "jackson", "lucas", "theo", "yweweler", "zoe"]):
+        for word in (0, 1):
+            for take in range(3):
+                write(tmp_path / "r" / f"{word}_{speaker}_{take}.wav", tone(300, seed=100 * who + 10 * word + take))
+    zipped(tmp_path / "r", tmp_path / "speech" / "free-spoken-digit-dataset-1.0.8.zip")
+    parts = {split: TASKS["speech"](split, tmp_path, length=256) for split in SPLITS}
+    names = {split: part.group_names for split, part in parts.items()}
+    assert names == {"train": ["george", "lucas", "theo"], "validation": ["yweweler"], "test": ["jackson"]}
+    assert "speech, fsdd: the speakers zoe are in no split, and are left out." in SAID
+    test = parts["test"]
+    assert isinstance(test, ImageTasks)
+    assert test.recipe["corpus"] == "fsdd"
+    samples = tone(300, seed=112) / 32768
+    assert (test.pixels(5)[0].numpy() == mu_law.encode(samples).codes[22:278]).all()
+    assert test.fingerprint == TASKS["speech"]("test", tmp_path, length=256).fingerprint
+
+
+def test_published_archives_that_are_none_are_refused(tmp_path: Path, fsdd_like: Path) -> None:
+    with pytest.raises(DataError, match=r"is missing.*Or put the published zip beside it, from https.*not downloaded"):
+        TASKS["speech"](data_root=tmp_path)
+    first = zipped(fsdd_like, tmp_path / "speech" / "free-spoken-digit-dataset-master.zip")
+    with pytest.raises(DataError, match=r"holds ann, bob, cy, dee, and none of train \(george, .*Get a later release"):
+        TASKS["speech"](data_root=tmp_path)
+    second = tmp_path / "speech" / "free-spoken-digit-dataset-1.0.8.zip"
+    second.write_bytes(first.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"dataset-1\.0\.8\.zip, free-spoken-digit-dataset-master\.zip\. Keep one"):
+        TASKS["speech"](data_root=tmp_path)
+    first.unlink()
+    with pytest.raises(DataError, match=r"1\.0\.8\.zip is damaged, or no zip \(.*\)\. Replace it"):
+        TASKS["speech"](data_root=tmp_path)
+    for bird in ("wren", "owl"):
+        write(tmp_path / "birds" / bird / "a.wav", tone(300, 1))
+    zipped(tmp_path / "birds", second)
+    with pytest.raises(DataError, match=r"not called digit_speaker_index\. Get it from https"):
+        TASKS["speech"](data_root=tmp_path)
+    (tmp_path / "none").mkdir()
+    with zipfile.ZipFile(tmp_path / "none.zip", "w"):
+        pass
+    with pytest.raises(DataError, match=r"none\.zip holds no WAV or FLAC files"):
+        make(tmp_path / "none.zip")
+
+
+def test_a_damaged_recording_in_a_zip_is_named(tmp_path: Path, fsdd_like: Path) -> None:
+    (fsdd_like / "0_ann_1.wav").write_bytes(b"no sound")
+    path = zipped(fsdd_like, tmp_path / "fsdd.zip")
+    with pytest.raises(DataError, match=r"fsdd\.zip/free.*/recordings/0_ann_1\.wav cannot be read as sound"):
+        make(path, "train+validation+test")
 
 
 @pytest.mark.parametrize("corpus", ["fsdd", "commands"])

@@ -12,7 +12,7 @@ import torch
 from metadensity.models import MODELS
 from tasks import SPLITS, TASKS, DataError, ImageTasks, StoredEpisodes
 from tasks.data.notices import SAID
-from tasks.strings import names
+from tasks.strings import names, spelling
 
 
 def make(split: str = "test", **options: Any) -> ImageTasks:
@@ -96,3 +96,40 @@ def test_strings_with_something_after_their_end_are_refused() -> None:
     arguments: dict[str, Any] = {"labels": [0], "class_names": ["a"], "group_names": ["a"], "class_group": [0]}
     with pytest.raises(ValueError, match="something follows the end=2 of a string"):
         ImageTasks("x", "train", 0, images=image, event_shape=(1, 3), levels=3, recipe={}, end=2, **arguments)
+
+
+def test_styles_are_further_lists_to_train_on_in_spellings_of_their_own() -> None:
+    plain, styled = make("train"), make("train", styles=2)
+    assert (styled.classes, styled.images) == (3 * plain.classes, 3 * plain.images)
+    assert torch.equal(styled.pixels(range(plain.images)), plain.pixels(range(plain.images)))
+    assert styled.class_names[plain.classes] == f"{plain.class_names[0]} style 1"
+    assert (styled.class_group == np.tile(plain.class_group, 3)).all()
+    alphabet, changed = plain.recipe["alphabet"], []
+    for number in range(plain.classes):
+        before, after = (
+            spelt(task, np.flatnonzero(task.labels == place))
+            for task, place in ((plain, number), (styled, plain.classes + number))
+        )
+        pairs = {pair for words in zip(before, after, strict=True) for pair in zip(*words, strict=True)}
+        assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs}), "a letter is lost"
+        assert {other for _, other in pairs} <= set(alphabet)
+        assert all(one == other for one, other in pairs if not one.isalpha())
+        changed.append(sum(one != other for one, other in pairs))
+    assert np.mean([count > 0 for count in changed]) > 0.9
+    assert max(changed) > 20
+    assert make("validation", styles=2).fingerprint == make("validation").fingerprint
+    assert "styles" not in plain.recipe, "recipes of earlier versions stay equal"
+    with pytest.raises(ValueError, match="styles=-1; give at least 0"):
+        make("train", styles=-1)
+
+
+def test_a_spelling_is_a_function_of_its_key() -> None:
+    words = ["Anna", "Liisa", "Sigríður"]
+    found = [spelling.respelt(words, "AaiLndsSgrðuí", str(key)) for key in range(200)]
+    assert found[3] == spelling.respelt(words, "AaiLndsSgrðuí", "3")
+    assert len({tuple(each) for each in found}) > 100
+    vowels = {"a", "i", "u", "í"}
+    for each in found:
+        for one, other in zip("".join(words), "".join(each), strict=True):
+            assert (one in vowels) == (other in vowels)
+            assert one.isupper() == other.isupper()

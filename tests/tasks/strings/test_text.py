@@ -45,6 +45,20 @@ def test_a_passage_is_a_class(file: Path) -> None:
     assert (ids // 4 == ids[0] // 4).all()
 
 
+def test_styles_are_further_cuts_of_the_training_part(file: Path) -> None:
+    plain, styled = make(file), make(file, styles=3)
+    whole, alphabet = file.read_text(encoding="utf-8"), plain.recipe["alphabet"]
+    assert np.array_equal(styled.pixels(range(plain.images)), plain.pixels(range(plain.images)))
+    starts = [int(name.split()[1].replace(",", "")) for name in styled.class_names]
+    assert [start % 80 for start in starts[:: plain.classes]][:4] == [0, 5, 10, 15]
+    for number, start in enumerate(starts):
+        window = "".join(alphabet[c] for c in styled.pixels(range(4 * number, 4 * number + 4)).flatten().tolist())
+        assert window == whole[start : start + 80]
+    assert max(starts) + 80 <= 3400
+    assert make(file, "validation", styles=3).fingerprint == make(file, "validation").fingerprint
+    assert "styles" not in plain.recipe, "recipes of earlier versions stay equal"
+
+
 def test_what_is_no_text_is_named(tmp_path: Path, file: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.txt is missing\. Put the text there, or give file="):
         make(tmp_path / "nowhere.txt")
