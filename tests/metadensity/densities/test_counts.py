@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metadensity import load, save
 from metadensity.densities.counts import SupportCounts
-from metadensity.models import ByteNet
+from metadensity.models import AlignedByteNet, ByteNet
 
 SMALL: dict[str, Any] = {"layers": 2, "planes": 4, "penultimate": 4, "encoder_layers": 1, "dilations": (1, 2)}
 
@@ -104,3 +104,8 @@ def test_strengths_are_learned_and_kept(tmp_path: Any) -> None:
 def test_counts_that_are_none(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ByteNet(**{"event_shape": (1, 4), "levels": 3, **SMALL, **options})
+
+
+def test_an_aligned_net_takes_no_counts() -> None:
+    with pytest.raises(ValueError, match="counts=2; an aligned ByteNet takes none"):
+        AlignedByteNet((1, 8), 4, counts=2)
