@@ -28,7 +28,7 @@ def _plan(speaker: str) -> Plan:
             "linear_prediction": Entry(
                 "Linear prediction, 16 taps", ("speech", "linear_prediction", "baseline"), counted
             ),
-            "wavenet": Entry("WaveNet, f(s)", ("speech_minutes",), task),
+            "wavenet": Entry("WaveNet, f(s)", ("speech_minutes",), {**task, "model": {"support_norm": True}}),
             "embedding": Entry(
                 "WaveNet, f(s) fitted",
                 fine_tunes="wavenet",
