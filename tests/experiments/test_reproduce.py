@@ -17,7 +17,7 @@ from experiments.ingredients import build_model
 from experiments.recording import lineage
 from experiments.recording.trained_model import find_model
 from experiments.reporting.document_blocks import read_block
-from experiments.reproductions import GROUPS, PLANS, Entry, Plan
+from experiments.reproductions import GROUPS, MEANS, PLANS, Entry, Plan
 from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.tables import gain, markdown, sections
 from experiments.reproductions.trained import (
@@ -142,8 +142,8 @@ def test_one_command_makes_several_tables(script: Any, monkeypatch: pytest.Monke
         return {"plan": plan.name}
 
     monkeypatch.setattr(reproduce, "reproduce", reproduce_one)
-    for name, plans in GROUPS.items():
-        found = run(script, name).result
+    for name in GROUPS.keys() - MEANS.keys():  # the others have a table of the records as well
+        found, plans = run(script, name).result, GROUPS[name]
         assert found == {plan.name: {"plan": plan.name} for plan in plans}
         assert made == [(plan.name, plan.name, 2) for plan in plans]
         made.clear()
@@ -225,7 +225,7 @@ def test_the_readme_shows_the_records(name: str) -> None:
             assert metadensity.load(shipped).provenance["weights_sha256"] == record.values["weights_sha256"]
 
 
-@pytest.mark.parametrize("plan", [plan for plans in GROUPS.values() for plan in plans], ids=lambda plan: plan.name)
+@pytest.mark.parametrize("plan", GROUPS["strings"], ids=lambda plan: plan.name)
 def test_shipped_nets_of_sequences_give_the_recorded_numbers(plan: Plan) -> None:
     """On the first episodes at each number of shots, and not on those of other supports."""
     scored = 0

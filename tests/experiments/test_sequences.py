@@ -41,7 +41,7 @@ def test_transduction_has_source_and_target_by_themselves(script: Any) -> None:
         entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25 / 7)
         assert target["optimum"] / entropy == pytest.approx(2, abs=0.5), "nats a symbol, of 2 on average"
     report = (Path(result["folder"]) / "evaluation.md").read_text()
-    assert "Source, and target given its source, nats/image" in report
+    assert "Source, and target given its source, nats/string" in report
 
 
 def test_speech_from_training_to_classification(script: Any, data_root: Path) -> None:

@@ -9,8 +9,8 @@
 // A tap of the kernel is a product of the places that it looks at, which lie as far before as it reaches; before the
 // first place lie zeros. Pre-activations of gates are ordered by half vectors: a, their b, and so on, with zeros up to
 // a multiple of half a vector of planes; those of multiplicative units by vectors: three gates, their update, and so
-// on. Each thread adds up its own gradients of weights, and ``finish`` adds those of the threads in order: for a number of
-// threads the result is the same each time.
+// on. Each thread adds up its own gradients of weights, and ``finish`` adds those of the threads in order: for a number
+// of threads the result is the same each time.
 
 #include <vector>
 
@@ -163,8 +163,19 @@ struct Buffers {
     const Number* attended(int64_t rows, int64_t place, Number* to) const {
         return M::converted(rows * l.reads, l.attended + place * l.reads, to);
     }
+    // to += the sum over taps of what they see, ``seen(tap)``, @ their matrices.
+    template <class F>
+    void multiply_add_taps(int64_t rows, const F& seen, int64_t step, const std::vector<Matrix>& m, float* to) const {
+        constexpr size_t MOST = 8;
+        for (size_t first = 0; first < p.taps.size(); first += MOST) {
+            const size_t count = std::min(MOST, p.taps.size() - first);
+            const Number* a[MOST];
+            for (size_t i = 0; i < count; i++) a[i] = seen(first + i);
+            M::multiply_add(rows, count, a, step, l.packed, &m[first], to);
+        }
+    }
     void multiply_add(int64_t rows, const Number* a, int64_t step, const Matrix& m, float* to) const {
-        M::multiply_add(rows, a, step, l.packed, m, to);
+        M::multiply_add(rows, 1, &a, step, l.packed, &m, to);
     }
 };
 
@@ -195,8 +206,7 @@ struct Forward : Buffers<M> {
         for (int64_t top = 0; top < l.places; top += BLOCK) {
             const int64_t rows = std::min(BLOCK, l.places - top), place = sequence * l.places + top;
             fill_rows(rows, p.z, bias, z);
-            for (size_t i = 0; i < p.taps.size(); i++)
-                this->multiply_add(rows, this->seen(i, top), l.inputs, p.forth[i], z);
+            this->multiply_add_taps(rows, [&](size_t i) { return this->seen(i, top); }, l.inputs, p.forth, z);
             if (l.reads) this->multiply_add(rows, this->attended(rows, place, read), l.reads, p.forth[p.read], z);
             if (l.multiplicative)
                 units(rows, place);
@@ -272,7 +282,7 @@ struct Backward : Buffers<M> {
             if (l.reads) add(p.sum[p.read], rows, this->attended(rows, place, read), l.reads, own);
             if (l.grad_attended) {
                 float* to = l.grad_attended + place * l.reads;
-                std::memset(reads, 0, BLOCK * padded(l.reads) * sizeof(float));
+                std::memset(reads, 0, rows * padded(l.reads) * sizeof(float));
                 this->multiply_add(rows, own, p.z, p.back[p.read], reads);
                 rows_out(rows, l.reads, reads, padded(l.reads), to, to);
             }
@@ -291,7 +301,7 @@ struct Backward : Buffers<M> {
         if (rows < BLOCK) std::memset(outs + rows * p.outputs, 0, (BLOCK - rows) * p.outputs * sizeof(float));
         add_rows(rows, p.outputs, outs, sums + p.out_bias);
         const Number* given = M::converted(BLOCK * p.outputs, outs, out);
-        std::memset(wide, 0, BLOCK * wide_step * sizeof(float));
+        std::memset(wide, 0, rows * wide_step * sizeof(float));
         this->multiply_add(rows, given, p.outputs, p.back[p.out], wide);
         through_gates<false, Number>(rows, p.z, p.gates, wide, wide_step, saved, gate, own, totals, nullptr);
         M::pair(rows, p.outputs, given, pairs);
@@ -333,9 +343,9 @@ struct Backward : Buffers<M> {
         const int64_t columns = padded(l.inputs), C = l.inputs;
         for (int64_t top = 0; top < l.places; top += BLOCK) {
             const int64_t rows = std::min(BLOCK, l.places - top), place = sequence * l.places + top;
-            std::memset(back, 0, BLOCK * columns * sizeof(float));
-            for (size_t i = 0; i < p.taps.size(); i++)
-                this->multiply_add(rows, slopes + (top + l.back(p.taps[i])) * p.z, p.z, p.back[i], back);
+            std::memset(back, 0, rows * columns * sizeof(float));
+            this->multiply_add_taps(
+                rows, [&](size_t i) { return slopes + (top + l.back(p.taps[i])) * p.z; }, p.z, p.back, back);
             const float* past = l.multiplicative ? l.grad_x : l.residual ? l.grad_new_x : nullptr;
             rows_out(rows, C, back, columns, past ? past + place * C : nullptr, l.grad_x + place * C);
         }

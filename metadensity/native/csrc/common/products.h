@@ -24,10 +24,14 @@ struct Float32 {
     static const float* converted(int64_t, const float* from, float*) { return from; }
     static void convert(int64_t n, const float* from, float* to) { std::memcpy(to, from, n * sizeof(float)); }
 
-    // to (rows, columns of m) += a (rows, rows of m; ``step`` apart) @ m.
-    static void multiply_add(int64_t rows, const float* a, int64_t step, const float* packed, const Matrix& m,
-                             float* to) {
-        multiply<BY_ROWS>(rows, m.columns, {a, step, m.rows}, packed + m.at, m.columns, to, m.columns, {to, m.columns});
+    // to (rows, columns of m) += the sum over ``count`` of a (rows, rows of m; ``step`` apart) @ m.
+    static void multiply_add(int64_t rows, size_t count, const float* const* a, int64_t step, const float* packed,
+                             const Matrix* m, float* to) {
+        for (size_t i = 0; i < count; i++) {
+            const int64_t columns = m[i].columns;
+            multiply<BY_ROWS>(rows, columns, {a[i], step, m[i].rows}, packed + m[i].at, columns, to, columns,
+                              {to, columns});
+        }
     }
 
     // sum (rows of m, its columns) += a (places, rows of m; ``step`` apart) transposed @ slopes (places, columns of m).
@@ -62,13 +66,17 @@ struct Bf16 {
     static const Short* converted(int64_t n, const float* from, Short* to) { return shorten(n, from, to), to; }
     static void convert(int64_t n, const float* from, Short* to) { shorten(n, from, to); }
 
-    // As those of Float32. Rows of ``a`` are read to a multiple of ROWS, and of DEPTH numbers; these must be finite.
-    static void multiply_add(int64_t rows, const Short* a, int64_t step, const float* weights, const Matrix& m,
-                             float* to) {
-        const Packed p = packed(m);
-        const Part part = {a, step, p.deep, (const Short*)weights + p.at, DEPTH, p.deep * TILE_SIZE, TILE_SIZE};
+    // As those of Float32, of 8 at most. Rows of ``a`` are read to a multiple of ROWS, and of DEPTH numbers, which must
+    // be finite.
+    static void multiply_add(int64_t rows, size_t count, const Short* const* a, int64_t step, const float* weights,
+                             const Matrix* m, float* to) {
+        Part parts[8];
+        for (size_t i = 0; i < count; i++) {
+            const Packed p = packed(m[i]);
+            parts[i] = {a[i], step, p.deep, (const Short*)weights + p.at, DEPTH, p.deep * TILE_SIZE, TILE_SIZE};
+        }
         Prefetcher none;
-        multiply_tiles(tiles_of(rows, ROWS), ROWS, p.wide, &part, 1, to, m.columns, true, none);
+        multiply_tiles(tiles_of(rows, ROWS), ROWS, m->columns / WIDTH, parts, (int)count, to, m->columns, true, none);
     }
 
     // pairs: of the slopes, see ``pair``; turned: room for a transposed, its places up to a multiple of DEPTH.
