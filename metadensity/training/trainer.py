@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -33,6 +34,18 @@ _VALIDATED_AT_ONCE = 16  # tasks
 _WATCHED = 8  # episodes
 _OF_WINDOWS = 1  # tells the draws of windows from those of a loss
 _log = logging.getLogger(__name__)
+
+
+def _upper(nats: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
+    """The upper end of the 95 % interval of the mean of ``nats``; the mean where there is none.
+
+    Where sizes differ, only what is not in proportion to them is uncertain: the interval of a ratio, linearised.
+    """
+    mean, (_, upper) = clustered_mean(nats, np.arange(len(nats)))
+    if np.ptp(sizes) > 0 and math.isfinite(mean):
+        _, (_, beyond) = clustered_mean(nats - sizes * (mean / sizes.mean()), np.arange(len(nats)))
+        upper = mean + beyond
+    return upper if math.isfinite(upper) else mean
 
 
 class TrainingDivergedError(RuntimeError):
@@ -85,9 +98,10 @@ class MetaTrainer:
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
             )
-        if config.window and getattr(model, "end", None) is not None:
+        ends = {getattr(each, "end", None) for each in (model, train)} - {None}
+        if config.window and ends:
             raise ValueError(
-                f"window={config.window} for strings that end (end={model.end}): a window would begin in the middle of "
+                f"window={config.window} for strings that end (end={max(ends)}): a window would begin in the middle of "
                 "one, or after its end. Give 0 to train on whole ones."
             )
         self._trained = self.model.resized(config.window) if config.window else self.model  # of the same parameters
@@ -156,8 +170,9 @@ class MetaTrainer:
         """Mean nats/dim of the averaged model on the same validation episodes each time, for every number of shots.
 
         "validation/cautious" selects the best: the upper end of the 95 % interval, averaged over the numbers of
-        shots. It takes images as independent, since with few validation classes a clustered interval would be
-        so wide as to hide the mean; it serves to order checkpoints on the same images, not to be reported.
+        shots; of sequences with lengths, of nats by places. It takes images as independent, since with few validation
+        classes a clustered interval would be so wide as to hide the mean; it serves to order checkpoints on the same
+        images, not to be reported.
         An image of probability 0 makes its number infinite, and ``remarks`` says how many there are, as it says where
         supports make the model worse than none.
         """
@@ -179,10 +194,9 @@ class MetaTrainer:
         if costs := cost_of_supports(result.scores):
             self.remarks.append(f"Validation: {supports_cost(costs, 'nats')}.")
         values = {f"validation/nats_per_dim_{row.shots}_shots": row.nats_per_dim for row in result.rows}
-        intervals = [clustered_mean(part.nats, np.arange(len(part.nats))) for part in result.scores.values()]
-        uppers = [upper if math.isfinite(upper) else mean for mean, (_, upper) in intervals]
-        sizes = torch.cat([episode.query_sizes.flatten() for episode in episodes])
-        upper = sum(uppers) / len(uppers) / float(sizes.double().mean())
+        sizes = torch.cat([episode.query_sizes.T.flatten() for episode in episodes]).double().cpu().numpy()
+        uppers = [_upper(part.nats, sizes) for part in result.scores.values()]
+        upper = sum(uppers) / len(uppers) / float(sizes.mean())
         mean = sum(row.nats_per_dim for row in result.rows) / len(result.rows)
         return {"validation/nats_per_dim": mean, "validation/cautious": upper, **values}
 

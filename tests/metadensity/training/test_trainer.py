@@ -388,6 +388,23 @@ def test_training_on_sequences_counts_their_real_places() -> None:
     assert not torch.equal(results[0][0], weights(run_on_sequences(Sequences(least=8)).run()))
 
 
+def test_how_long_sequences_are_does_not_widen_the_interval_of_their_nats_by_places() -> None:
+    """A net that says 0.5 everywhere costs ln 2 a place, whatever the lengths: nothing is uncertain."""
+    run = run_on_sequences(Sequences())
+    with torch.no_grad():
+        for parameter in run.averaged_model.parameters():
+            parameter.zero_()
+    values = run.validate()
+    assert values["validation/nats_per_dim"] == pytest.approx(math.log(2), rel=1e-5)
+    assert values["validation/cautious"] == pytest.approx(math.log(2), rel=1e-5)
+    values = run_on_sequences(Sequences()).validate()
+    assert 1 < values["validation/cautious"] / values["validation/nats_per_dim"] < 1.2
+
+
+class Ending(Sequences):
+    end = 1
+
+
 def windowed(window: int, **settings: Any) -> MetaTrainer:
     torch.manual_seed(0)
     model = WaveNet((1, 8), 2, layers=3, planes=4, penultimate=4, dilations=(1, 2))
@@ -432,6 +449,9 @@ def test_windows_ask_for_sequences_and_for_models_of_any_length() -> None:
     strings = ByteNet((1, 8), 2, layers=2, planes=4, encoder_layers=1, end=1)
     with pytest.raises(ValueError, match=r"window=3 for strings that end \(end=1\)"):
         MetaTrainer(strings, Sequences(), None, TrainingConfig(steps=1, window=3))
+    strings = ByteNet((1, 8), 2, layers=2, planes=4, encoder_layers=1)
+    with pytest.raises(ValueError, match=r"window=3 for strings that end \(end=1\)"):
+        MetaTrainer(strings, Ending(), None, TrainingConfig(steps=1, window=3))
     for wrong in (-1, 2.5):
         with pytest.raises(ValueError, match=r"window=.*; give a number of places"):
             TrainingConfig(window=wrong)
