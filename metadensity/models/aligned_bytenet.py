@@ -58,6 +58,8 @@ class AlignedByteNet(FewShotModel, options=[AlignedByteNetConfig]):
             )
         if len(named) != len(set(named)):
             raise ValueError(f"separator={sizes.separator} is the end as well; give each a level of its own.")
+        if sizes.separator is not None and self.event_shape[1] < 2:
+            raise ValueError(f"event_shape={self.event_shape}; a separator and a target take two places at least.")
         self.encoder = PairEncoder(self.event_shape, levels, sizes)
         self.network = AlignedByteNetNetwork(self.event_shape, levels, sizes)
 

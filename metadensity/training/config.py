@@ -25,7 +25,8 @@ class TrainingConfig:
     clip: largest gradient norm (0: off).
     average: decay of the moving average of the weights that is validated and saved (0: off).
     window: of sequences, places of the windows that are trained on, cut anew for each step from queries and supports;
-        0: whole sequences. Validation scores whole ones. Models whose weights depend on the number of places cannot.
+        0: whole sequences. Validation scores whole ones. Not for models whose weights depend on the number of places,
+        nor for those of strings that end.
     precision: "float32" or "bfloat16" (autocast; parameters stay float32), which is the faster on processors and GPUs
         that multiply it in hardware. channels_last: memory format of images.
     device: "cpu", or a GPU of torch such as "cuda". graphs: on a CUDA device, record the update of each number of

@@ -85,6 +85,11 @@ class MetaTrainer:
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
             )
+        if config.window and getattr(model, "end", None) is not None:
+            raise ValueError(
+                f"window={config.window} for strings that end (end={model.end}): a window would begin in the middle of "
+                "one, or after its end. Give 0 to train on whole ones."
+            )
         self._trained = self.model.resized(config.window) if config.window else self.model  # of the same parameters
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
         self.optimizer = build_optimizer(self.model, config, self.device)
@@ -251,9 +256,9 @@ class MetaTrainer:
         """
         config = self.config
         episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
+        self._watch_for_leaks(episode)
         if config.window:
             episode = windows(episode, config.window, self._generator(torch.device("cpu"), _OF_WINDOWS))
-        self._watch_for_leaks(episode)
         for group in self.optimizer.param_groups:
             set_learning_rate(group, config.learning_rate_at(self.step))
         if self._graphed is None:

@@ -49,11 +49,16 @@ def quickdraw_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def quickdraw_drawings(files: dict[str, list[Path]], drawings: int) -> dict[str, list[Drawing]]:
-    """The first ``drawings`` of each category, each fitted into the unit square by its longer side, and centred."""
+    """The first ``drawings`` of each category, each fitted into the unit square by its longer side, and centred.
+
+    Raises DataError for a category without any.
+    """
     found = {}
     for category, paths in with_progress(list(files.items()), "reading categories, this once", "files"):
         every = (drawing for path in paths for drawing in _READ[path.suffix](path))
         found[category] = [_fitted(drawing) for _, drawing in zip(range(drawings), every, strict=False)]
+        if not found[category]:
+            raise DataError(f"{', '.join(map(str, paths))}: no drawings in it. Replace it, or leave it out.")
     return found
 
 

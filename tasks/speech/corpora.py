@@ -25,6 +25,7 @@ FSDD_NAME = re.compile(r"([^_/]+)_([^_/]+)_(\d+)\.(?:wav|flac)")  # word, speake
 ARCHIVES = {"fsdd": "fsdd_8k_ulaw.npz", "commands": "commands_8k_ulaw.npz"}
 ARCHIVE_RATE = 8000
 PUBLISHED = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/master.zip"  # FSDD
+_NAMED = 10  # files that cannot be read
 PUBLISHED_FILES = "free-spoken-digit-dataset*.zip"  # as GitHub and Zenodo call it, whatever the release
 
 
@@ -144,7 +145,7 @@ def sound_folder(folder: Path) -> Corpus:
     """The recordings of a folder or a zip: FSDD's, where all files are called word_speaker_index, or a folder a class.
 
     Of a zip what lies in its folder ``recordings`` alone, where it has one. Raises DataError where there is no such
-    folder, no sound file in it, where some lie in no class's folder, or where a zip is damaged.
+    folder, no sound file in it, where some lie in no class's folder or cannot be read, or where a zip is damaged.
     """
     if folder.is_file():
         files = _in_zip(folder)
@@ -176,7 +177,25 @@ def sound_folder(folder: Path) -> Corpus:
         [name, hashlib.sha256(path.read_bytes() if content is None else content).hexdigest()]
         for name, path, content in files
     ]
+    _require_readable(files)
     return Corpus("folder", recordings, sha256_of_json(contents), by_class=not recordings[0].speaker)
+
+
+def _require_readable(files: list[tuple[str, Path, bytes | None]]) -> None:
+    """Raise DataError that names all that cannot be read, of whatever split: not one by one, nor after training."""
+    problems = []
+    for _, path, content in files:
+        try:
+            read_sound(path, content)
+        except DataError as problem:
+            problems.append(str(problem))
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        rest = f"\nand {len(problems) - _NAMED:,} more." if len(problems) > _NAMED else ""
+        raise DataError(
+            f"{len(problems):,} of {len(files):,} sound files cannot be used:\n" + "\n".join(problems[:_NAMED]) + rest
+        )
 
 
 def _in_zip(path: Path) -> list[tuple[str, Path, bytes | None]]:

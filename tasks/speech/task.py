@@ -87,7 +87,17 @@ def speech(
     if beside is not None and training:
         more, _ = _corpus(beside, None, data_root)
         who = sorted({recording.speaker for recording in more.recordings})
+        apart = {speaker.lower() for part in SPLITS[1:] for speaker in of_split[part]}
+        if same := [speaker for speaker in who if speaker.lower() in apart]:
+            raise ValueError(
+                f"beside={beside!r} would train on {in_short(same)}, who are held out here. Give another, or None."
+            )
         members |= {f"{beside}: {speaker}": _members(more, "speaker", speaker) for speaker in who}
+    if "train" in parts and not training and (beside is not None or voices):
+        say_once(
+            f"speech, {found.name}, {split}: beside={beside!r} and voices={voices} are of the split train alone; here "
+            "all recordings are as they are."
+        )
     held: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     names: list[str] = []

@@ -60,6 +60,7 @@ def test_silence_is_not_loud() -> None:
     silent = medium.picture(torch.full((1, 300), 128))
     assert (silent[40:] == 255).all()
     assert medium.picture(torch.tensor([[200]]), 1).shape == (80, 160, 3), "one sample is a sound"
+    assert np.unique(medium.picture(torch.tensor([[200]]), 0)).tolist() == [200, 255], "none: a line on white"
 
 
 def test_strings_end_at_the_first_end() -> None:

@@ -275,6 +275,7 @@ def test_levels_are_counted_from_the_end_too() -> None:
     ("options", "message"),
     [
         ({"separator": 4}, r"separator=4 and end=3 with event_shape=\(1, 9\); strings are \(1, places\)"),
+        ({"event_shape": (1, 1)}, r"event_shape=\(1, 1\); a separator and a target take two places"),
         ({"end": -5}, r"end=-5 .* both are levels, 0 to 3, or -1, the last one, to -4"),
         ({"event_shape": (2, 9)}, r"event_shape=\(2, 9\); strings .* Give separator=None and end=None"),
         ({"event_shape": (1, 3, 3)}, r"event_shape=\(1, 3, 3\)"),

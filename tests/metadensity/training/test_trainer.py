@@ -12,7 +12,7 @@ import torch
 
 from metadensity import Episode
 from metadensity.episode import windows
-from metadensity.models import ConditionalPixelCNN, UnconditionalPixelCNN, WaveNet
+from metadensity.models import ByteNet, ConditionalPixelCNN, UnconditionalPixelCNN, WaveNet
 from metadensity.training import MetaTrainer, TrainingConfig, TrainingDivergedError
 from tests.metadensity.toys import Patterns, Recorder, small_network, trainer
 
@@ -429,6 +429,9 @@ def test_windows_ask_for_sequences_and_for_models_of_any_length() -> None:
         MetaTrainer(small_network(), Patterns(), None, TrainingConfig(steps=1, window=3))
     with pytest.raises(ValueError, match=r"window=9 with events \(1, 8\)"):
         windowed(9)
+    strings = ByteNet((1, 8), 2, layers=2, planes=4, encoder_layers=1, end=1)
+    with pytest.raises(ValueError, match=r"window=3 for strings that end \(end=1\)"):
+        MetaTrainer(strings, Sequences(), None, TrainingConfig(steps=1, window=3))
     for wrong in (-1, 2.5):
         with pytest.raises(ValueError, match=r"window=.*; give a number of places"):
             TrainingConfig(window=wrong)

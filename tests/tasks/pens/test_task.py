@@ -188,6 +188,7 @@ BAD = [
     ("cat.ndjson", b'{"drawing": [[[], []]]}\n', r"cat\.ndjson, line 1 is an empty drawing"),
     ("cat.ndjson", b"\xff\xfe\n", r"cat\.ndjson, line 1 is no JSON"),
     ("bat.npz", b"PK no zip", r"bat\.npz is damaged"),
+    ("bat.ndjson", b"\n", r"bat\.ndjson: no drawings in it\. Replace it, or leave it out"),
 ]
 
 

@@ -328,6 +328,21 @@ def test_published_archives_that_are_none_are_refused(tmp_path: Path, fsdd_like:
         make(tmp_path / "none.zip")
 
 
+def test_damaged_recordings_are_named_together_whatever_their_split(fsdd_like: Path) -> None:
+    (fsdd_like / "0_ann_1.wav").write_bytes(b"no sound")
+    write(fsdd_like / "1_dee_2.wav", [1, 2], channels=2)
+    said = r"2 of 24 sound files cannot be used:\n.*0_ann_1\.wav cannot be read .*\n.*1_dee_2\.wav has 2 channels"
+    for split in SPLITS:
+        with pytest.raises(DataError, match=said):
+            make(fsdd_like, split)
+    for who in ("bob", "cy"):
+        for take in range(3):
+            for word in (0, 1):
+                (fsdd_like / f"{word}_{who}_{take}.wav").write_bytes(b"no sound")
+    with pytest.raises(DataError, match=r"14 of 24 sound files(.|\n)*\nand 4 more\."):
+        make(fsdd_like)
+
+
 def test_a_damaged_recording_in_a_zip_is_named(tmp_path: Path, fsdd_like: Path) -> None:
     (fsdd_like / "0_ann_1.wav").write_bytes(b"no sound")
     path = zipped(fsdd_like, tmp_path / "fsdd.zip")

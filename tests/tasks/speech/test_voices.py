@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tasks import DataError
+from tasks.data import notices
 from tasks.speech import mu_law
 from tasks.speech.task import SILENCE
 from tasks.speech.voices import Voice
@@ -69,6 +70,23 @@ def test_another_corpus_beside(fsdd_like: Path, data_root: Path) -> None:
     assert train.recipe["beside"] == "commands"
     tested = make(fsdd_like, "test", beside="commands", **settings)
     assert tested.recipe == make(fsdd_like, "test", **settings).recipe
+
+
+def test_another_corpus_is_not_beside_its_own_speakers_held_out(fsdd_like: Path, data_root: Path) -> None:
+    for path in list(fsdd_like.glob("*_bob_*.wav")):
+        path.rename(path.with_name(path.name.replace("bob", "theo")))
+    settings = {"length": 256, "by": "speaker", "beside": "fsdd", "data_root": data_root}
+    with pytest.raises(ValueError, match=r"beside='fsdd' would train on theo, who are held out here"):
+        make(fsdd_like, held_out="theo", **settings)
+    assert any(name.startswith("fsdd: theo") for name in make(fsdd_like, held_out="cy", **settings).group_names)
+
+
+def test_a_joined_split_says_that_it_has_no_more_voices(fsdd_like: Path) -> None:
+    notices.SAID.clear()
+    make(fsdd_like, "train", voices=1.0, lengths=True)
+    assert not any("of the split train alone" in said for said in notices.SAID)
+    make(fsdd_like, "train+test", voices=1.0, lengths=True)
+    assert any("train+test: beside=None and voices=1.0 are of the split train alone" in said for said in notices.SAID)
 
 
 def test_what_is_refused(fsdd_like: Path) -> None:
