@@ -52,6 +52,7 @@ class Plan:
     given: places at the beginning of each sequence that are given and not scored.
     fast_task: settings of the task for a quick look.
     published: what a row of published numbers is called.
+    timed: whether it has the seconds that scoring took, adaptation included.
     own_images_config: the named configuration of the task where images are the user's own; None: they cannot be.
     """
 
@@ -72,6 +73,7 @@ class Plan:
     fast_task: Mapping[str, Any] = field(default_factory=lambda: {"size": 8})
     published: str = "the paper's, as recalled"
     own_images_config: str | None = None
+    timed: bool = False
 
     @property
     def rows(self) -> list[str]:

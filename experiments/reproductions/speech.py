@@ -47,6 +47,7 @@ def _plan(speaker: str) -> Plan:
         limit=10,
         train_limit=0,
         unit="bits/sample",
+        timed=True,
         fast_task={"length": 512},
     )
 

@@ -46,6 +46,8 @@ NAMES = Plan(
         "ngram": _counts("names"),
         "bytenet_styles": Entry("ByteNet, in spellings alone", ("names_spellings",), in_table=False),
         "bytenet": Entry("ByteNet", ("names_lists",), initialised_from="bytenet_styles"),
+        "styles_again": Entry("ByteNet, in spellings alone", ("names_spellings",), {"seed": 1}, in_table=False),
+        "bytenet_again": Entry("ByteNet, another seed", ("names_lists",), {"seed": 1}, initialised_from="styles_again"),
     },
     shots=SHOTS,
     baseline="ngram",
@@ -63,6 +65,7 @@ TUNES = Plan(
     entries={
         "ngram": _counts("tunes"),
         "bytenet": Entry("ByteNet", ("tunes_minutes",)),
+        "bytenet_again": Entry("ByteNet, another seed", ("tunes_minutes",), {"seed": 1}),
     },
     shots=SHOTS,
     baseline="ngram",

@@ -56,6 +56,7 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
     """Test (train), or with its interval, in the plan's unit; what was published."""
     headings = ["model", *_columns(plan)]
     headings = [*headings, *(f"bits/dim, {heading}" for heading in headings[1:] if _both(plan)), "steps", "parameters"]
+    headings += ["seconds to score"] * plan.timed
     rows = []
     for name, record in records.items():
         values, paper = record.values, plan.entries[name].paper
@@ -63,9 +64,10 @@ def _likelihoods(plan: Plan, records: Mapping[str, Record]) -> Section:
         cells = _with_intervals(plan, record) if plan.train_limit == 0 else _cells(plan, found, _per_dim(plan, record))
         steps = [*values.get("steps_before", []), values["steps"]] if "steps" in values else []
         counts = [" + ".join(f"{each:,}" for each in steps), f"{values['parameters']:,}" if steps else ""]
-        rows.append([plan.entries[name].title, *cells, *counts])
+        seconds = [f"{values['cost']['seconds']:.0f}"] if plan.timed else []
+        rows.append([plan.entries[name].title, *cells, *counts, *seconds])
         if paper:
-            rows.append([plan.published, *_cells(plan, paper, _per_dim(plan, record), 1), "", ""])
+            rows.append([plan.published, *_cells(plan, paper, _per_dim(plan, record), 1), "", "", *[""] * plan.timed])
     row = next(iter(records.values())).row(plan.shots[0])
     assert row is not None
     beside = "test, with 95 % intervals over classes" if plan.train_limit == 0 else "test (train) where known"
