@@ -134,6 +134,8 @@ class CountedDensity(SequentialDensity):
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         terms = self.base._conditional_log_probs(value)
+        if not value.numel():
+            return terms
         x = value[..., 0, :].long().reshape(-1, self.tasks, self.event_shape[-1])
         p = self.counts.at_places(terms.reshape(x.shape).exp(), x)
         return p.clamp(min=torch.finfo(p.dtype).tiny).log().view(value.shape)

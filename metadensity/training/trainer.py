@@ -98,10 +98,10 @@ class MetaTrainer:
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
             )
-        ends = {getattr(each, "end", None) for each in (model, train)} - {None}
+        ends = [end for each in (model, train) if (end := getattr(each, "end", None)) is not None]
         if config.window and ends:
             raise ValueError(
-                f"window={config.window} for strings that end (end={max(ends)}): a window would begin in the middle of "
+                f"window={config.window} for strings that end (end={ends[0]}): a window would begin in the middle of "
                 "one, or after its end. Give 0 to train on whole ones."
             )
         self._trained = self.model.resized(config.window) if config.window else self.model  # of the same parameters

@@ -109,3 +109,12 @@ def test_counts_that_are_none(options: dict[str, Any], message: str) -> None:
 def test_an_aligned_net_takes_no_counts() -> None:
     with pytest.raises(ValueError, match="counts=2; an aligned ByteNet takes none"):
         AlignedByteNet((1, 8), 4, counts=2)
+
+
+def test_no_tasks_and_no_strings_are_taken() -> None:
+    model = ByteNet((1, 4), 3, layers=2, planes=4, encoder_layers=1, counts=1)
+    for shots, tasks, count in ((2, 0, 2), (2, 3, 0), (0, 0, 2)):
+        density = model(torch.zeros(shots, tasks, 1, 4, dtype=torch.uint8))
+        strings = torch.zeros(count, tasks, 1, 4, dtype=torch.uint8)
+        assert density.log_prob(strings).shape == (count, tasks)
+        assert density.sample((count,)).shape == strings.shape
