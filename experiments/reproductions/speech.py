@@ -29,6 +29,11 @@ def _plan(speaker: str) -> Plan:
                 "Linear prediction, 16 taps", ("speech", "linear_prediction", "baseline"), counted
             ),
             "wavenet": Entry("WaveNet, f(s)", ("speech_minutes",), {**task, "model": {"support_norm": True}}),
+            "wavenet_again": Entry(
+                "WaveNet, f(s), another seed",
+                ("speech_minutes",),
+                {**task, "model": {"support_norm": True}, "seed": 1},
+            ),
             "embedding": Entry(
                 "WaveNet, f(s) fitted",
                 fine_tunes="wavenet",

@@ -83,6 +83,7 @@ TEXT = Plan(
     entries={
         "ngram": _counts("text", (0,), False, length=256),
         "bytenet_minutes": Entry("ByteNet, two minutes of one core", ("text_minutes",), paper=NANOGPT),
+        "bytenet_again": Entry("ByteNet, another seed", ("text_minutes",), {"seed": 1}),
     },
     shots=(0,),
     baseline="ngram",
