@@ -136,7 +136,7 @@ def evaluate(
     title = (
         f"{marked(first, evaluations[first].scores)} ({subject.title}) "
         f"on {config['task']['name']}, {split}: {row.images} {words.nouns} of {row.classes} "
-        f"class{'es' * (row.classes != 1)} in {row.groups} group{'s' * (row.groups != 1)}"
+        f"class{'es' * (row.classes != 1)}" + (f" in {row.groups} group{'s' * (row.groups != 1)}" if row.groups else "")
     )
     overlap = training_overlap(task, train, evaluations[first])
     sections = evaluation_report(f"{title}; other models in {words.nats}", evaluations, uses, optimum, task, duplicates)

@@ -42,6 +42,7 @@ def test_transduction_has_source_and_target_by_themselves(script: Any) -> None:
         assert target["optimum"] / entropy == pytest.approx(2, abs=0.5), "nats a symbol, of 2 on average"
     report = (Path(result["folder"]) / "evaluation.md").read_text()
     assert "Source, and target given its source, nats/string" in report
+    assert " classes; other models in nats/string" in report, "groups that are not known are not counted"
 
 
 def test_speech_from_training_to_classification(script: Any, data_root: Path) -> None:
@@ -91,5 +92,5 @@ def test_drawings_are_strings_too(script: Any, data_root: Path) -> None:
 
 def test_chains_are_not_classified(script: Any) -> None:
     run = script(train.experiment, "chains", "independent", "fast", task={"length": 4}).result["folder"]
-    with pytest.raises(TypeError, match="chains draws its images anew"):
+    with pytest.raises(TypeError, match="chains draws its sequences anew"):
         script(classify.experiment, run=run)
