@@ -46,6 +46,7 @@ from experiments.reporting.training_overlap import shared_groups
 from metadensity.evaluation.cost import parameter_count
 from metadensity.training import MetaTrainer
 from tasks import DataError, TaskDistribution
+from tasks.data.notices import say_once
 
 experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
 
@@ -99,6 +100,17 @@ def _can_begin(config: Mapping[str, Any]) -> None:
         raise ValueError(f"keep={config['keep']}; at least 1 state must stay, or nothing could be resumed.")
 
 
+def _say_what_ends(task: TaskDistribution, model: Mapping[str, Any]) -> None:
+    """Warn where strings end and the model could know it, but was not told."""
+    end = getattr(task, "end", None)
+    if end is not None and "end" in model and model["end"] in (None, False):
+        told = "True" if model["end"] is False else str(end)
+        say_once(
+            f"The strings of {task.name} end with level {end}, and {model['name']} was not told: it learns what stands "
+            f"after the end as well, and its samples go on. On the command line: model.end={told}."
+        )
+
+
 @experiment.main
 def train(
     task: dict[str, Any],
@@ -121,6 +133,7 @@ def train(
     config = training_config(training, seed)
     for tasks in (train_tasks, validation_tasks):
         require_room(tasks, config.shots, config.queries)
+    _say_what_ends(train_tasks, model)
     net = build_model(model, train_tasks.event_shape, train_tasks.levels, seed)
     provenance = {"run": folder.name, "task": train_tasks.recipe, "split": "train", "seed": seed}
     settings = {"task": task, "model": model, "training": training, "seed": seed, "initial": initial}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from experiments import classify, evaluate, memorisation, sample, train
+from tasks import TASKS, ImageTasks
+from tasks.data.notices import SAID
 
 
 def test_chains_from_training_to_the_optimum(script: Any) -> None:
@@ -94,3 +96,16 @@ def test_chains_are_not_classified(script: Any) -> None:
     run = script(train.experiment, "chains", "independent", "fast", task={"length": 4}).result["folder"]
     with pytest.raises(TypeError, match="chains draws its sequences anew"):
         script(classify.experiment, run=run)
+
+
+def test_a_model_that_is_not_told_of_the_end_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    names, chains = TASKS["names"](split="test"), TASKS["chains"]()
+    SAID.clear()
+    for model in ({"name": "bytenet", "end": None}, {"name": "ngram", "end": False}):
+        train._say_what_ends(names, model)
+    assert isinstance(names, ImageTasks)
+    end = names.end
+    assert [record.message.rsplit(" ", 1)[1] for record in caplog.records] == [f"model.end={end}.", "model.end=True."]
+    for task, told in ((names, {"name": "bytenet", "end": end}), (names, {"name": "wavenet"}), (chains, model)):
+        train._say_what_ends(task, told)
+    assert len(caplog.records) == 2
