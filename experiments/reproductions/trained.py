@@ -173,7 +173,8 @@ def recipe(plan: Plan, entry: Entry, fast: bool) -> tuple[tuple[str, ...], dict[
     of_model = {key: value for key, value in small["model"].items() if key in model}
     if plan.fast_task:
         updates["task"] = {**updates.get("task", {}), **plan.fast_task}
-    return named, {**updates, "model": {**own, **of_model}, "training": small["training"]}
+    sizes = {**own, **of_model}
+    return named, {**updates, **({"model": sizes} if sizes else {}), "training": small["training"]}
 
 
 def find_weights(folder: str, plan: Plan, name: str, config: Mapping[str, Any]) -> Path | None:

@@ -24,6 +24,7 @@ from metadensity.adaptation.second_order import _functions
 from metadensity.densities.independent import IndependentDensity
 from metadensity.likelihoods import LIKELIHOODS, Likelihood
 from metadensity.models import MODELS, IndependentPixels
+from metadensity.networks.predicted import RelativeLogistics
 from metadensity.nn.functional.additive_attention import additive_read, additive_scores
 from metadensity.nn.functional.dot_attention import dot_read
 from metadensity.nn.functional.gate import gate
@@ -39,8 +40,9 @@ SUBJECTS = [
     Recipe("attention", {"attention": "dot"}),
     *(Recipe("attention", {"attention": "additive", "likelihood": each}) for each in LIKELIHOODS),
     Recipe("attention", {"attention": "additive", "first_kernel": 5, "prototypes": 4}),
+    Recipe("wavenet", {"prediction": 3, "likelihood": "logistic"}),
 ]
-CASE = Case((2, 3, 4), 3)
+CASE, SEQUENCE = Case((2, 3, 4), 3), Case((1, 12), 3)
 # Functions whose backward pass cannot be differentiated; torch.func refuses them, as they have no setup_context.
 ONCE = {"metadensity.adaptation.checkpointing._Rematerialised", "metadensity.adaptation.reptile._Reptile"}
 
@@ -61,7 +63,7 @@ class Loss(nn.Module):
 
 def loss_of(model: FewShotModel) -> Callable[[Parameters], Tensor]:
     whole = Loss(model)
-    subject = Recipe("independent").build(CASE)
+    subject = Recipe("independent").build(Case(model.event_shape, model.levels))
     episode = subject.images(2, 2, seed=1), subject.images(2, 2, seed=2)
     return lambda parameters: torch.func.functional_call(whole, parameters, episode)
 
@@ -117,7 +119,8 @@ def norm(parameters: Parameters) -> float:
 
 @pytest.mark.parametrize("recipe", SUBJECTS, ids=str)
 def test_second_derivatives_equal_differences_of_the_first(recipe: Recipe) -> None:
-    model = recipe.build(CASE, torch.float64).model
+    case = SEQUENCE if "prediction" in recipe.options else CASE
+    model = recipe.build(case, torch.float64).model
     randomise(model, 3)
     loss = loss_of(model)
     parameters = {f"model.{n}": t.detach().clone() for n, t in model.named_parameters()}
@@ -234,7 +237,7 @@ def test_no_function_and_no_likelihood_is_left_out() -> None:
     found = {f"{kind.__module__}.{kind.__qualname__}" for kind in functions()}
     assert found == ONCE | {f"metadensity.nn.functional.{name}" for name in (*NATIVE, *APPLIED)}
     ours = {kind for kind in below(Likelihood) if kind.__module__.startswith("metadensity.")}
-    assert ours == set(LIKELIHOODS.values())
+    assert ours == {*LIKELIHOODS.values(), RelativeLogistics}  # the latter with a prediction alone, see SUBJECTS
     assert {recipe.options["likelihood"] for recipe in SUBJECTS if "likelihood" in recipe.options} == LIKELIHOODS.keys()
     assert {recipe.name for recipe in SUBJECTS} == MODELS.keys()
 
