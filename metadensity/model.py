@@ -171,8 +171,8 @@ class FewShotModel(nn.Module):
         """
         if not self.any_places:
             raise ValueError(
-                f"{type(self).__name__} is of events {self.event_shape} alone: its weights or its inputs depend on the "
-                "number of places. Take a model that does not, such as WaveNet or ByteNet."
+                f"{type(self).__name__} is of events {self.event_shape} alone. Take a model that is of any number of "
+                "places, such as WaveNet or ByteNet."
             )
         if len(space) != len(self.event_shape) - 1:
             raise ValueError(
