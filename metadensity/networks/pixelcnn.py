@@ -112,7 +112,11 @@ class PixelCNN(CausalNetwork):
 
         pixels: ``(samples * tasks, C, *space)`` integers, tasks fastest.
         """
-        stacks = [self.inputs(pixels, condition)] * self.space_dims
+        return self.features_of(self.inputs(pixels, condition), pixels, condition)
+
+    def features_of(self, inputs: Tensor, pixels: Tensor, condition: Conditioning) -> Tensor:
+        """``features``, once ``inputs`` of these pixels are known."""
+        stacks = [inputs] * self.space_dims
         layers, biases, middle = [*self.layers], condition.biases, self.attention_layer
         attended: Tensor | None = None
         skip_sum: Tensor | None = None

@@ -117,14 +117,17 @@ class PredictedPixelCNN(PixelCNN):
     def inputs(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """See ``PixelCNN.inputs``."""
         codes = by_task(pixels, condition)
-        x, mean, scale = predictor_of(condition)(codes)
+        return self._relative(codes, *predictor_of(condition)(codes))
+
+    def _relative(self, codes: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         return torch.stack(self.input.relative(codes, x, mean, scale), -2).flatten(0, 1)
 
     def features(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """See ``CausalNetwork.features``; the last three are those that ``RelativeLogistics`` is given."""
-        _, mean, scale = predictor_of(condition)(by_task(pixels, condition))
-        given = torch.stack(given_by(predictor_of(condition), mean, scale), -2).flatten(0, 1)
-        hidden = super().features(pixels, condition)
+        codes, predictor = by_task(pixels, condition), predictor_of(condition)
+        x, mean, scale = predictor(codes)
+        given = torch.stack(given_by(predictor, mean, scale), -2).flatten(0, 1)
+        hidden = self.features_of(self._relative(codes, x, mean, scale), pixels, condition)
         return torch.cat([hidden.to(given), given], 1)
 
 
