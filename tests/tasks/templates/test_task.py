@@ -13,6 +13,7 @@ import torch
 from metadensity import Density, Episode
 from tasks import SPLITS, TASKS, TaskDistribution, TemplateTasks
 from tests.contracts.checks_density import goodness_of_fit
+from tests.tasks.bad_calls import counts_are_named
 
 FALSE_ALARM = 1e-4  # of the chi-square test, if its seed were drawn anew; the seed is fixed
 
@@ -136,14 +137,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_bad_calls_are_named() -> None:
     task = make()
-    for arguments, message in (
-        ((-1, 1, 1, 1), "index=-1"),
-        ((0, 0, 1, 1), "tasks=0"),
-        ((0, 1, -1, 1), "shots=-1"),
-        ((0, 1, 1, 0), "queries=0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            task.episode(*arguments)
+    counts_are_named(task)
     with pytest.raises(TypeError, match=r"index=0.5 is a float"):
         task.episode(0.5, 1, 1, 1)  # type: ignore[arg-type]
     other = make(size=9).episode(0, 2, 3, 1)

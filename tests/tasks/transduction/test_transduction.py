@@ -18,6 +18,7 @@ from metadensity.densities.completion import complete, observe, seeds_of
 from metadensity.evaluation.intervals import clustered_mean
 from tasks import SPLITS, TASKS, TransductionTasks
 from tests.contracts.checks_density import all_images, goodness_of_fit, table
+from tests.tasks.bad_calls import counts_are_named
 
 RULES = ("copy", "reverse", "shift", "substitution")
 TINY: dict[str, Any] = {"symbols": 2, "shortest": 1, "longest": 2}
@@ -247,14 +248,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_bad_calls_are_named() -> None:
     task = make()
-    for arguments, message in (
-        ((-1, 1, 1, 1), "index=-1"),
-        ((0, 0, 1, 1), "tasks=0"),
-        ((0, 1, -1, 1), "shots=-1"),
-        ((0, 1, 1, 0), "queries=0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            task.episode(*arguments)
+    counts_are_named(task)
     episode = task.episode(0, 1, 1, 1)
     with pytest.raises(ValueError, match=r"support has shape \(3, 2, 1, 8\); transduction takes \(shots, tasks, 1, 18"):
         task.optimum(make(longest=3).episode(0, 2, 3, 1))
