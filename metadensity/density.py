@@ -333,3 +333,30 @@ class SequentialDensity(FactorisedDensity):
         require_temperature(temperature)
         given = None if known is None else expand_known(known, uniforms.shape, self.levels)
         return Draws(uniforms, given, temperature)
+
+
+class DerivedDensity(SequentialDensity):
+    """A density that changes the terms of ``base``: its order, its device and its attention are those of that one."""
+
+    def __init__(self, base: SequentialDensity, validate_args: bool | None = None) -> None:
+        self.base = base
+        super().__init__(base.tasks, base.event_shape, base.levels, validate_args)
+
+    @property
+    def generation_order(self) -> Tensor:
+        """See ``SequentialDensity.generation_order``."""
+        return self.base.generation_order
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.base.device
+
+    @property
+    def has_attention(self) -> bool:
+        """See ``SequentialDensity.has_attention``."""
+        return self.base.has_attention
+
+    def attention_weights(self, value: Tensor) -> Tensor:
+        """See ``SequentialDensity.attention_weights``."""
+        return self.base.attention_weights(value)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metadensity.densities.sequence import after_an_end
-from metadensity.density import SequentialDensity
+from metadensity.density import DerivedDensity, SequentialDensity
 from metadensity.drawing import Draws
 
 
@@ -119,7 +119,7 @@ class _Counting(Draws):
         return drawn
 
 
-class CountedDensity(SequentialDensity):
+class CountedDensity(DerivedDensity):
     """``base`` with counts of the support and of the string so far on top; see ``SupportCounts``. Exact.
 
     A neural cache (Grave et al. 2017), whose weights are those of counting. base: a density of sequences ``(1, T)``
@@ -129,8 +129,8 @@ class CountedDensity(SequentialDensity):
     order: ClassVar[str] = "the order of the sequence"
 
     def __init__(self, base: SequentialDensity, counts: SupportCounts, validate_args: bool | None = None) -> None:
-        self.base, self.counts = base, counts
-        super().__init__(base.tasks, base.event_shape, base.levels, validate_args)
+        self.counts = counts
+        super().__init__(base, validate_args)
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         terms = self.base._conditional_log_probs(value)
@@ -139,20 +139,6 @@ class CountedDensity(SequentialDensity):
         x = value[..., 0, :].long().reshape(-1, self.tasks, self.event_shape[-1])
         p = self.counts.at_places(terms.reshape(x.shape).exp(), x)
         return p.clamp(min=torch.finfo(p.dtype).tiny).log().view(value.shape)
-
-    @property
-    def device(self) -> torch.device:
-        """Where pixels are drawn."""
-        return self.base.device
-
-    @property
-    def has_attention(self) -> bool:
-        """See ``SequentialDensity.has_attention``."""
-        return self.base.has_attention
-
-    def attention_weights(self, value: Tensor) -> Tensor:
-        """See ``SequentialDensity.attention_weights``."""
-        return self.base.attention_weights(value)
 
     def _drawn(self, draws: Draws) -> Tensor:
         return self.base.drawn(_Counting(draws.uniforms, draws.known, inner=draws, counts=self.counts))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from metadensity.density import SequentialDensity
+from metadensity.density import DerivedDensity, SequentialDensity
 from metadensity.drawing import Draws
 
 
@@ -47,7 +47,7 @@ class _Ending(Draws):
         return drawn
 
 
-class SequenceDensity(SequentialDensity):
+class SequenceDensity(DerivedDensity):
     """The density of ``base`` over strings: once a place holds the level ``end``, all later places do, at no cost.
 
     A string of n symbols stands in the first n of T places and ``end`` in all others, so strings of up to T symbols
@@ -69,8 +69,8 @@ class SequenceDensity(SequentialDensity):
             )
         if not 0 <= end < base.levels:
             raise ValueError(f"end={end}; it must be one of the levels 0 to {base.levels - 1}.")
-        self.base, self.end = base, end
-        super().__init__(base.tasks, base.event_shape, base.levels, validate_args)
+        self.end = end
+        super().__init__(base, validate_args)
 
     def lengths(self, value: Tensor) -> Tensor:
         """Places that are counted, ``(*sample, tasks)`` int64: the symbols, and the end where there is one."""
@@ -80,25 +80,6 @@ class SequenceDensity(SequentialDensity):
         terms, after = self.base._conditional_log_probs(value), after_an_end(value, self.end)
         terms = torch.where(after, 0.0, terms)
         return torch.where(after & (value != self.end), -torch.inf, terms)
-
-    @property
-    def generation_order(self) -> Tensor:
-        """See ``SequentialDensity.generation_order``."""
-        return self.base.generation_order
-
-    @property
-    def device(self) -> torch.device:
-        """Where pixels are drawn."""
-        return self.base.device
-
-    @property
-    def has_attention(self) -> bool:
-        """See ``SequentialDensity.has_attention``."""
-        return self.base.has_attention
-
-    def attention_weights(self, value: Tensor) -> Tensor:
-        """See ``SequentialDensity.attention_weights``."""
-        return self.base.attention_weights(value)
 
     def _drawn(self, draws: Draws) -> Tensor:
         """Known pixels after an end are kept as they are given."""

@@ -18,7 +18,7 @@ from metadensity import Density
 from metadensity.densities.counts import CountedDensity
 from metadensity.densities.pixelcnn import PredictedDensity
 from metadensity.densities.sequence import SequenceDensity
-from metadensity.density import BoundDensity, ExpandedDensity, FactorisedDensity, SequentialDensity
+from metadensity.density import BoundDensity, DerivedDensity, ExpandedDensity, FactorisedDensity, SequentialDensity
 from metadensity.models import MODELS, ConditionalPixelCNN
 from tasks import TASKS
 from tasks.chains.density import UrnDensity
@@ -29,7 +29,8 @@ from . import checks_model
 from .contracts import CONTRACTS
 from .subjects import RECIPES, Case, randomise
 
-BASES = {Density, FactorisedDensity, SequentialDensity, BoundDensity}  # what densities are made of, and none themselves
+# What densities are made of, and none themselves.
+BASES = {Density, FactorisedDensity, SequentialDensity, DerivedDensity, BoundDensity}
 
 
 def below(kind: type) -> Iterator[type]:
