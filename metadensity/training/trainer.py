@@ -24,6 +24,7 @@ from metadensity.evaluation.likelihood import evaluate
 from metadensity.evaluation.support_use import cost_of_supports, supports_cost
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
+from metadensity.nn.dropout import Dropout
 from metadensity.progress import progress_bar, with_progress
 from metadensity.training.config import TrainingConfig
 from metadensity.training.cuda_graphs import GraphedUpdate
@@ -97,6 +98,10 @@ class MetaTrainer:
             raise ValueError(
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
+            )
+        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
+            raise ValueError(
+                "graphs=True with dropout, whose draws are not recorded. Leave graphs False, or dropout 0."
             )
         ends = [end for each in (model, train) if (end := getattr(each, "end", None)) is not None]
         if config.window and ends:
