@@ -88,6 +88,8 @@ class MetaTrainer:
         parameters = list(model.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             raise ValueError("No parameter of the model takes gradients. Type model.requires_grad_(True) first.")
+        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
+            raise ValueError("graphs=True with dropout, whose draws are not recorded. Give dropout=0 or graphs=False.")
         self.config, self.train, self.validation = config, train, validation
         self.device = torch.device(config.device)
         self.model = model.to(self.device)
