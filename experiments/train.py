@@ -34,6 +34,7 @@ from experiments.recording import lineage
 from experiments.recording.command_line import main, make_experiment
 from experiments.recording.folder_observer import FolderObserver
 from experiments.recording.initial_weights import load_initial_weights, weights_file
+from experiments.recording.numerics import compare_numerics
 from experiments.recording.resume import (
     find_resumable,
     inherit_best,
@@ -68,6 +69,7 @@ def _defaults() -> None:
     initial = None  # a run, a shipped model's name or a file of weights to begin from
     allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
     validate = True  # False: without validation classes; the newest model stands for the best
+    require_same_bits = False  # True: to resume where threads, processor or kernels differ is refused, not only said
     keep = 2  # how many of the newest states stay, besides the best model
     progress = True  # whether bars are shown
 
@@ -121,6 +123,7 @@ def train(
     initial: str | None,
     allow: list[str],
     validate: bool,
+    require_same_bits: bool,
     keep: int,
     progress: bool,
     _run: Run,
@@ -151,6 +154,7 @@ def train(
         lineage.record(_run, folder, "trained", parents, episodes)
     else:
         parent, state = state_to_resume(resume)
+        compare_numerics(state, config.device, require_same_bits)
         if not any(name.startswith("task.") and name not in lineage.PLACES for name in allow):
             lineage.require_same_episodes(parent, episodes)
         trainer.resume(state)

@@ -52,8 +52,8 @@ ROOMS = {
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
-            compress memorisation studies reproductions shots_grid split_sensitivity reproduce bench coverage demo runs
-            run_page report
+            compress memorisation studies reproductions shots_grid split_sensitivity reproduce sweep bench coverage demo
+            runs run_page report
         """,
     }.items()
 }

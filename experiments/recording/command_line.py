@@ -36,6 +36,7 @@ from experiments.recording.flat_configs import current_names, flatten
 from experiments.recording.headlines import last_line
 from experiments.recording.help_page import help_page
 from experiments.recording.mistakes import discard, is_mistake, sentence
+from experiments.recording.processes import this_process
 from experiments.recording.registered import RegisteredOptions
 from experiments.recording.root import runs_root
 from experiments.recording.sacred_observers import make_fault_tolerant
@@ -153,6 +154,7 @@ class SafeExperiment(Experiment):
         if (name := run.meta_info["options"].get("--name")) is not None:  # Sacred's would hide which experiment it is
             run.experiment_info["name"], run.meta_info["name"] = self.path, name
         run.meta_info |= {"command_line": shlex.join(sys.orig_argv), "working_directory": str(Path.cwd())}
+        run.meta_info["process"] = this_process()
         for line in _overridden(self.named_configs, named_configs, config_updates or {}):
             run.run_logger.info(line)
         return run
