@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return LATER
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        print(str(interrupted) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, RuntimeError) as error:
         from experiments.recording.mistakes import is_mistake, sentence
@@ -228,41 +228,32 @@ def _work(options: argparse.Namespace) -> int:
     units = read_units(options.file)
     known = {unit.id: unit for unit in units}
     settings = _settings_elsewhere(options.words)
-    statuses = {0}
+    statuses = set()
     for unit in units if options.units is None else chosen(units, options.units):
-        statuses.add(_tried(unit, known, settings))
-        if statuses & {INTERRUPTED} or (LATER in statuses and _stop_asked):
-            break
-    return next(status for status in (INTERRUPTED, FAILED, LATER, 0) if status in statuses)
+        try:
+            work(unit, known, settings)
+        except HeldError as error:
+            print(error)
+            statuses.add(LATER)
+        except Exception as error:  # one unit that fails is no reason to leave the others
+            _said(unit, error)
+            statuses.add(FAILED)
+    return next((status for status in (FAILED, LATER) if status in statuses), 0)
 
 
-def _tried(unit: Unit, known: Mapping[str, Unit], settings: Mapping[str, Any]) -> int:
-    """Work on a unit; the exit status that it alone would have."""
+def _said(unit: Unit, error: Exception) -> None:
+    """Print why a unit failed. Raises Stopped or KeyboardInterrupt where it was asked to end, as the worker then is."""
     from sacred.utils import SacredInterrupt
 
     from experiments.recording.mistakes import is_mistake, sentence
 
-    try:
-        work(unit, known, settings)
-    except HeldError as error:
-        print(error)
-        return LATER
-    except SacredInterrupt as stopped:
-        print(stopped, file=sys.stderr)
-        if getattr(stopped, "exit_status", LATER) == INTERRUPTED:
-            return INTERRUPTED
-        _stop_asked.append(unit.id)
-        return LATER
-    except Exception as error:
-        if is_mistake(error):
-            print(f"{unit.name}: {sentence(error)}", file=sys.stderr)
-        else:
-            traceback.print_exc()
-        return FAILED
-    return 0
-
-
-_stop_asked: list[str] = []
+    if isinstance(error, SacredInterrupt):
+        interrupted = getattr(error, "exit_status", LATER) == INTERRUPTED
+        raise (KeyboardInterrupt if interrupted else Stopped)(str(error)) from None
+    if is_mistake(error):
+        print(f"{unit.name}: {sentence(error)}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
 
 
 def work(unit: Unit, known: Mapping[str, Unit], settings: Mapping[str, Any] | None = None) -> State:
@@ -280,9 +271,9 @@ def work(unit: Unit, known: Mapping[str, Unit], settings: Mapping[str, Any] | No
             state = state_of(unit)  # another worker may have finished it meanwhile
             if state.finished is None:
                 _train(unit, known, state.to_resume, lease, settings or {})
-                state = state_of(unit)
-                return state
-    print(f"{unit.name}: nothing to do, {state.finished.folder} has done it." if state.finished else unit.name)
+                return state_of(unit)
+    assert state.finished is not None
+    print(f"{unit.name}: nothing to do, {state.finished.folder} has done it.")
     return state
 
 
