@@ -367,8 +367,11 @@ def _stopping() -> Iterator[None]:
     def stop(number: int, _: Any) -> NoReturn:
         raise Stopped(f"Stopped by {signal.Signals(number).name}; the same command goes on.")
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.signal(number, stop) for number in numbers}
+    heard = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    try:
+        before = {number: signal.signal(number, stop) for number in heard}
+    except ValueError:  # not the main thread, which alone may handle signals
+        before = {}
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from experiments.recording.flat_configs import differences
 from metadensity import native
 from metadensity.files import read_header
 
-NUMERICS = "numerics"  # in the provenance of a state
+NUMERICS = "numerics"  # in the header of a state
 
 
 class OtherBitsError(ValueError):
@@ -42,7 +42,7 @@ def compare_numerics(state: Path, device: str, required: bool) -> None:
 
     Raises OtherBitsError instead where the same are ``required``, and where it is not known which they were.
     """
-    before: dict[str, Any] | None = read_header(state).get("provenance", {}).get(NUMERICS)
+    before: dict[str, Any] | None = read_header(state).get(NUMERICS)
     if before is None:
         if required:
             raise OtherBitsError(

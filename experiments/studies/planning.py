@@ -40,6 +40,8 @@ class Plan:
         for name, values in axes.items():
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"The values of {name} are {values!r}; give a list of them, such as [0, 1, 2].")
+        if "resume" in {**flatten(self.updates), **axes}:
+            raise ValueError("resume is given, but a unit resumes what is begun of it by itself. Leave it out.")
         for choice in itertools.product(*axes.values()):
             given = dict(zip(axes, choice, strict=True))
             more = given.pop("named", ())
@@ -74,10 +76,6 @@ def unit_of(config: Mapping[str, Any], name: str, begins_with: Unit | None = Non
 
     Raises ValueError for settings that no training can begin with.
     """
-    if config.get("resume") is not None:
-        raise ValueError(
-            f"resume={config['resume']!r}, but a unit resumes what is begun of it by itself. Leave it out."
-        )
     training_config(config["training"], config["seed"])  # found out before hours of training, not after
     kept = {key: config.get(key) for key in KEPT} | ({} if config.get("validate", True) else {"validate": False})
     if begins_with is None:

@@ -33,7 +33,7 @@ def half(whole: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def test_a_state_says_what_its_bits_depend_on(half: RunFolder) -> None:
-    found = read_header(half.states()[-1])["provenance"][NUMERICS]
+    found = read_header(half.states()[-1])[NUMERICS]
     assert (found["threads"], found["torch"]) == (torch.get_num_threads(), torch.__version__)
     assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert found["kernels"]["gated_layer"] == native.fingerprints(["gated_layer"])["gated_layer"]
@@ -72,7 +72,7 @@ def test_other_bits_are_said_and_refused_where_the_same_are_required(
 def test_a_state_of_an_earlier_version_goes_on_unless_the_same_bits_are_required(half: RunFolder) -> None:
     state = half.states()[-1]
     tensors, header = read_tensors(state)
-    del header["provenance"][NUMERICS], header["sha256"]
+    del header[NUMERICS], header["sha256"]
     write_tensors(state, tensors, header)
     compare_numerics(state, "cpu", required=False)
     with pytest.raises(OtherBitsError, match=r"does not say what its bits depend on.*require_same_bits=False"):
