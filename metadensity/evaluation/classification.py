@@ -14,6 +14,7 @@ from metadensity.evaluation.intervals import Floats, bounded_mean, clustered_mea
 from metadensity.evaluation.likelihood import autocast, evaluating
 from metadensity.evaluation.nway import NWayEpisodes
 from metadensity.model import FewShotModel
+from metadensity.processes import current
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def class_log_probs(
     The ways of an episode are the tasks of a batch, so each support is encoded once for all queries. Several episodes
     share a batch where they fit: about ``images_per_batch`` pairs of a query and a way go through the model at a time.
     The model's mode and torch's random state are as before afterwards. Of sequences with lengths the real places count.
+    Several processes (``metadensity.processes``) share the batches.
 
     Raises ValueError where the images do not fit the model, a log-probability is nan, or the density is a bound.
     """
@@ -72,9 +74,11 @@ def class_log_probs(
     require_count("images_per_batch", images_per_batch, 1)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     together = max(1, images_per_batch // (episodes.ways * episodes.queries))
-    found = []
+    processes, own = current(), {}
     with evaluating(model), autocast(device, precision):
-        for start in range(0, len(episodes), together):
+        for batch, start in enumerate(range(0, len(episodes), together)):
+            if not processes.does(batch):
+                continue
             part = episodes[start : start + together]
             support = part.support.to(device).movedim(2, 0).flatten(1, 2)  # (shots, episodes * ways, C, *space)
             lengths = part.support_lengths
@@ -94,8 +98,9 @@ def class_log_probs(
                 pieces = zip(query.split(chunk), real.split(chunk), strict=True)
                 scores = [density.prefix_log_prob(one.flatten(1, 2), own.flatten(1, 2)) for one, own in pieces]
             log_probs = torch.cat(scores).unflatten(1, (len(part), part.ways)).transpose(0, 1)
-            found.append(log_probs.double().cpu().numpy())
-    return _require_numbers(np.concatenate(found))
+            own[batch] = log_probs.double().cpu().tolist()
+    known = {int(batch): found for each in processes.values(own) for batch, found in each.items()}
+    return _require_numbers(np.concatenate([np.array(known[batch], np.float64) for batch in sorted(known)]))
 
 
 @torch.no_grad()
