@@ -134,6 +134,11 @@ def _plan(options: argparse.Namespace) -> int:
     from metadensity.files import write_atomically
 
     units = {unit.id: unit for unit in _planned(options)}
+    if options.to.exists() and (before := read_units(options.to)) != list(units.values())[: len(before)]:
+        raise ValueError(
+            f"{options.to} holds other units, which workers may have been sent to by their places. Name another file; "
+            "what was trained is found from there as well."
+        )
     find_made(units.values())
     write_atomically(options.to, "".join(unit.line() + "\n" for unit in units.values()).encode())
     finished = sum(state_of(unit).finished is not None for unit in units.values())
@@ -267,6 +272,8 @@ def work(unit: Unit, known: Mapping[str, Unit], settings: Mapping[str, Any] | No
     if state.finished is None and unit.begins_with is not None:
         work(known[unit.begins_with], known, settings)
     if state.finished is None:
+        from experiments import train  # noqa: F401  may take minutes on a network disk, during which no lease is renewed
+
         with leased(unit) as lease:
             state = state_of(unit)  # another worker may have finished it meanwhile
             if state.finished is None:

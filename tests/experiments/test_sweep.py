@@ -98,6 +98,19 @@ def test_a_plan_from_the_command_line_is_that_of_a_file() -> None:
     assert read_units("s.jsonl") == list(Plan(FAST, SMALL, grid, [0, 1, 5]).units())
 
 
+def test_a_sweep_can_grow_and_its_places_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    """Workers may have been sent to places of it."""
+
+    def plan(seeds: str) -> int:
+        return sweep.main(["plan", "train", "--seeds", seeds, "--to", "s.jsonl", "with", *FAST])
+
+    assert [plan("0-1"), plan("0-1"), plan("0-2")] == [0, 0, 0]
+    before = read_units("s.jsonl")
+    assert plan("1-2") == 2
+    assert "s.jsonl holds other units" in capsys.readouterr().err
+    assert read_units("s.jsonl") == before
+
+
 class FirstTraining(Exception):  # noqa: N818
     """In place of a training."""
 

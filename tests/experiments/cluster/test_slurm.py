@@ -55,8 +55,10 @@ def test_a_sweep_on_slurm_survives_kills_and_preemption(
     assert sweep.main(["plan", str(tmp_path / "plan.json"), "--to", str(file)]) == 0
     units = read_units(file)
     both = script()
+    assert sweep.main(["submit", str(file), "--sbatch=--time=30"]) == 0
+    (first,) = re.findall(r"Submitted batch job (\d+)", capsys.readouterr().out)
     for time_submitted in (1, 2):
-        job = submitted(both, slurm, tmp_path)
+        job = first if time_submitted == 1 else submitted(both, slurm, tmp_path)
         for place in (0, 1):
             slurm.wait(f"{job}_{place}", "COMPLETED")
             said = (tmp_path / f"seeds-{job}_{place}.txt").read_text()
