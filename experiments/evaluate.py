@@ -48,6 +48,7 @@ from metadensity.progress import with_progress
 from tasks import TaskDistribution
 
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
+experiment.shares = True
 experiment.check(require_models)
 experiment.config(evaluation_settings)
 experiment.check(require_evaluation_settings)
