@@ -19,7 +19,7 @@ from tasks.splits.committed import SPLITS_FOLDER, load_split
 
 from .pictures import make_folder
 
-NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "splits", "styles"}
+NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "own", "splits", "styles"}
 HOUSES = {"folders": {"folder", "mirror"}, "strings": {"names", "text", "tunes"}}  # folders of several tasks
 DRAWN = {"chains", "templates", "transduction"}  # drawn without end, from one prior: see the folders of these names
 FINITE = sorted(set(TASKS) - DRAWN)
