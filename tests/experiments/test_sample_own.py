@@ -65,14 +65,14 @@ def test_the_same_drawing_twice_is_scored_and_no_leak(trained: str, drawings: Pa
     twice = [str(drawings / "0.png")] * 2
     result = script(sample.experiment, "fast", run=trained, support=twice).result
     assert result["nats_given_others"][0] == pytest.approx(result["nats_given_others"][1], abs=1e-4)
-    alone = script(sample.experiment, "fast", run=trained, support=twice[:1], fit="whole", pen=False).result
+    alone = script(sample.experiment, "fast", run=trained, support=twice[:1], fit="whole").result
     assert alone["nats_given_others"] is None
     assert len(alone["nats_prior"]) == 1
     with pytest.raises(ValueError, match="fit='crop', but the model is one of drawings"):
         script(sample.experiment, "fast", run=trained, support=twice, fit="crop")
 
 
-@pytest.mark.parametrize("setting", [{"against": ["runs/1"]}, {"observed": "top"}, {"pixels": 2}])
+@pytest.mark.parametrize("setting", [{"against": ["names-bytenet"]}, {"observed": "top"}, {"pixels": 2}])
 def test_what_drawings_of_ones_own_have_not_is_refused(
     setting: dict[str, Any], trained: str, drawings: Path, script: Any
 ) -> None:
