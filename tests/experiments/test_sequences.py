@@ -55,6 +55,9 @@ def test_speech_from_training_to_classification(script: Any, data_root: Path) ->
     assert bits["linear_prediction"] < bits["histogram"] - 1
     assert bits["histogram"] < min(bits["support_mean"], bits["support_mixture"]) - 0.1
     assert result["pixels"]["recipe"]["encoding"] == "mu-law-256"
+    assert [row["recordings"] for row in result["offsets"]["rows"]] == [50] * 10
+    report = (Path(result["folder"]) / "evaluation.md").read_text()
+    assert "Offset of the recordings, by class" in report
     assert script(classify.experiment, run=run, episodes=2).status == "COMPLETED"
 
 
