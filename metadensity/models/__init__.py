@@ -19,6 +19,7 @@ from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.models.ngram import NGram
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
+from metadensity.models.switching_prediction import SwitchingPrediction
 from metadensity.models.unconditional import UnconditionalPixelCNN
 from metadensity.models.wavenet import WaveNet
 
@@ -37,6 +38,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "ensemble": EnsemblePixelCNN,
     "wavenet": WaveNet,
     "linear_prediction": LinearPrediction,
+    "switching_prediction": SwitchingPrediction,
     "ngram": NGram,
     "bytenet": ByteNet,
     "aligned_bytenet": AlignedByteNet,
@@ -61,6 +63,7 @@ __all__ = [
     "NGram",
     "SupportMean",
     "SupportMixture",
+    "SwitchingPrediction",
     "UnconditionalPixelCNN",
     "WaveNet",
 ]
