@@ -120,6 +120,7 @@ class SwitchingPrediction(FewShotModel):
             episode = source.episode(index, tasks, 0, queries).to(self.moments.device)
             codes = in_order(episode.query, len(self.event_shape) - 1).long().flatten(0, 1)
             lengths = episode.query_sizes.flatten().to(codes.device)
+            codes = codes[:, : int(lengths.max())]
             real = real_places(lengths, codes.shape[-1])
             places += int(lengths.sum())
             parts += [
