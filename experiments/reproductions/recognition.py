@@ -34,8 +34,14 @@ from tasks.episodes.nway import draw_nway
 LINEAR, SWITCHING = "linear_prediction", "switching_prediction"
 FITTED = {LINEAR: "Linear prediction, 16 taps", SWITCHING: "Switching linear prediction, 16 states"}
 """Models that look at the training data and learn a few numbers, within a minute."""
-_TRAINING = {"steps": 30, "tasks": 4, "queries": 1, "window": 2048, "shots": [4], "warmup": 5, "average": 0.9}
-_TRAINING |= {"validate_every": 30, "checkpoint_every": 30, "validation_tasks": 4}
+_TRAINING = {"tasks": 4, "queries": 1, "shots": [4], "warmup": 5, "average": 0.9, "validation_tasks": 4}
+_STEPS = {
+    # as the baseline of the likelihoods: what makes recordings likely
+    LINEAR: {"steps": 30, "window": 2048, "validate_every": 30, "checkpoint_every": 30},
+    # what tells them apart: by likelihood alone it would trust the training data too much
+    SWITCHING: {"steps": 20, "window": 4096, "validate_every": 20, "checkpoint_every": 20, "contrast": 1.0}
+    | {"contrast_temperature": 20.0, "rivals": 3},
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Recognition:
     """A table of recognition.
 
     task: what models are fitted to. tested, split: settings of what they are tested on that differ, and its split.
-    ways, shots, queries, episodes: of the n-way episodes. nets: titles of shipped nets, by their names.
+    ways, shots, queries, episodes: of the n-way episodes. within_group: whether a model is trained to tell classes of
+    one group apart, words of a speaker. nets: titles of shipped nets, by their names.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Recognition:
     shots: int = 4
     tested: Mapping[str, Any] = field(default_factory=dict)
     split: str = "test"
+    within_group: bool = False
     nets: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -79,7 +87,12 @@ class Recognition:
         return self._fitted(name.removeprefix(f"{self.name}-"), fast, progress)
 
     def _fitted(self, name: str, fast: bool, progress: bool) -> FewShotModel:
-        updates: dict[str, Any] = {"task": {**self.task, **(_SHORT if fast else {})}, "training": dict(_TRAINING)}
+        updates: dict[str, Any] = {
+            "task": {**self.task, **(_SHORT if fast else {})},
+            "training": {**_TRAINING, **_STEPS[name]},
+        }
+        if name == SWITCHING and self.within_group:
+            updates["training"]["rivals_within_group"] = True
         if fast:
             updates["training"] |= {"steps": 2, "window": 256}
         config, began = kept(("speech", name, "baseline"), updates), time.process_time()
@@ -103,6 +116,7 @@ RECOGNITION = (
             task={**_DIGITS, "held_out": speaker},
             ways=10,
             queries=3,
+            within_group=True,
             nets={f"speech_{speaker}-wavenet": "WaveNet, f(s)"},
         )
         for speaker in HELD_OUT

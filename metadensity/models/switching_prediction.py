@@ -49,7 +49,7 @@ class SwitchingPrediction(FewShotModel):
         states: int = 16,
         taps: int = 12,
         stay: int = 80,
-        passes: int = 2,
+        passes: int = 3,
     ) -> None:
         super().__init__(event_shape, levels)
         require_sizes(states=states, taps=taps, stay=stay, passes=passes)
@@ -58,7 +58,7 @@ class SwitchingPrediction(FewShotModel):
         self.log_floor = nn.Parameter(torch.tensor(math.log(1e-4)))
         self.log_start = nn.Parameter(torch.tensor(math.log(1e-2)))
         self.uniform_logit = nn.Parameter(torch.tensor(math.log(0.002)))
-        self.log_trust = nn.Parameter(torch.tensor(math.log(100.0)))
+        self.log_trust = nn.Parameter(torch.tensor(math.log(10.0)))
         self.log_inertia = nn.Parameter(torch.tensor(math.log(5.0)))
         self.moments: Tensor
         self.begin: Tensor
