@@ -152,7 +152,9 @@ def recognition(
             if fast and name in table.nets:
                 continue  # they are of whole recordings
             model = table.model(name, weights, fast, progress).to(device)
-            own = {"command": f"python -m experiments.reproduce recognition with only=\"['{table.name}']\""}
+            own: dict[str, Any] = {
+                "command": f"python -m experiments.reproduce recognition with only=\"['{table.name}']\""
+            }
             own |= {"table": table.name, "title": table.titles[name], "machine": machine()}
             if keep_weights and name not in table.nets:
                 path = Path(keep_weights) / f"{name}.safetensors"

@@ -34,8 +34,8 @@ from tasks.episodes.nway import draw_nway
 LINEAR, SWITCHING = "linear_prediction", "switching_prediction"
 FITTED = {LINEAR: "Linear prediction, 16 taps", SWITCHING: "Switching linear prediction, 16 states"}
 """Models that look at the training data and learn a few numbers, within a minute."""
-_TRAINING = {"tasks": 4, "queries": 1, "shots": [4], "warmup": 5, "average": 0.9, "validation_tasks": 4}
-_STEPS = {
+_TRAINING: dict[str, Any] = {"tasks": 4, "queries": 1, "shots": [4], "warmup": 5, "average": 0.9, "validation_tasks": 4}
+_STEPS: dict[str, dict[str, Any]] = {
     # as the baseline of the likelihoods: what makes recordings likely
     LINEAR: {"steps": 30, "window": 2048, "validate_every": 30, "checkpoint_every": 30},
     # what tells them apart: by likelihood alone it would trust the training data too much

@@ -15,6 +15,7 @@ from metadensity.evaluation.intervals import Floats, bounded_mean, clustered_mea
 from metadensity.evaluation.likelihood import autocast, evaluating
 from metadensity.evaluation.nway import NWayEpisodes
 from metadensity.model import FewShotModel
+from metadensity.processes import current
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def class_log_probs(
     both_ways: whether what the query says of the supports is added, log p(support | query) - log p(support), each
     support image by itself: a score, no longer a log-probability, for ``1 + shots`` times the work.
     The model's mode and torch's random state are as before afterwards. Of sequences with lengths the real places count.
+    Several processes (``metadensity.processes``) share the batches.
 
     Raises ValueError where the images do not fit the model, a log-probability is nan, or the density is a bound.
     """
@@ -79,9 +81,11 @@ def class_log_probs(
     require_count("images_per_batch", images_per_batch, 1)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     together = max(1, images_per_batch // (episodes.ways * episodes.queries))
-    found = []
+    processes, own = current(), {}
     with evaluating(model), autocast(device, precision):
-        for start in range(0, len(episodes), together):
+        for batch, start in enumerate(range(0, len(episodes), together)):
+            if not processes.does(batch):
+                continue
             part = episodes[start : start + together]
             support = part.support.to(device).movedim(2, 0).flatten(1, 2)  # (shots, episodes * ways, C, *space)
             lengths = part.support_lengths
@@ -105,8 +109,9 @@ def class_log_probs(
                 log_probs = log_probs + torch.stack(
                     [_of_supports(model, part[i : i + 1], images_per_batch, device) for i in range(len(part))]
                 )
-            found.append(log_probs.double().cpu().numpy())
-    return _require_numbers(np.concatenate(found))
+            own[batch] = log_probs.double().cpu().tolist()
+    known = {int(batch): found for each in processes.values(own) for batch, found in each.items()}
+    return _require_numbers(np.concatenate([np.array(known[batch], np.float64) for batch in sorted(known)]))
 
 
 def _of_supports(model: FewShotModel, one: NWayEpisodes, images_per_batch: int, device: torch.device) -> Tensor:

@@ -16,6 +16,9 @@ class TrainingConfig:
     """Settings of the outer loop.
 
     steps: number of updates. tasks, queries: tasks and queries of each in one batch.
+    parts: fixed slices of the tasks of a step. Each has a backward pass of its own, and their gradients are added in
+        order, so that several processes, each with some of the parts, come to the same bits as one with all of them
+        (``metadensity.processes``).
     shots: numbers of supports; one is drawn for each step.
     withheld: part of the tasks of each batch whose supports are withheld, so that every step also learns the
         prior, p(x) with no support; 0 leaves that to the steps at zero shots, if ``shots`` has them.
@@ -47,6 +50,7 @@ class TrainingConfig:
     steps: int = 4000
     tasks: int = 16
     queries: int = 2
+    parts: int = 1
     shots: tuple[int, ...] = (0, 1, 2, 4, 8)
     withheld: float = 0.0
     optimizer: str = "adamw"
@@ -79,8 +83,21 @@ class TrainingConfig:
             raise ValueError(f"graphs=True with device={self.device!r}; only CUDA devices record them. Leave it False.")
         if self.graphs and self.optimizer == "muon":
             raise ValueError("graphs=True with optimizer='muon', which is not recorded. Leave graphs False.")
-        counts = ("steps", "tasks", "queries", "log_every", "validate_every", "validation_tasks", "checkpoint_every")
+        counts = (
+            "steps",
+            "tasks",
+            "queries",
+            "parts",
+            "log_every",
+            "validate_every",
+            "validation_tasks",
+            "checkpoint_every",
+        )
         require_sizes(**{name: getattr(self, name) for name in counts})
+        if self.parts > self.tasks:
+            raise ValueError(f"parts={self.parts} with tasks={self.tasks}; a part has at least one task.")
+        if self.graphs and self.parts > 1:
+            raise ValueError(f"graphs=True with parts={self.parts}, which are not recorded. Leave graphs False.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate={self.learning_rate}; it must be a positive number.")
         if not is_whole(self.window) or self.window < 0:
@@ -126,6 +143,10 @@ class TrainingConfig:
             )
         if self.graphs:
             raise ValueError("graphs=True with contrast, which is not recorded. Leave it False.")
+        if self.parts > 1:
+            raise ValueError(
+                f"contrast={self.contrast} with parts={self.parts}; rivals are of the whole batch. Give parts=1."
+            )
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the update after ``step`` finished ones: a pure function, so a resumed run agrees."""

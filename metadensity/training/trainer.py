@@ -25,16 +25,19 @@ from metadensity.evaluation.likelihood import autocast, evaluate, evaluating
 from metadensity.evaluation.support_use import cost_of_supports, supports_cost
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
+from metadensity.nn.dropout import Dropout, dropping
+from metadensity.processes import current
 from metadensity.progress import progress_bar, with_progress
 from metadensity.training.config import TrainingConfig
 from metadensity.training.contrast import contrast_of, scored_against_rivals
 from metadensity.training.cuda_graphs import GraphedUpdate
+from metadensity.training.gradients import GradientRows
 from metadensity.training.optimizers import build_optimizer, like_parameter, set_learning_rate
 from metadensity.training.weight_average import moving_average, newest_share
 
 _VALIDATED_AT_ONCE = 16  # tasks
 _WATCHED = 8  # episodes
-_OF_WINDOWS = 1  # tells the draws of windows from those of a loss
+_OF_WINDOWS, _OF_PARTS = 1, 2  # tell the draws of windows, and of each part, from those of a whole loss
 _log = logging.getLogger(__name__)
 
 
@@ -74,11 +77,21 @@ class MetaTrainer:
     their average, the optimiser's moments, the step and the best validation: ``state`` and ``load_state``.
     What is minimised is ``model.loss``, and the contrast where the configuration has one. A loss that draws gets a
     generator seeded by (seed, step); with graphs=True, which record no generator of ours, it draws from torch's own.
+
+    Made within ``metadensity.processes.joined``, it is one of several equal ones that share the parts of each step and
+    the batches of validation, and all have the same state after it. The first may have an observer, the others need
+    none. ``stopping`` set in any of them ends all after the same step.
     """
 
     def __init__(
         self, model: FewShotModel, train: EpisodeSource, validation: EpisodeSource | None, config: TrainingConfig
     ) -> None:
+        self.processes = current()
+        if config.parts % self.processes.size:
+            raise ValueError(
+                f"parts={config.parts} for {self.processes.size} processes; give a multiple of how many there are. The "
+                "weights depend on it, and not on the number of processes."
+            )
         for source in (train, *(() if validation is None else (validation,))):
             if (tuple(source.event_shape), source.levels) != (model.event_shape, model.levels):
                 raise ValueError(
@@ -89,6 +102,8 @@ class MetaTrainer:
         parameters = list(model.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             raise ValueError("No parameter of the model takes gradients. Type model.requires_grad_(True) first.")
+        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
+            raise ValueError("graphs=True with dropout, whose draws are not recorded. Give dropout=0 or graphs=False.")
         self.config, self.train, self.validation = config, train, validation
         self.device = torch.device(config.device)
         self.model = model.to(self.device)
@@ -99,6 +114,10 @@ class MetaTrainer:
             raise ValueError(
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
+            )
+        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
+            raise ValueError(
+                "graphs=True with dropout, whose draws are not recorded. Leave graphs False, or dropout 0."
             )
         ends = [end for each in (model, train) if (end := getattr(each, "end", None)) is not None]
         if config.window and ends:
@@ -118,6 +137,8 @@ class MetaTrainer:
         self.contrasts: list[float] = []  # the same, of steps that had one
         self._watched = 0  # episodes that were looked at for queries in their own support
         self.stopping = False  # set by a signal handler: end after the current step
+        self._all_stop = False  # what the processes agreed on, so that none waits for one that left
+        self._rows = GradientRows(self.model.parameters())
         self.remarks: list[str] = []  # what the last validation found that a reader of its numbers should know
         self._progress = False  # whether bars are shown
 
@@ -136,7 +157,7 @@ class MetaTrainer:
         doing, self._progress = progress if isinstance(progress, str) else "meta-training", bool(progress)
         bar = progress_bar(doing, config.steps, "steps", self._progress, self.step)
         began, worked, images = time.perf_counter(), time.process_time(), 0
-        while self.step < config.steps and not self.stopping:
+        while self.step < config.steps and not self._stops:
             loss, norm = self.update(observer)
             self.losses.append(loss)
             images += config.tasks * config.queries
@@ -166,6 +187,10 @@ class MetaTrainer:
                 observer.checkpoint(self, best=False)
         bar.close()
         return self.averaged_model
+
+    @property
+    def _stops(self) -> bool:
+        return self.stopping if self.processes.size == 1 else self._all_stop
 
     def shots_of(self, step: int) -> int:
         """Number of supports of the episode of ``step``: drawn from the set, a pure function of (seed, step)."""
@@ -343,13 +368,33 @@ class MetaTrainer:
     def _gradients(self, episode: Episode) -> Tensor:
         """Set the gradients, clipped. Returns the loss, the norm they had, and the contrast if there is one."""
         self._trained.train()
+        loss = self._backward(episode) if self.config.parts == 1 else self._backward_in_parts(episode)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        return torch.stack([loss[0], norm, *loss[1:]])
+
+    def _backward(self, episode: Episode, part: int | None = None) -> Tensor:
+        """Set the gradients to those of one part's summand of the loss; returns it, and the contrast if there is one.
+
+        part: None: the whole.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            loss, *contrast = self.losses_of(episode)
+            loss, *contrast = self.losses_of(episode, part)
             minimised = loss + self.config.contrast * contrast[0] if contrast else loss
         minimised.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
-        return torch.stack([each.detach() for each in (loss, norm, *contrast)])
+        return torch.stack([each.detach() for each in (loss, *contrast)])
+
+    def _backward_in_parts(self, episode: Episode) -> Tensor:
+        """The same of the whole loss, by the sum over parts, of which each process computes its own."""
+        each = self.config.parts // self.processes.size
+        own = []
+        for part in range(self.processes.rank * each, (self.processes.rank + 1) * each):
+            loss = self._backward(episode, part)
+            own.append(self._rows.row(loss[0], torch.tensor(float(self.stopping))))
+        total, stops = self._rows.set_sum(self.processes.rows(torch.stack(own)))
+        if stops:
+            self.stopping = self._all_stop = True
+        return torch.tensor([total], device=self.device)
 
     def _fresh_graphs(self) -> GraphedUpdate | None:
         return GraphedUpdate(self._graph_step, self.device) if self.config.graphs else None
@@ -375,27 +420,35 @@ class MetaTrainer:
                 f"learning_rate (now {self.config.learning_rate:g}), lengthen warmup, or use precision='float32'."
             )
 
-    def loss(self, episode: Episode) -> Tensor:
-        """The mean of the model's own loss over the queries, in nats/dim of real places, without the contrast."""
-        return self.losses_of(episode)[0]
+    def loss(self, episode: Episode, part: int | None = None) -> Tensor:
+        """The mean of the model's own loss over the queries, in nats/dim of real places, without the contrast.
 
-    def losses_of(self, episode: Episode) -> tuple[Tensor, ...]:
+        part: the summand of one of ``parts`` slices of the tasks, by its number; None: the whole mean.
+        """
+        return self.losses_of(episode, part)[0]
+
+    def losses_of(self, episode: Episode, part: int | None = None) -> tuple[Tensor, ...]:
         """``loss`` and, where the configuration and the episode have one, the contrast in nats a query."""
-        config, tasks = self.config, episode.tasks
+        config, tasks, parts = self.config, episode.tasks, self.config.parts
         withheld = min(round(config.withheld * tasks), tasks - 1) if episode.shots else 0
-        generator = None if self._graphed else self._generator(self.device)
-        part, contrast = episode.take_tasks(slice(withheld, None)), tuple[Tensor, ...]()
-        if config.contrast and episode.shots:
-            scores = scored_against_rivals(self._trained, part, config.rivals, withheld)
-            if scores[2].any():
-                contrast = (contrast_of(*scores, config.contrast_temperature),)
-            own_loss = type(self._trained).loss is not FewShotModel.loss
-            total = self._summed(part, generator) if own_loss else -scores[0].sum()
-        else:
-            total = self._summed(part, generator)
-        if withheld:
-            total = total + self._summed(episode.take_tasks(slice(withheld)).with_shots(0), generator)
-        return total / int(episode.query_sizes.sum()), *contrast
+        first, last = (0, tasks) if part is None else (part * tasks // parts, (part + 1) * tasks // parts)
+        generator = (
+            None if self._graphed else self._generator(self.device, *(() if part is None else (_OF_PARTS, part)))
+        )
+        slices = (slice(max(first, withheld), last), False), (slice(first, min(last, withheld)), True)
+        sums, contrast = list[Tensor](), tuple[Tensor, ...]()
+        for tasks_of, alone in slices:
+            piece = episode.take_tasks(tasks_of)
+            if config.contrast and episode.shots and not alone:
+                with dropping(self._trained, generator):
+                    scores = scored_against_rivals(self._trained, piece, config.rivals, withheld)
+                if scores[2].any():
+                    contrast = (contrast_of(*scores, config.contrast_temperature),)
+                own_loss = type(self._trained).loss is not FewShotModel.loss
+                sums.append(self._summed(piece, generator) if own_loss else -scores[0].sum())
+            elif piece.tasks:
+                sums.append(self._summed(piece.with_shots(0) if alone else piece, generator))
+        return sum(sums[1:], sums[0]) / int(episode.query_sizes.sum()), *contrast
 
     def _episode(self, source: EpisodeSource, index: int, tasks: int, shots: int, queries: int) -> Episode:
         """An episode of ``source``, the tasks of each block of one group where the rivals are to be of it."""

@@ -202,6 +202,7 @@ def test_sequences_with_lengths_are_contrasted_on_windows() -> None:
         ({"contrast": 1.0, "shots": (0,)}, "without supports all tasks have one density"),
         ({"contrast": 1.0, "withheld": 0.95}, "leaves no query a rival with supports"),
         ({"contrast": 1.0, "contrast_temperature": 0.0}, r"contrast_temperature=0\.0; it must be a positive number"),
+        ({"contrast": 1.0, "parts": 2}, r"contrast=1\.0 with parts=2; rivals are of the whole batch"),
         ({"contrast": 1.0, "graphs": True, "device": "cuda"}, "graphs=True with contrast, which is not recorded"),
     ],
 )
