@@ -302,12 +302,31 @@ class ImageTasks(TaskDistribution):
         Each task permutes the images of its class; the first ``queries`` of the permutation are the
         queries and the next ``shots`` the supports. Task t is the same whatever the number of tasks.
         """
+        return self._episode(index, tasks, shots, queries, 0)
+
+    def grouped_episode(self, index: int, tasks: int, shots: int, queries: int, together: int) -> Episode:
+        """``episode``, but its tasks come in blocks of ``together`` different classes of one group.
+
+        The group is drawn uniformly among those with so many classes, then the classes; the last block may be smaller.
+        Raises ValueError where no group has so many, and as ``episode``.
+        """
+        together = require_count("together", together, 1)
+        if not self._pools(together):
+            most = int(np.bincount(self.class_group).max())
+            raise ValueError(
+                f"together={together}, but the largest group of the {self.split} split of {self.name} has {most} "
+                f"classes. Ask for at most {most} of one {self.group_noun}."
+            )
+        return self._episode(index, tasks, shots, queries, together)
+
+    def _episode(self, index: int, tasks: int, shots: int, queries: int, together: int) -> Episode:
+        """together: classes of one group in a row, see ``grouped_episode``; 0: each class is drawn by itself."""
         index = require_uint64("index", index)
         tasks = require_count("tasks", tasks, 1)
         shots = require_count("shots", shots, 0)
         queries = require_count("queries", queries, 1)
         self.require_room(shots, queries)
-        classes, order = self._draw(index, tasks, queries + shots)
+        classes, order = self._draw(index, tasks, queries + shots, together)
         ids = order.T + self.class_start[classes]
         pixels = self._gather(ids)
         numbers = torch.from_numpy(ids)
@@ -322,12 +341,25 @@ class ImageTasks(TaskDistribution):
             query_lengths=self.lengths(ids[:queries]),
         )
 
-    def _draw(self, index: int, tasks: int, images: int) -> tuple[Ints, Ints]:
+    def _pools(self, together: int) -> list[Ints]:
+        """The classes of each group that has ``together``."""
+        return [pool for pool in self._classes_of_groups if len(pool) >= together]
+
+    @cached_property
+    def _classes_of_groups(self) -> list[Ints]:
+        return [np.flatnonzero(self.class_group == group) for group in np.unique(self.class_group)]
+
+    def _draw(self, index: int, tasks: int, images: int, together: int) -> tuple[Ints, Ints]:
         """Classes ``(tasks,)`` and, for each, the first ``images`` of a permutation of its images."""
         # Philox is counter-based: (seed, index) is its key, so episodes are independent streams without hashing.
         bits = np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64))
-        uniform = np.random.Generator(bits).random((tasks, 1 + self._beyond.shape[1]))
+        generator = np.random.Generator(bits)
+        uniform = generator.random((tasks, 1 + self._beyond.shape[1]))
         classes = (uniform[:, 0] * self.classes).astype(np.int64)
+        if together:
+            pools = self._pools(together)
+            chosen = (uniform[::together, 0] * len(pools)).astype(np.int64)  # by the first task of each block
+            classes = np.concatenate([generator.permutation(pools[each])[:together] for each in chosen])[:tasks]
         slots = uniform[:, 1:]
         if not self._equal_sizes:
             slots = np.where(self._beyond[classes], 2.0, slots)

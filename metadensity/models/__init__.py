@@ -20,6 +20,7 @@ from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.models.ngram import NGram
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
+from metadensity.models.switching_prediction import SwitchingPrediction
 from metadensity.models.unconditional import UnconditionalPixelCNN
 from metadensity.models.wavenet import WaveNet
 
@@ -39,6 +40,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "wavenet": WaveNet,
     "histogram": Histogram,
     "linear_prediction": LinearPrediction,
+    "switching_prediction": SwitchingPrediction,
     "ngram": NGram,
     "bytenet": ByteNet,
     "aligned_bytenet": AlignedByteNet,
@@ -64,6 +66,7 @@ __all__ = [
     "NGram",
     "SupportMean",
     "SupportMixture",
+    "SwitchingPrediction",
     "UnconditionalPixelCNN",
     "WaveNet",
 ]
