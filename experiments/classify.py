@@ -44,6 +44,7 @@ HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % inte
 PART = 16  # episodes between two updates of the progress bar
 
 experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "episodes": 4}})
+experiment.shares = True
 experiment.config(place_settings)
 experiment.check(require_models)
 

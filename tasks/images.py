@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,12 @@ from torch import Tensor
 from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
+from tasks.checks import SPLITS, split_parts
+from tasks.data.cache import sha256_of_json
+from tasks.data.notices import in_short, say_once
+from tasks.data.roots import DataError
 from tasks.media import Medium
+from tasks.splits.by_name import by_rule, read_split
 
 DIGEST = 16
 Ints = NDArray[np.int64]
@@ -93,6 +99,80 @@ class ImageTasks(TaskDistribution):
         self._smallest = int(self.class_size.argmin())
         self._equal_sizes = bool((self.class_size == largest).all())
         self._beyond = np.arange(largest) >= self.class_size[:, None]
+
+    @classmethod
+    def from_labelled(
+        cls,
+        images: ArrayLike,
+        labels: ArrayLike,
+        split: str = "train",
+        seed: int = 0,
+        *,
+        name: str = "labelled",
+        splits: str | os.PathLike[str] | None = None,
+        levels: int = 256,
+        ink: bool = False,
+        min_images: int = 2,
+        **more: Any,
+    ) -> ImageTasks:
+        """Images with a label each, in any order: ``ImageTasks.from_labelled(images, labels, split="test")``.
+
+        images: ``(n, H, W)`` or ``(n, C, *space)``, uint8 pixels in ``[0, levels)``. labels: ``(n,)`` numbers or names;
+            each is a class, and its own group.
+        split, seed: as of every task. splits: None, a tenth of the classes each to test and validation, by the SHA-256
+            of their names, so the same labels give the same split everywhere; or a file that says them, see
+            ``tasks.splits.by_name``, whose ``write_split`` writes ``recipe["splits"]``.
+        levels, ink: see the class. min_images: classes with fewer are left out, which is said. more: of the recipe.
+
+        Raises TypeError and ValueError for arrays that do not fit, DataError where a split has no class.
+        """
+        parts, least = split_parts(name, split), require_count("min_images", min_images, 1)
+        pixels, given = np.asarray(images), np.asarray(labels)
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels
+        if given.ndim != 1 or pixels.ndim < 3 or len(given) != len(pixels) or not len(given):
+            raise ValueError(
+                f"images have shape {np.shape(images)} and labels {given.shape}; give (n, H, W) or (n, C, *space), and "
+                "(n,), a label for each of at least one image."
+            )
+        values, numbers, counts = np.unique(given, return_inverse=True, return_counts=True)
+        names = [str(value) for value in values.tolist()]
+        small = [label for label, count in zip(names, counts, strict=True) if count < least]
+        kept = [label for label in names if label not in set(small)]
+        where = f"{name}, {len(given):,} images,"
+        if small:
+            sizes = in_short(small)
+            say_once(f"{where} {len(small)} of {len(names)} classes have fewer than {least} and are left out: {sizes}.")
+        found = by_rule(kept, where) if splits is None else read_split(splits, names, where)
+        chosen = [label for part in parts for label in found[part] if label in set(kept)]
+        if not chosen:
+            raise DataError(f"{where} has no class of {least} images in the split {split}. Give another split.")
+        place = {label: number for number, label in enumerate(names)}
+        rows = [np.flatnonzero(numbers == place[label]) for label in chosen]
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + json.dumps(given.tolist()).encode())
+        return cls(
+            name,
+            "+".join(parts),
+            seed,
+            images=pixels[np.concatenate(rows)],
+            labels=np.repeat(np.arange(len(chosen)), [len(each) for each in rows]),
+            class_names=chosen,
+            group_names=chosen,
+            class_group=range(len(chosen)),
+            event_shape=tuple(pixels.shape[1:]),
+            levels=levels,
+            group_noun="class",
+            ink=ink,
+            recipe={
+                "task": name,
+                "version": 1,
+                "images_sha256": digest.hexdigest(),
+                "splits": {part: found[part] for part in SPLITS},
+                "split_sha256": sha256_of_json(found),
+                "least": least,
+                "ink": bool(ink),
+                **more,
+            },
+        )
 
     def _check_labels(self) -> None:
         if not self.class_names:

@@ -48,7 +48,7 @@ ROOMS = {
         """,
         "tasks": """
             checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction
-            speech strings folders episodes interop
+            speech strings folders own episodes interop labelled
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify

@@ -11,6 +11,7 @@ from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.bytenet import ByteNet
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
+from metadensity.models.histogram import Histogram
 from metadensity.models.independent import IndependentPixels
 from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
@@ -37,6 +38,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
     "wavenet": WaveNet,
+    "histogram": Histogram,
     "linear_prediction": LinearPrediction,
     "switching_prediction": SwitchingPrediction,
     "ngram": NGram,
@@ -55,6 +57,7 @@ __all__ = [
     "ConditionalPixelCNN",
     "EnsemblePixelCNN",
     "FewShotModel",
+    "Histogram",
     "IndependentPixels",
     "LinearPrediction",
     "MAMLPixelCNN",

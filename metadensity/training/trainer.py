@@ -26,7 +26,7 @@ from metadensity.evaluation.support_use import cost_of_supports, supports_cost
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
 from metadensity.nn.dropout import Dropout, dropping
-from metadensity.processes import current
+from metadensity.processes import Processes, current
 from metadensity.progress import progress_bar, with_progress
 from metadensity.training.config import TrainingConfig
 from metadensity.training.contrast import contrast_of, scored_against_rivals
@@ -79,14 +79,14 @@ class MetaTrainer:
     generator seeded by (seed, step); with graphs=True, which record no generator of ours, it draws from torch's own.
 
     Made within ``metadensity.processes.joined``, it is one of several equal ones that share the parts of each step and
-    the batches of validation, and all have the same state after it. The first may have an observer, the others need
-    none. ``stopping`` set in any of them ends all after the same step.
+    the batches of validation, and all have the same state after it; one part alone is done by each of them. The first
+    may have an observer, the others need none. ``stopping`` set in any ends all after the same step.
     """
 
     def __init__(
         self, model: FewShotModel, train: EpisodeSource, validation: EpisodeSource | None, config: TrainingConfig
     ) -> None:
-        self.processes = current()
+        self.processes = current() if config.parts > 1 else Processes()  # one part is done by all, which agree
         if config.parts % self.processes.size:
             raise ValueError(
                 f"parts={config.parts} for {self.processes.size} processes; give a multiple of how many there are. The "
