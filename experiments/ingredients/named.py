@@ -210,6 +210,37 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
             "checkpoint_every": 150,
         },
     },
+    # sound, to be recognised: which word an unheard speaker says; rivals are other words of the same speaker
+    "speech_contrast": {
+        "task": {"name": "speech", "by": "speaker+word", "voices": 0.6, "length": 6000, "lengths": True},
+        "model": {
+            "name": "wavenet",
+            "layers": 9,
+            "dilations": [1, 2, 4, 8, 16, 32, 64],
+            "likelihood": "logistic",
+            "components": 4,
+            "prediction": 16,
+            "attention": "dot",
+        },
+        "training": {
+            "steps": 2400,
+            "tasks": 10,
+            "queries": 1,
+            "window": 1024,
+            "shots": [4],
+            "learning_rate": 1.5e-3,
+            "warmup": 30,
+            "average": 0.98,
+            "precision": "bfloat16",
+            "contrast": 1.0,
+            "contrast_temperature": 20.0,
+            "rivals": 4,
+            "rivals_within_group": True,
+            "validate_every": 600,
+            "validation_tasks": 10,
+            "checkpoint_every": 300,
+        },
+    },
     # pairs of strings, for minutes: an aligned ByteNet at the optimum of copying and reversing; of rules, with supports
     "translate": {
         "task": {"name": "transduction"},

@@ -107,6 +107,7 @@ class Recognition:
 
 
 _SHORT = {"length": 512}
+_CONTRASTED = {"george": {"digits_george-contrast": "WaveNet, attention, trained with contrast"}}
 _DIGITS = {"name": "speech", "by": "speaker+word", "length": 6000, "lengths": True}
 RECOGNITION = (
     *(
@@ -117,7 +118,7 @@ RECOGNITION = (
             ways=10,
             queries=3,
             within_group=True,
-            nets={f"speech_{speaker}-wavenet": "WaveNet, f(s)"},
+            nets={f"speech_{speaker}-wavenet": "WaveNet, f(s)", **_CONTRASTED.get(speaker, {})},
         )
         for speaker in HELD_OUT
     ),
