@@ -220,17 +220,35 @@ def test_no_program_is_left_out() -> None:
     assert {name: count for name, count in found.items() if count} == executed
 
 
-def test_every_command_runs(tmp_path: Path, data_root: Path) -> None:
-    """In one shell and in order, away from the repository, each with the named configuration "fast" added."""
-    shown = [line.removeprefix("python") for path in PAGES for line in commands(path.read_text())]
-    assert len(shown) >= 20
-    shown = [line.replace("my_images", "grocery/grocery_64.zip") for line in shown]
+def runnable(text: str) -> list[str]:
+    """The commands of a page as ``tests.commands`` takes them, each with the named configuration "fast" added."""
+    shown = [line.removeprefix("python -m ").replace("my_images", "grocery/grocery_64.zip") for line in commands(text)]
+    return [f"{line} {'fast' if ' with ' in line else 'with fast'}" for line in shown]
+
+
+WITH_COMMANDS = [path for path in PAGES if commands(path.read_text())]
+
+
+def test_pages_with_commands_are_found() -> None:
+    assert sum(len(commands(path.read_text())) for path in WITH_COMMANDS) >= 40
+    first = "```bash\nmake\npython -m experiments.train with folder x=my_images  # 3 s\n```\n"
+    text = first + "and\n```bash\npython -m experiments.compare\n```\n"
+    assert runnable(text) == [
+        "experiments.train with folder x=grocery/grocery_64.zip fast",
+        "experiments.compare with fast",
+    ]
+
+
+@pytest.mark.parametrize("path", WITH_COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_runs(path: Path, tmp_path: Path, data_root: Path) -> None:
+    """Those of a page in order, away from the repository."""
+    shown = runnable(path.read_text())
     my_drawings(tmp_path / "my_drawings")
-    shown = [f"{line} {'fast' if ' with ' in line else 'with fast'}" for line in shown]
-    script = " && ".join(f"{sys.executable} -W ignore{line}" for line in shown)
+    (tmp_path / "commands").write_text("\n".join(shown))
     own = {"METADENSITY_RUNS": str(tmp_path / "runs"), "METADENSITY_DATA": str(data_root), "PYTHONPATH": str(ROOT)}
-    environment = {**os.environ, **own}
-    done = subprocess.run(script, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.commands", str(tmp_path / "commands")]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True)
+    print(done.stdout)  # where the time went, with -rP
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.glob("runs/*/config.json"))) >= len(shown)  # some commands train runs of their own
 
