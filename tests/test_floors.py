@@ -53,7 +53,7 @@ ROOMS = {
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
             compress memorisation studies reproductions shots_grid split_sensitivity reproduce bench coverage demo runs
-            run_page report
+            run_page report __main__
         """,
     }.items()
 }
