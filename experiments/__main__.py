@@ -37,7 +37,7 @@ def listing() -> str:
             "",
             *lines,
             "",
-            "metadensity COMMAND --help lists the settings of one. metadensity COMMAND is python -m experiments.COMMAND.",
+            "metadensity COMMAND --help lists the settings of one; it is the same as python -m experiments.COMMAND.",
         ]
     )
 
