@@ -79,13 +79,13 @@ def counts_are_refused(build: Build) -> None:
         ((0, 1, -1, 1), "shots=-1"),
         ((0, 1, 1, 0), "queries=0"),
     ):
-        assert named in _refusal(lambda given=arguments: task.episode(*given)), f"{named} is not refused by its name"
+        assert named in _refusal(functools.partial(task.episode, *arguments)), f"{named} is not refused by its name"
 
 
 def unknown_splits_are_refused(build: Build) -> None:
     """A split that there is not is refused, and those there are are named."""
     for split in ("valid", "", "train+train", "train+", "train,test", None):
-        said = _refusal(lambda given=split: build(split=given))
+        said = _refusal(functools.partial(build, split=split))
         assert "give one of train, validation, test, or several" in said, f"split={split!r} is not refused by name"
 
 
