@@ -6,9 +6,12 @@ the tests, so that no network is needed.
 
 from __future__ import annotations
 
+import email
 import hashlib
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -80,7 +83,7 @@ def installed(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Inst
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "records")
         shutil.copytree(repo_root / floor, source / floor, ignore=ignored)
     (source / "experiments" / "results" / "weights" / f"{NAME}.safetensors").touch()  # which no wheel is to hold
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(repo_root / file, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
@@ -141,6 +144,32 @@ def test_its_version_is_the_projects(installed: Installed, tmp_path: Path, repo_
     assert installed.run(tmp_path, "metadensity", "--version").stdout == f"metadensity {version}\n"
 
 
+def test_its_metadata_are_what_an_index_asks(installed: Installed, repo_root: Path) -> None:
+    """All but the address of the repository, which nobody knows yet; links to it are words until then."""
+    (file,) = installed.packages.glob("metadensity-*.dist-info/METADATA")
+    found = email.message_from_string(file.read_text())
+    for name in ("Summary", "Keywords", "License-Expression", "Requires-Python", "Author", "Requires-Dist"):
+        assert found[name], f"no {name}"
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.12"} <= set(found.get_all("Classifier", []))
+    assert found["Description-Content-Type"] == "text/markdown"
+    page, source = str(found.get_payload()), (repo_root / "README.md").read_text()
+    index_page = runpy.run_path(str(repo_root / "setup.py"))["index_page"]
+    urls = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"].get("urls", {})
+    assert page.strip() == index_page(source, urls.get("Repository")).strip()
+    for address in (None, "https://host.example/owner/metadensity/"):
+        shown = index_page(source, address)
+        assert relative_links(shown) == []
+        assert re.findall(r"```python.*?```", shown, re.DOTALL) == re.findall(r"```python.*?```", source, re.DOTALL)
+    assert "(https://host.example/owner/metadensity/blob/HEAD/tasks/README.md)" in shown
+    assert "](https://host.example/owner/metadensity/raw/HEAD/experiments/results/pictures/hershey.png)" in shown
+    assert len(relative_links(source)) > 20
+
+
+def relative_links(text: str) -> list[str]:
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", prose)
+
+
 def test_a_program_outside_sees_its_types(installed: Installed, project: Path) -> None:
     """By mypy, of the template and of a program beside it; torch is left out, which takes most of a minute."""
     (project / "typed.py").write_text(TYPED)
@@ -173,6 +202,17 @@ def test_with_weights_it_draws(installed: Installed, tmp_path: Path, data_root: 
     done = installed.run(tmp_path, "metadensity", "sample", "with", "fast", f"run={NAME}", **given)
     assert done.returncode == 0, done.stderr[-3000:]
     assert list((tmp_path / "runs" / "1").glob("*.png"))
+
+
+def test_a_notebook_runs_on_its_own(installed: Installed, tmp_path: Path, repo_root: Path) -> None:
+    """In a kernel of the environment, from a folder called as that of the repository."""
+    (tmp_path / "notebooks").mkdir()
+    source = shutil.copy(repo_root / "notebooks" / "look_at_tasks.ipynb", tmp_path / "notebooks")
+    command = ["-m", "papermill", "--no-progress-bar", "--cwd", str(tmp_path / "notebooks"), source, "done.ipynb"]
+    done = installed.run(tmp_path, "python", *command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
 
 
 def test_it_works_away_from_the_repository_and_writes_nothing_into_itself(installed: Installed, project: Path) -> None:
