@@ -18,7 +18,7 @@ import pytest
 import torch
 
 # The checks that suites share say on failure what was compared, as tests themselves do.
-pytest.register_assert_rewrite("tests.contracts")
+pytest.register_assert_rewrite("metadensity.testing", "tasks.testing")
 
 # The same examples in every run: a failure on one machine is seen on all. No deadline, as machines differ in speed.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)

@@ -44,16 +44,16 @@ ROOMS = {
     for floor, words in {
         "metadensity": """
             files checks progress native episode drawing density nn model likelihoods networks sampling densities coding
-            adaptation models persistence evaluation training
+            adaptation models persistence evaluation training testing
         """,
         "tasks": """
             checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction
-            speech strings folders own episodes interop labelled
+            speech strings folders own episodes interop labelled testing
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
-            compress memorisation studies reproductions shots_grid split_sensitivity reproduce sweep bench coverage demo
-            runs run_page report
+            compress memorisation studies reproductions shots_grid split_sensitivity reproduce sweep weights bench
+            coverage demo runs run_page report new_task own_project_template __main__
         """,
     }.items()
 }

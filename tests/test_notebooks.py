@@ -138,6 +138,25 @@ def test_experiments_come_before_torch(path: Path) -> None:
     assert not re.search(r"^(import|from) (torch|metadensity|tasks|matplotlib)\b", cells[0], re.M)
 
 
+def test_they_install_the_package_where_it_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first cell, the same in all, asks pip for it by its name, in a notebook on its own such as Colab has."""
+    (first,) = {
+        next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+        for path in NOTEBOOKS
+    }
+    asked: list[tuple[str, ...]] = []
+    fake = ModuleType("shell")
+    fake.run_line_magic = lambda *line: asked.append(line)  # type: ignore[attr-defined]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    exec(first, {"get_ipython": lambda: fake})
+    assert asked == []
+    assert Path.cwd() == tmp_path
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(first, {"get_ipython": lambda: fake})
+    assert asked == [("pip", "install --quiet metadensity")]
+
+
 def test_there_is_one_notebook_for_each_question() -> None:
     assert {path.stem for path in NOTEBOOKS} == QUESTIONS
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.recording import own_project
 from metadensity.models import MODELS
 from tasks import TASKS
+
+own_project.register()  # their names are configurations as well
 
 
 def _string_net(task: dict[str, Any], model: dict[str, Any], **training: Any) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def is_mistake(error: BaseException) -> bool:
         return False
     code, frame = last.tb_frame.f_code, last.tb_frame
     raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
-    ours = str(frame.f_globals.get("__name__", "")).partition(".")[0] in FLOORS
+    spec = frame.f_globals.get("__spec__")  # of a module that runs as __main__ this has its name
+    ours = (spec.name if spec else str(frame.f_globals.get("__name__", ""))).partition(".")[0] in FLOORS
     return raised and (ours or not _is_installed(code.co_filename))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from sacred.dependencies import PackageDependency, get_digest
 
 import metadensity
+from experiments.recording.own_project import project_folder
 
 FLOORS = ("metadensity", "tasks", "experiments")
 LIBRARY = Path(__file__).resolve().parents[2]  # the folder that holds the three
@@ -43,17 +44,21 @@ def experiment_info(name: str, script: Path | None) -> dict[str, Any]:
     """What Sacred records of an experiment, as it is once all was imported.
 
     script: the file that was run, None where there is none, as in a notebook. Sources are the script, the modules
-    loaded from its repository or folder, and of the library those that differ from its commit: the others are in it.
+    loaded from its repository or folder or from the user's own project, and of the library those that differ from its
+    commit: the others are in it.
     Names of sources are relative to ``base_dir`` where they lie in it.
     """
-    base = LIBRARY if script is None else base_of(script)
+    base, own = LIBRARY if script is None else base_of(script), project_folder()
     files = set() if script is None else {script}
     for floor, file in _loaded():
         if floor:
             files |= {file} if _is_changed_library(file) else set()
-        elif script is not None and file.is_relative_to(base):
+        elif (script is not None and file.is_relative_to(base)) or (own is not None and file.is_relative_to(own)):
             files.add(file)
-    homes = dict.fromkeys(home for home in (repository_of(script) if script else None, _home_of_library()) if home)
+    of_own = repository_of(own / "pyproject.toml") if own else None
+    homes = dict.fromkeys(
+        home for home in (repository_of(script) if script else None, of_own, _home_of_library()) if home
+    )
     return {
         "name": name,
         "base_dir": str(base),

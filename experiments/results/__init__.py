@@ -1,6 +1,6 @@
-"""What the experiments found, in the repository: records of every score, weights that are shipped, pictures."""
+"""What the experiments found, in the repository: records of every score, shipped weights with a card each, pictures."""
 
 from pathlib import Path
 
 RESULTS = Path(__file__).parent
-RECORDS, WEIGHTS = RESULTS / "records", RESULTS / "weights"
+RECORDS, WEIGHTS, CARDS = RESULTS / "records", RESULTS / "weights", RESULTS / "cards"

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from metadensity import Density, FewShotModel
-from metadensity.adaptation import AdaptiveModel, InnerLoop, adapt
-from metadensity.densities.pixelcnn import RasterDensity
-from metadensity.density import FactorisedDensity, SequentialDensity
+from metadensity import Density
+from metadensity.adaptation import AdaptiveModel
 from metadensity.likelihoods import LIKELIHOODS
 from metadensity.models import MODELS
+from metadensity.testing.contracts import ONE_OF_EACH_DIMENSION, Contract
+from metadensity.testing.subjects import ADAPTATIONS, Case, Subject, arguments, is_network, small_model
 
 # Arguments that keep a model small, for the constructors that take them, and models that need others.
 SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8}
@@ -58,63 +55,6 @@ FIRST = "categorical"  # likelihood
 # Models that give every task the same density, by design.
 IGNORE_SUPPORT = {"independent", "unconditional"}
 
-Adaptation = Callable[[FewShotModel, Tensor], Density]
-
-
-def unadapted(model: FewShotModel, support: Tensor) -> Density:
-    """The density of the model as it is."""
-    return model(support)
-
-
-def one_step(model: FewShotModel, support: Tensor) -> Density:
-    """The density after one second-order step down the NLL of each support image given the others.
-
-    The step size is the published 0.1. Five times that damps these random networks so much that what is left of one
-    pixel's influence on another, 8e-11 nats, passes for none.
-    """
-    return adapt(model, support, InnerLoop(step_size=0.1))
-
-
-# An inner loop joins the suite by a line here.
-ADAPTATIONS: dict[str, Adaptation] = {"unadapted": unadapted, "one_step": one_step}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model with the way its density is made."""
-
-    model: FewShotModel
-    adapt: Adaptation = unadapted
-    reads_support: bool = True
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return self.model.event_shape
-
-    @property
-    def levels(self) -> int:
-        return self.model.levels
-
-    def __call__(self, support: Tensor) -> Density:
-        return self.adapt(self.model, support)
-
-    def images(self, *sample: int, seed: int) -> Tensor:
-        """Random images, ``(*sample, C, *space)``."""
-        return random_images(*sample, *self.event_shape, levels=self.levels, seed=seed)
-
-
-@dataclass(frozen=True)
-class Case:
-    """On what images a contract is checked, and arguments the constructor has to get (where it takes them)."""
-
-    event_shape: tuple[int, ...]
-    levels: int = 2
-    options: dict[str, Any] = field(default_factory=dict, hash=False)
-
-    def __str__(self) -> str:
-        options = [f"{name}={value}" for name, value in self.options.items()]
-        return "-".join(["x".join(map(str, self.event_shape)), f"{self.levels}levels", *options])
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -132,30 +72,10 @@ class Recipe:
         """The subject with random parameters."""
         kind = MODELS[self.name]
         small = {**SMALL, **FEW, **OVERRIDES.get(self.name, {})}
-        options = {name: value for name, value in {**small, **case.options}.items() if name in arguments(kind)}
-        model = kind(case.event_shape, case.levels, **options, **self.options)
-        randomise(model, seed)
+        options = {name: value for name, value in small.items() if name in arguments(kind)}
+        model = small_model(kind, case, {**options, **self.options}, dtype, seed)
         reads = self.name not in IGNORE_SUPPORT or self.adaptation != "unadapted"  # steps read it whatever the model
-        return Subject(model.to(dtype), ADAPTATIONS[self.adaptation], reads)
-
-
-def arguments(kind: type[FewShotModel]) -> list[str]:
-    """Names of the constructor's arguments."""
-    return [name for name in inspect.signature(kind).parameters if name != "self"]
-
-
-def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Give every parameter random values, so that nothing is hidden behind a weight that starts at zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = max(0.3, 1.15 / math.sqrt(parameter[0].numel())) if parameter.ndim > 1 else 0.3
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-
-
-def random_images(*shape: int, levels: int, seed: int) -> Tensor:
-    """Integer pixels in [0, levels)."""
-    return torch.randint(levels, shape, generator=torch.Generator().manual_seed(seed))
+        return Subject(model, ADAPTATIONS[self.adaptation], reads)
 
 
 def recipes() -> list[Recipe]:
@@ -187,34 +107,37 @@ def density_of(recipe: Recipe) -> Density:
     return subject(subject.images(0, 1, seed=0))
 
 
-def is_any(density: Density) -> bool:
-    """Every density."""
-    return True
+def recipes_of(contract: Contract) -> list[Recipe]:
+    """Those of the suite that a contract applies to."""
+    alike = [recipe for recipe in RECIPES if contract.heads or recipe.options.get("likelihood", FIRST) == FIRST]
+    return [recipe for recipe in alike if contract.applies(KINDS[str(recipe)])]
 
 
-def is_bound(density: Density) -> bool:
-    """Whether its numbers are lower bounds in the mean over what it draws."""
-    return not density.exact
+# What an adapted density is checked on, which is the same network with other weights: each number of dimensions,
+# several channels, several levels, larger kernels.
+OF_ADAPTED = (
+    *ONE_OF_EACH_DIMENSION,
+    *(Case((1, 3, 3)), Case((1, 2, 2), 3), Case((2, 4)), Case((2, 2, 1, 2)), Case((2, 3)), Case((1, 20), 3)),
+    Case((1, 2, 1, 3)),
+    *(Case((1, 12)), Case((2, 4, 4), 3, {"kernel_size": 5}), Case((1, 3, 4, 3)), Case((2, 2, 3), 3)),
+    *(Case((2, 5), 3, {"kernel_size": 3}), Case((1, 4, 5), 2, {"kernel_size": 5})),
+    Case((2, 2, 2, 2), 2, {"kernel_size": 5}),
+)
 
 
-def is_exact(density: Density) -> bool:
-    """Whether its numbers are probabilities, which have a sum; those of others are bounds."""
-    return density.exact
+def cases_of(contract: Contract, recipe: Recipe) -> list[Case]:
+    """The images a contract is checked on with a recipe: all of them with a model as it is, in the first likelihood.
 
-
-def is_factorised(density: Density) -> bool:
-    """Whether it is a product over places, which has an order in which it can be causal."""
-    return isinstance(density, FactorisedDensity)
-
-
-def is_sequential(density: Density) -> bool:
-    """Whether it decides pixel after pixel, so that it can be drawn from uniform numbers and coded."""
-    return isinstance(density, SequentialDensity)
-
-
-def is_network(density: Density) -> bool:
-    """Whether it is that of an autoregressive network, which has gradients in the pixels and two samplers."""
-    return isinstance(density, RasterDensity)
+    Adapted, those of ``OF_ADAPTED``. Another likelihood is another head, which has nothing to do for one channel of two
+    levels: it is checked on others, where there are any of as many dimensions.
+    """
+    if recipe.adaptation != "unadapted":
+        return [case for case in contract.cases if case in OF_ADAPTED]
+    if recipe.options.get("likelihood", FIRST) == FIRST:
+        return list(contract.cases)
+    rich = [case for case in contract.cases if case.event_shape[0] > 1 or case.levels > 2]
+    dimensions = {len(case.event_shape) for case in rich}
+    return [case for case in contract.cases if case in rich or len(case.event_shape) not in dimensions]
 
 
 RECIPES = recipes()

@@ -20,14 +20,15 @@ from metadensity.densities.pixelcnn import PredictedDensity
 from metadensity.densities.sequence import SequenceDensity
 from metadensity.density import BoundDensity, DerivedDensity, ExpandedDensity, FactorisedDensity, SequentialDensity
 from metadensity.models import MODELS, ConditionalPixelCNN
+from metadensity.testing import checks_model
+from metadensity.testing.contracts import CONTRACTS
+from metadensity.testing.subjects import Case, randomise
 from tasks import TASKS
 from tasks.chains.density import UrnDensity
 from tasks.templates.density import TemplateDensity
 from tasks.transduction.density import TransductionDensity
 
-from . import checks_model
-from .contracts import CONTRACTS
-from .subjects import RECIPES, Case, randomise
+from .subjects import RECIPES, recipes_of
 
 # What densities are made of, and none themselves.
 BASES = {Density, FactorisedDensity, SequentialDensity, DerivedDensity, BoundDensity}
@@ -110,10 +111,10 @@ def test_densities_that_no_model_returns(kind: type, low: torch.dtype) -> None:
 
 def test_no_density_is_left_out() -> None:
     (contract,) = [each for each in CONTRACTS if each.check is checks_model.bfloat16_is_close]
-    assert {recipe.name for recipe in contract.recipes} == {recipe.name for recipe in RECIPES}
+    assert {recipe.name for recipe in recipes_of(contract)} == {recipe.name for recipe in RECIPES}
     reached = set()
     case = Case((2, 4, 5))
-    for recipe in contract.recipes:
+    for recipe in recipes_of(contract):
         subject = recipe.build(case)
         reached.add(type(subject(subject.images(2, 1, seed=0))))
     ours = {

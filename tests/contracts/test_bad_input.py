@@ -12,8 +12,9 @@ import torch
 from metadensity import Episode
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.models import MODELS
+from metadensity.testing.subjects import Case, arguments
 
-from .subjects import NETWORKS, RECIPES, SMALL, Case, Recipe, arguments
+from .subjects import NETWORKS, RECIPES, SMALL, Recipe
 
 EVENT = Case((1, 3, 3))
 each_subject = pytest.mark.parametrize("recipe", RECIPES, ids=str)

@@ -9,10 +9,11 @@ import torch
 
 from metadensity import FewShotModel
 from metadensity.adaptation import adapt
+from metadensity.testing import checks_density, checks_model
+from metadensity.testing.contracts import BOUNDS, Contract
+from metadensity.testing.subjects import ADAPTATIONS, Case, Subject, randomise
 
-from . import checks_density, checks_model, latent
-from .contracts import BOUNDS, Contract
-from .subjects import ADAPTATIONS, Case, Subject, randomise
+from . import latent
 
 EXACT: list[Callable[[Subject], None]] = [
     checks_density.sums_to_one,

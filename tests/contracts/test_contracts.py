@@ -7,15 +7,17 @@ import itertools
 import pytest
 
 from metadensity.models import MODELS
+from metadensity.testing.checks_density import KNOWN_FIELDS, network_of
+from metadensity.testing.contracts import BOUNDS, CONTRACTS, Contract
+from metadensity.testing.subjects import ADAPTATIONS, Case
 
-from .contracts import BOUNDS, CONTRACTS, Contract
-from .subjects import ADAPTATIONS, COMPOSED, NETWORKS, RECIPES, Case, Recipe, adapts_itself
+from .subjects import COMPOSED, NETWORKS, RECIPES, Recipe, adapts_itself, cases_of, recipes_of
 
 ALL = [
     pytest.param(contract, recipe, case, id=f"{contract.check.__name__}-{recipe}-{case}-{str(contract.dtype)[6:]}")
     for contract in (*CONTRACTS, *BOUNDS)
-    for recipe in contract.recipes
-    for case in contract.cases_of(recipe)
+    for recipe in recipes_of(contract)
+    for case in cases_of(contract, recipe)
 ]
 
 
@@ -36,8 +38,10 @@ def test_nothing_is_left_out() -> None:
     expected = {*itertools.product(outside, ADAPTATIONS), *itertools.product(MODELS, ["unadapted"])}
     assert {(recipe.name, recipe.adaptation) for recipe in RECIPES} == expected
     for contract in CONTRACTS:  # in whatever way, on all that its images have
-        for recipe in contract.recipes:
-            assert {what for case in contract.cases_of(recipe) for what in aspects(case)} == {
+        for recipe in recipes_of(contract):
+            assert {what for case in cases_of(contract, recipe) for what in aspects(case)} == {
                 what for case in contract.cases for what in aspects(case)
             }, f"{contract.check.__name__}, {recipe}"
+    networks = [network_of(recipe.build(Case((1, 6))).model) for recipe in NETWORKS]
+    assert all(isinstance(network, KNOWN_FIELDS) for network in networks), "gradients are checked against no field"
     assert {str(recipe) for recipe in NETWORKS} >= {"conditional", "attention-additive", "attention-dot"}

@@ -9,10 +9,11 @@ import pytest
 
 from metadensity import FewShotModel
 from metadensity.models import MODELS
+from metadensity.testing import checks_density, checks_model
+from metadensity.testing.contracts import CONTRACTS
+from metadensity.testing.subjects import Case, Subject, randomise
 
-from . import broken, checks_density, checks_model
-from .contracts import CONTRACTS
-from .subjects import Case, Subject, randomise
+from . import broken
 
 IMAGES, VOLUMES, TWO_CHANNELS = Case((1, 3, 3)), Case((1, 2, 2, 2)), Case((2, 2, 2))
 small = broken.small

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import checks_density, checks_model
-from .subjects import Case, Recipe
+from metadensity.testing import checks_density, checks_model
+from metadensity.testing.subjects import Case
+
+from .subjects import Recipe
 
 # Dilated so that the field has no gaps, and so that it has some.
 CASES = [

@@ -13,9 +13,11 @@ from torch import Tensor
 from metadensity import likelihoods
 from metadensity.likelihoods import LIKELIHOODS, Categorical, Likelihood, build_likelihood
 from metadensity.nn.convolution import pointwise
+from metadensity.testing import checks_density, checks_model
+from metadensity.testing.subjects import Case, Subject
 
-from . import broken, checks_density, checks_model
-from .subjects import Case, Recipe, Subject, recipes
+from . import broken
+from .subjects import Recipe, recipes
 
 NO_LIKELIHOODS = {"__init__", "base", "levels"}
 FOLDER = Path(likelihoods.__file__).parent

@@ -10,9 +10,10 @@ import torch
 from metadensity.densities.pixelcnn import PredictedDensity
 from metadensity.likelihoods.levels import at_least_float32
 from metadensity.models import LinearPrediction, WaveNet
+from metadensity.testing import checks_density, checks_model
+from metadensity.testing.subjects import Case, Subject, random_images, randomise
 
-from . import checks_density, checks_model
-from .subjects import Case, Recipe, Subject, random_images, randomise
+from .subjects import Recipe
 
 OPTIONS = {"prediction": 3, "likelihood": "logistic", "dilations": (1, 2)}
 KINDS = [Recipe("wavenet", {**OPTIONS, "attention": attention}) for attention in (None, "dot")]

@@ -24,8 +24,8 @@ from experiments.benchmarks.timing import PeakMemory, interleaved, matmul_peak
 from experiments.reporting.document_blocks import read_block
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import ByteNet, ConditionalPixelCNN, UnconditionalPixelCNN, WaveNet
+from metadensity.testing.subjects import randomise
 from metadensity.training import MetaTrainer
-from tests.contracts.subjects import randomise
 
 README = bench.DOCUMENT.read_text()
 

@@ -8,7 +8,8 @@ import torch
 import metadensity
 from metadensity import FewShotModel
 from metadensity.models import MODELS
-from tests.contracts.subjects import SMALL, arguments
+from metadensity.testing.subjects import arguments
+from tests.contracts.subjects import SMALL
 
 from .toys import Patterns, Recorder, small_network, trainer
 

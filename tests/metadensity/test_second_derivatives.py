@@ -29,7 +29,8 @@ from metadensity.nn.functional.additive_attention import additive_read, additive
 from metadensity.nn.functional.dot_attention import dot_read
 from metadensity.nn.functional.gate import gate
 from metadensity.nn.functional.prototype_attention import prototype_attention
-from tests.contracts.subjects import Case, Recipe, randomise
+from metadensity.testing.subjects import Case, randomise
+from tests.contracts.subjects import Recipe
 from tests.metadensity.native.test_gated_layer import Case as NativeCase
 from tests.metadensity.native.test_gated_layer import needs_compiler
 from tests.metadensity.native.test_sequence_layers import Case as SequenceCase

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import tasks
-from tasks import SPLITS, TASKS, ImageTasks, StoredEpisodes, TaskDistribution, UnknownTaskError
+from tasks import SPLITS, TASKS, ImageTasks, UnknownTaskError
 from tasks.data.roots import DataError
 from tasks.splits.committed import SPLITS_FOLDER, load_split
+from tasks.testing import (
+    OF_ALL,
+    an_episode_set_covers_the_split,
+    it_is_what_it_says,
+    joined_splits_hold_both,
+    splits_share_nothing,
+)
 
 from .pictures import make_folder
 
-NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "own", "splits", "styles"}
+NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "own", "splits", "styles", "testing"}
 HOUSES = {"folders": {"folder", "mirror"}, "strings": {"names", "text", "tunes"}}  # folders of several tasks
 DRAWN = {"chains", "templates", "transduction"}  # drawn without end, from one prior: see the folders of these names
 FINITE = sorted(set(TASKS) - DRAWN)
@@ -81,67 +85,36 @@ def test_an_unknown_split_says_what_there_is(name: str, split: str) -> None:
         TASKS[name](split=split)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_it_is_what_it_says(build: Build, split: str) -> None:
-    task = build(split)
-    assert isinstance(task, TaskDistribution)
-    assert task.split == split
-    assert TASKS[task.name]
-    pixels = task.pixels(range(task.images))
-    assert pixels.dtype == torch.uint8
-    assert pixels.shape == (task.images, *task.event_shape)
-    if task.name not in ("names", "speech"):  # no one speaks at the edge of the range, nor spells with all letters
-        assert int(pixels.max()) == task.levels - 1
-        assert int(pixels.min()) == 0
-    # No image is all of one value, and few come twice: in Omniglot, shrunk, 8 of 28,100 do (dots and bars).
-    assert (pixels.flatten(1).amax(1) > pixels.flatten(1).amin(1)).all()
-    # Of emoji, 72 of 11,426 do: designers share a drawing, or draw two emoji alike.
-    alike = {"emoji": 0.01, "names": 0.25, "tunes": 0.15}.get(task.name, 0.001)  # Anna stands in many lists
-    assert len({row.numpy().tobytes() for row in pixels}) > (1 - alike) * task.images
-    assert set(task.class_group.tolist()) == set(range(len(task.group_names)))
-    assert json.loads(json.dumps(task.recipe)) == task.recipe
-    shown = f"(name='{task.name}', split='{split}', seed=0, event_shape={task.event_shape}, levels={task.levels})"
-    assert repr(task) in {f"ImageTasks{shown}", f"StoredTasks{shown}"}
+@pytest.mark.parametrize("check", OF_ALL, ids=lambda check: check.__name__)
+def test_it_keeps_what_every_task_keeps(build: Build, check: Callable[[Build], None]) -> None:
+    check(build)
+
+
+def test_it_is_what_it_says(build: Build) -> None:
+    for split in SPLITS:
+        task = build(split=split)
+        assert TASKS[task.name]
+        shown = f"(name='{task.name}', split='{split}', seed=0, event_shape={task.event_shape}, levels={task.levels})"
+        assert repr(task) in {f"ImageTasks{shown}", f"StoredTasks{shown}"}
+    # In Omniglot, shrunk, 8 of 28,100 come twice (dots and bars); of emoji 72 of 11,426, as designers share a drawing
+    # or draw two emoji alike; Anna stands in many lists. No one speaks at the edge of the range, nor spells with all
+    # letters.
+    alike = {"emoji": 0.01, "names": 0.25, "tunes": 0.15}.get(task.name, 0.001)
+    it_is_what_it_says(build, alike, every_level=task.name not in ("names", "speech"))
 
 
 def test_no_class_and_no_image_is_in_two_splits(build: Build) -> None:
-    parts = [build(split) for split in SPLITS]
-    names = [name for part in parts for name in part.class_names]
-    groups = [name for part in parts for name in part.group_names]
-    assert len(set(names)) == len(names)
-    assert len(set(groups)) == len(groups) or parts[0].name == "mirror"  # split by image, grouped by folder
-    images = [{row.numpy().tobytes() for row in part.pixels(range(part.images))} for part in parts]
-    common = len(images[0] & images[1]) + len(images[0] & images[2]) + len(images[1] & images[2])
+    name = build(split="train").name  # mirror is split by image, and grouped by folder
     # Of Omniglot's drawings, shrunk, one bar of ULOG is that of another alphabet; at 105 x 105 none is.
-    assert common == (parts[0].name == "omniglot")
+    splits_share_nothing(build, common=int(name == "omniglot"), groups=name != "mirror")
 
 
 def test_joined_splits_hold_both(build: Build) -> None:
-    both = build("train+validation")
-    assert both.split == "train+validation"
-    assert both.class_names == build("train").class_names + build("validation").class_names
-    assert both.images == build("train").images + build("validation").images
-    swapped = build("validation+train")
-    assert (swapped.split, swapped.fingerprint) == (both.split, both.fingerprint)
+    joined_splits_hold_both(build)
 
 
-def test_the_same_arguments_give_the_same_images_and_episodes(build: Build) -> None:
-    task, again, reseeded = build("validation"), build("validation", 0), build("validation", 1)
-    assert task.fingerprint == again.fingerprint == reseeded.fingerprint
-    one, other = task.episode(5, 4, 1, 1), reseeded.episode(5, 4, 1, 1)
-    assert torch.equal(one.support, again.episode(5, 4, 1, 1).support)
-    assert not torch.equal(one.support, other.support)
-
-
-def test_an_episode_set_covers_the_split(build: Build, tmp_path: Path) -> None:
-    task = build("test")
-    fewest = int(task.class_size.min())
-    queries = min(5, fewest - 1)
-    episodes = StoredEpisodes.build(task, [1, min(8, fewest - queries)], queries)
-    batches = list(episodes.episodes(task, episodes.max_shots, 64))
-    assert sum(batch.queries * batch.tasks for batch in batches) == task.images
-    episodes.save(tmp_path / "set.npz")
-    assert StoredEpisodes.load(tmp_path / "set.npz", task).hash == episodes.hash
+def test_an_episode_set_covers_the_split(build: Build) -> None:
+    an_episode_set_covers_the_split(build)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

@@ -22,8 +22,8 @@ from metadensity.models import (
     SupportMixture,
     UnconditionalPixelCNN,
 )
-from tests.contracts.checks_density import all_images, goodness_of_fit, table
-from tests.contracts.subjects import randomise
+from metadensity.testing.checks_density import all_images, goodness_of_fit, table
+from metadensity.testing.subjects import randomise
 
 SHAPE = (1, 3, 3)
 DRAWS, FALSE_ALARM = 20_000, 1e-4  # of each of the chi-square tests, if its seed were drawn anew

@@ -14,8 +14,9 @@ from metadensity.adaptation import InnerLoop, adapt
 from metadensity.densities.sequence import SequenceDensity
 from metadensity.density import SequentialDensity
 from metadensity.models import MODELS
-from tests.contracts import checks_density
-from tests.contracts.subjects import Case, Recipe, Subject, randomise
+from metadensity.testing import checks_density
+from metadensity.testing.subjects import Case, Subject, randomise
+from tests.contracts.subjects import Recipe
 
 PLACES, LEVELS, END = 4, 3, 2
 NETWORKS = ["unconditional", "conditional", "attention"]

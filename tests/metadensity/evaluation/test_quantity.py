@@ -17,9 +17,9 @@ from metadensity.evaluation.classification import class_log_probs
 from metadensity.evaluation.leaks import SupportLeakError, guard_support
 from metadensity.evaluation.nway import NWayEpisodes
 from metadensity.models import UnconditionalPixelCNN
+from metadensity.testing.subjects import randomise
 from tasks.data.cache import read_arrays, write_arrays
 from tests.contracts.latent import LatentMixture, LatentModel
-from tests.contracts.subjects import randomise
 from tests.metadensity.toys import Patterns
 
 EVENT = (1, 3, 3)

@@ -18,11 +18,11 @@ from metadensity.drawing import Draws
 from metadensity.models import AlignedByteNet
 from metadensity.networks.aligned_bytenet import AlignedByteNetNetwork
 from metadensity.nn.residual import SequenceConv
+from metadensity.testing import checks_density
+from metadensity.testing.checks_density import _give_slopes
+from metadensity.testing.subjects import Subject, randomise
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks.transduction import transduction
-from tests.contracts import checks_density
-from tests.contracts.checks_density import _give_slopes
-from tests.contracts.subjects import Subject, randomise
 
 SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8, "encoder_layers": 2, "source_layers": 2}
 SEPARATOR, END, LEVELS = 2, 3, 4

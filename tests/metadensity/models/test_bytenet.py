@@ -14,10 +14,11 @@ from metadensity.densities.sequence import SequenceDensity
 from metadensity.drawing import Draws
 from metadensity.models import ByteNet
 from metadensity.nn.residual import BLOCKS, MultiplicativeBlock, ReluBlock, Rings, SequenceConv
+from metadensity.testing import checks_density
+from metadensity.testing.subjects import Case, Subject, random_images, randomise
 from metadensity.training import MetaTrainer, TrainingConfig
 from tasks.chains import chains
-from tests.contracts import checks_density
-from tests.contracts.subjects import Case, Recipe, Subject, random_images, randomise
+from tests.contracts.subjects import Recipe
 from tests.metadensity.densities.test_sequence import END, LEVELS, PLACES, strings
 
 SMALL: dict[str, Any] = {"layers": 5, "planes": 6, "penultimate": 8, "encoder_layers": 2}

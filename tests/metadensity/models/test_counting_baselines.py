@@ -16,8 +16,8 @@ from metadensity.densities.ngram import FULL
 from metadensity.episode import Episode
 from metadensity.models import Histogram, LinearPrediction, NGram
 from metadensity.nn.linear_prediction import WINDOW, amplitudes
+from metadensity.testing.checks_density import all_images, table
 from metadensity.training import MetaTrainer, TrainingConfig
-from tests.contracts.checks_density import all_images, table
 
 
 class Source:

@@ -21,7 +21,7 @@ from metadensity.models import (
     FewShotModel,
     UnconditionalPixelCNN,
 )
-from tests.contracts.subjects import random_images, randomise
+from metadensity.testing.subjects import random_images, randomise
 
 EVENT = (1, 5, 4)
 SIZES: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8, "attention": "dot"}

@@ -17,8 +17,8 @@ from metadensity.drawing import invert_cdf
 from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.upscaler import Upscaler, block_offsets, strided_index
-from tests.contracts.checks_density import all_images, is_causal, sums_to_one
-from tests.contracts.subjects import Subject, random_images, randomise
+from metadensity.testing.checks_density import all_images, is_causal, sums_to_one
+from metadensity.testing.subjects import Subject, random_images, randomise
 
 SMALL: dict[str, Any] = {"base": 2, "layers": 2, "upscaler_layers": 2, "planes": 6, "penultimate": 8, "components": 3}
 SHAPES = [

@@ -12,7 +12,8 @@ from torch import nn
 
 from metadensity.model import FewShotModel
 from metadensity.models import MODELS, AttentionPixelCNN, IndependentPixels, UnconditionalPixelCNN
-from tests.contracts.subjects import SMALL, arguments
+from metadensity.testing.subjects import arguments
+from tests.contracts.subjects import SMALL
 
 EVENT = (1, 4, 4)
 # Networks of a model's own, made as those of another: what they take of it, but for what has no meaning there.

@@ -16,8 +16,8 @@ from metadensity.densities.pixelcnn import PixelCNNDensity
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import WaveNet
 from metadensity.nn.encoders import SupportSequenceEncoder, stretches
+from metadensity.testing.subjects import random_images, randomise
 from metadensity.training import MetaTrainer, TrainingConfig
-from tests.contracts.subjects import random_images, randomise
 
 SMALL: dict[str, Any] = {"layers": 5, "planes": 6, "penultimate": 8, "dilations": (1, 2, 4), "patches": 3}
 FIELD = 2 + 1 + 2 + 4 + 1

@@ -21,7 +21,7 @@ from metadensity.nn.causal import CausalConv
 from metadensity.nn.encoders import SupportPatchEncoder
 from metadensity.sampling.cached import CachedSampler, _run, sample_cached
 from metadensity.sampling.naive import sample_naive
-from tests.contracts.subjects import randomise
+from metadensity.testing.subjects import randomise
 
 SHAPES = [((1, 20), 2), ((2, 9), 5), ((1, 6, 7), 2), ((3, 3, 5), 256), ((1, 3, 2, 5), 3)]
 

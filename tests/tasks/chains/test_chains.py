@@ -15,9 +15,9 @@ from torch import Tensor
 from metadensity import Density, Episode
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.evaluation.intervals import clustered_mean
+from metadensity.testing.checks_density import all_images, goodness_of_fit, table
 from tasks import SPLITS, TASKS, ChainTasks, TaskDistribution
-from tests.contracts.checks_density import all_images, goodness_of_fit, table
-from tests.tasks.bad_calls import counts_are_named
+from tasks.testing import counts_are_refused
 
 # Of each chi-square test, if its seed were drawn anew; the seeds are fixed.
 FALSE_ALARM = 1e-4
@@ -207,7 +207,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_bad_calls_are_named() -> None:
     task = make()
-    counts_are_named(task)
+    counts_are_refused(lambda split: task)
     episode = task.episode(0, 1, 1, 1)
     with pytest.raises(ValueError, match=r"support has shape \(3, 2, 1, 9\); chains takes \(shots, tasks, 1, 32\)"):
         task.optimum(make(length=9).episode(0, 2, 3, 1))

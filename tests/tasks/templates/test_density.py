@@ -14,9 +14,9 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 
 from metadensity import Episode
 from metadensity.evaluation.intervals import clustered_mean
+from metadensity.testing.checks_density import all_images, goodness_of_fit, table
 from tasks import TASKS, TemplateTasks
 from tasks.templates.density import TemplateDensity
-from tests.contracts.checks_density import all_images, goodness_of_fit, table
 
 # Of each chi-square test, if its seed were drawn anew; the seeds are fixed.
 FALSE_ALARM = 1e-4

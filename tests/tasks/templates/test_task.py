@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from metadensity import Density, Episode
+from metadensity.testing.checks_density import goodness_of_fit
 from tasks import SPLITS, TASKS, TaskDistribution, TemplateTasks
-from tests.contracts.checks_density import goodness_of_fit
-from tests.tasks.bad_calls import counts_are_named
+from tasks.testing import counts_are_refused
 
 FALSE_ALARM = 1e-4  # of the chi-square test, if its seed were drawn anew; the seed is fixed
 
@@ -137,7 +137,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_bad_calls_are_named() -> None:
     task = make()
-    counts_are_named(task)
+    counts_are_refused(lambda split: task)
     with pytest.raises(TypeError, match=r"index=0.5 is a float"):
         task.episode(0.5, 1, 1, 1)  # type: ignore[arg-type]
     other = make(size=9).episode(0, 2, 3, 1)

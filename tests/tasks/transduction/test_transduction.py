@@ -16,9 +16,9 @@ from metadensity import Density, Episode
 from metadensity.coding import decode, encode
 from metadensity.densities.completion import complete, observe, seeds_of
 from metadensity.evaluation.intervals import clustered_mean
+from metadensity.testing.checks_density import all_images, goodness_of_fit, table
 from tasks import SPLITS, TASKS, TransductionTasks
-from tests.contracts.checks_density import all_images, goodness_of_fit, table
-from tests.tasks.bad_calls import counts_are_named
+from tasks.testing import counts_are_refused
 
 RULES = ("copy", "reverse", "shift", "substitution")
 TINY: dict[str, Any] = {"symbols": 2, "shortest": 1, "longest": 2}
@@ -248,7 +248,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_bad_calls_are_named() -> None:
     task = make()
-    counts_are_named(task)
+    counts_are_refused(lambda split: task)
     episode = task.episode(0, 1, 1, 1)
     with pytest.raises(ValueError, match=r"support has shape \(3, 2, 1, 8\); transduction takes \(shots, tasks, 1, 18"):
         task.optimum(make(longest=3).episode(0, 2, 3, 1))

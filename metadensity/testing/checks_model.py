@@ -16,16 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import metadensity
-from metadensity import Density
 from metadensity.adaptation.functional import FunctionalPair
 from metadensity.coding import MOST_CONSTANT_BITS, decode, encode
 from metadensity.densities.pixelcnn import RasterDensity
-from metadensity.density import FactorisedDensity, SequentialDensity
+from metadensity.density import Density, FactorisedDensity, SequentialDensity
 from metadensity.drawing import Draws
-
-from .checks_density import agreement
-from .subjects import Subject, arguments, randomise
+from metadensity.persistence import load, save
+from metadensity.testing.checks_density import agreement
+from metadensity.testing.subjects import Subject, arguments, randomise
 
 # Largest mean difference of log p in bfloat16 from float32, in nats/dim, and largest difference of one image.
 # bfloat16 keeps 8 bits: each rounding is off by up to 0.4 %, and several layers follow one another.
@@ -234,7 +232,9 @@ def codes_are_as_long_as_log_prob(subject: Subject) -> None:
         counted: list[int] = []
         code = encode(density, images, counted.append)
         assert sum(counted) == images.numel()
-        assert torch.equal(decode(subject(support), code, (samples,)), images)
+        again = subject(support)
+        assert isinstance(again, SequentialDensity)
+        assert torch.equal(decode(again, code, (samples,)), images)
         information = -float(density.log_prob(images).detach().double().sum()) / math.log(2)
         excess = 8 * len(code) - information
         assert 0 < excess < MOST_CONSTANT_BITS + 1e-4 * images.numel(), f"{excess:.1f} bits more than -log2 p"
@@ -270,8 +270,8 @@ def a_file_keeps_it(subject: Subject) -> None:
     provenance = {"run": 7, "task": "toy", "seed": [1, None]}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        digest = metadensity.save(model, path, provenance)
-        loaded = metadensity.load(path)
+        digest = save(model, path, provenance)
+        loaded = load(path)
     assert type(loaded) is type(model)
     assert loaded.config == model.config
     assert loaded.provenance == {**provenance, "weights_sha256": digest}
