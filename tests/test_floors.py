@@ -43,8 +43,8 @@ ROOMS = {
     floor: words.split()
     for floor, words in {
         "metadensity": """
-            files checks progress native episode drawing density nn model likelihoods networks sampling densities coding
-            adaptation models persistence evaluation training testing
+            files checks processes progress native episode drawing density nn model likelihoods networks sampling
+            densities coding adaptation models persistence evaluation training testing
         """,
         "tasks": """
             checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction
