@@ -19,7 +19,6 @@ from tasks.data.roots import DataError, find_data_root
 from tasks.folders.image_files import Preparation
 from tasks.images import ImageTasks
 from tasks.interop.imports import import_torchvision
-from tasks.own.given import image_of
 
 TORCHVISION = "torchvision:"
 EXAMPLE = "source='torchvision:KMNIST', a folder of datasets.Dataset.save_to_disk, or an .npz of images and labels"
@@ -59,6 +58,8 @@ def labelled(
     All images are held in memory. Raises ValueError for options out of range, DataError where the data are missing or
     damaged, ImportError where the package that reads them is not installed.
     """
+    from tasks.own.given import image_of  # scipy.ndimage takes a third of a second to import
+
     split_parts("labelled", split)
     if source is None:
         raise DataError(f"the task labelled needs a data set: give {EXAMPLE}.")
