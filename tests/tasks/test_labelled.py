@@ -81,6 +81,15 @@ def test_every_source_gives_the_same_pixels(tmp_path: Path) -> None:
     tasks = [TASKS["labelled"](source=source) for source in (Pairs(), tmp_path / "arrays.npz")]
     expected = ImageTasks.from_labelled(IMAGES, LABELS)
     assert len({task.fingerprint for task in (*tasks, expected)}) == 1
+    dark = np.r_[IMAGES[:-1], IMAGES[-1:] % 2]  # 0 and 1 of 255: nearly black, whatever an image alone would be
+    np.savez(tmp_path / "dark.npz", images=dark, labels=LABELS)
+    same = [
+        TASKS["labelled"](source=source) for source in (tmp_path / "dark.npz", list(zip(dark, LABELS, strict=True)))
+    ]
+    assert {task.fingerprint for task in same} == {ImageTasks.from_labelled(dark, LABELS).fingerprint}
+    np.savez(tmp_path / "bits.npz", images=IMAGES % 2, labels=LABELS)
+    bits = TASKS["labelled"](source=tmp_path / "bits.npz", levels=2)
+    assert bits.fingerprint == ImageTasks.from_labelled(IMAGES % 2, LABELS, levels=2).fingerprint
     assert TASKS["labelled"](source=Pairs("RGB")).event_shape == (3, 8, 8)
     assert TASKS["labelled"](source=Pairs("RGB"), grey=True, size=4).event_shape == (1, 4, 4)
     ink = TASKS["labelled"](source=Pairs(), levels=2, ink=True, invert=True)
