@@ -146,7 +146,7 @@ def test_what_hugging_face_saved_is_read(tmp_path: Path, monkeypatch: pytest.Mon
         TASKS["labelled"](source=tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:Cannot locate reference")  # dill's, which datasets hashes with
+@pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # of dill, which datasets hashes with
 def test_the_real_package_agrees_with_the_stand_in(tmp_path: Path) -> None:
     """Where it is installed, which is 200 MB; the test above is its control."""
     datasets = pytest.importorskip("datasets")
