@@ -146,23 +146,6 @@ def test_what_hugging_face_saved_is_read(tmp_path: Path, monkeypatch: pytest.Mon
         TASKS["labelled"](source=tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:Cannot (locate|pickle)")  # of dill, which datasets hashes with
-def test_the_real_package_agrees_with_the_stand_in(tmp_path: Path) -> None:
-    """Where it is installed, which is 200 MB; the test above is its control."""
-    datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=Pairs.classes)})
-    columns: dict[str, list[Any]] = {"image": [], "label": []}
-    for number in range(120):
-        image, label = Pairs()[number]
-        columns["image"].append(image)
-        columns["label"].append(label)
-    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
-    task = TASKS["labelled"](source=tmp_path / "saved")
-    assert task.fingerprint == ImageTasks.from_labelled(IMAGES, LABELS).fingerprint
-    with pytest.raises(DataError, match=r"is no folder of Dataset\.save_to_disk"):
-        TASKS["labelled"](source=tmp_path)
-
-
 def test_what_is_no_data_set_is_a_sentence(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=IMAGES)
     np.savez(tmp_path / "short.npz", images=IMAGES, labels=LABELS[:3])
