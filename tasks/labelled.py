@@ -19,6 +19,7 @@ from tasks.data.roots import DataError, find_data_root
 from tasks.folders.image_files import Preparation
 from tasks.images import ImageTasks
 from tasks.interop.imports import import_torchvision
+from tasks.own.given import channels_last, eight_bits, image_of, image_of_array
 
 TORCHVISION = "torchvision:"
 EXAMPLE = "source='torchvision:KMNIST', a folder of datasets.Dataset.save_to_disk, or an .npz of images and labels"
@@ -58,22 +59,20 @@ def labelled(
     All images are held in memory. Raises ValueError for options out of range, DataError where the data are missing or
     damaged, ImportError where the package that reads them is not installed.
     """
-    from tasks.own.given import image_of  # scipy.ndimage takes a third of a second to import
-
     split_parts("labelled", split)
     if source is None:
         raise DataError(f"the task labelled needs a data set: give {EXAMPLE}.")
     pairs, names, count = _pairs(source, data_root, image, label, download)
     how, pixels, labels = None, [], list[Any]()
     for number, (picture, of_class) in enumerate(with_progress(pairs, "reading images", "images", total=count)):
-        shown = image_of(picture, f"image {number}")
+        shown = _shown(picture, f"image {number}")
         if how is None:
             colours = getattr(picture, "mode", None) not in ("1", "L") and np.asarray(picture).ndim == 3
             plain = not colours if grey is None else grey
             how = Preparation(min(shown.size) if size is None else size, plain, levels, fit)
         held = how.of_image(shown)[0]
         pixels.append(levels - 1 - held if invert else held)
-        labels.append(int(of_class) if isinstance(of_class, np.integer) or hasattr(of_class, "item") else of_class)
+        labels.append(of_class.item() if hasattr(of_class, "item") else of_class)
     if how is None:
         raise DataError(f"{source} holds no images.")
     if names is not None:
@@ -90,6 +89,16 @@ def labelled(
         how=how.recipe(),
         invert=bool(invert),
     )
+
+
+def _shown(picture: Any, name: str) -> Any:
+    """The image; 8-bit pixels are taken as they are, as 1 is no white among 255."""
+    if getattr(picture, "mode", None) in ("L", "RGB") and "transparency" not in picture.info:
+        return picture
+    array = np.asarray(picture.detach().cpu()) if hasattr(picture, "detach") else picture
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8:
+        return image_of_array(channels_last(array, name))
+    return image_of(array, name)
 
 
 Pairs = tuple[Iterator[tuple[Any, Any]], Sequence[str] | None, int]
@@ -126,7 +135,7 @@ def _arrays(path: Path, image: str, label: str) -> Pairs:
         raise DataError(f"{path} is damaged ({problem}). Write it with numpy.savez.") from problem
     if labels.shape != (len(images),):
         raise DataError(f"{path} holds images {images.shape} and labels {labels.shape}; give a label for each image.")
-    return zip(images, labels.tolist(), strict=True), None, len(images)
+    return zip(eight_bits(images, str(path)), labels.tolist(), strict=True), None, len(images)
 
 
 def _torchvision(name: str, data_root: Any, download: bool) -> Pairs:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from tasks.data.roots import DataError
 from tasks.hershey.drawing import PEN, THINNEST_PEN
@@ -108,6 +107,8 @@ def in_hand(ink: Bitmap, hand: Hand, size: int, levels: int, done: Done, *, box:
     box: whether the drawing is cut out and put where the hand puts its own, at their size; otherwise the whole image
     becomes the canvas, its longer side as long. pen: whether strokes of another width are drawn with the hand's pen.
     """
+    from scipy import ndimage  # takes a third of a second to import
+
     rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
     low = np.array([rows[0], columns[0]], dtype=float)
     high = np.array([rows[-1], columns[-1]], dtype=float) + 1
@@ -144,6 +145,8 @@ def in_hand(ink: Bitmap, hand: Hand, size: int, levels: int, done: Done, *, box:
 
 def pen_width(ink: Bitmap) -> float:
     """How wide the strokes are, pixels: twice the distance of their middle from the paper, a median."""
+    from scipy import ndimage
+
     inside = np.asarray(ndimage.distance_transform_edt(np.pad(ink, 1)))
     ridge = (inside > 0) & (inside == ndimage.maximum_filter(inside, 3))
     return float(2 * np.median(inside[ridge]) - 1)
@@ -151,6 +154,8 @@ def pen_width(ink: Bitmap) -> float:
 
 def _distance(ink: Bitmap) -> NDArray[np.float64]:
     """From the edge of the ink, pixels, below 0 inside."""
+    from scipy import ndimage
+
     padded = np.pad(ink, 1)  # the border of an image is an edge, too
     away, within = (ndimage.distance_transform_edt(side) for side in (~padded, padded))
     signed = np.where(padded, 0.5 - within, away - 0.5)  # the edge is half a pixel from the middle of the next one
@@ -173,6 +178,8 @@ def _strongest(strength: NDArray[np.float32]) -> float:
 
 def _lit(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """The paper under light that changes slowly: a median of what lies round each place, wider than any stroke."""
+    from scipy import ndimage
+
     height, width = pixels.shape[:2]
     step = max(1, max(height, width) // 64)
     small = pixels[::step, ::step]
@@ -187,6 +194,8 @@ def _lit(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _without_specks(ink: Bitmap) -> Bitmap:
     """Without what is smaller than half a dot of the pen; strokes touch at corners as well."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(ink, np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0

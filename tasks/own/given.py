@@ -69,7 +69,7 @@ def image_of(example: Path | Array | Image.Image, name: str) -> Image.Image:
         held = io.BytesIO()
         example.save(held, "TIFF" if example.mode == "F" else "PNG")
         return _AS_THEY_ARE.opened(held.getvalue(), name)
-    return _AS_THEY_ARE.opened(_png(_eight_bits(_channels_last(example, name), name)), name)
+    return image_of_array(eight_bits(channels_last(example, name), name))
 
 
 def _array(value: Any) -> Array | None:
@@ -131,7 +131,8 @@ def _in_arrays(path: Path) -> list[tuple[str, Path | Array | Image.Image]]:
     return [(name, array) for name, array in images.items()]
 
 
-def _channels_last(array: Array, name: str) -> Array:
+def channels_last(array: Array, name: str) -> Array:
+    """An image ``(H, W, C)``, see ``image_of``. Raises ValueError for other shapes, and for one without pixels."""
     if array.ndim == 3 and array.shape[-1] in (1, 3, 4):
         found = array
     elif array.ndim == 3 and array.shape[0] in (1, 3):
@@ -145,7 +146,8 @@ def _channels_last(array: Array, name: str) -> Array:
     return found
 
 
-def _eight_bits(array: Array, name: str) -> NDArray[np.uint8]:
+def eight_bits(array: Array, name: str) -> NDArray[np.uint8]:
+    """Pixels from 0 to 255, of any shape, see ``image_of``; what holds 0 and 1 alone has 0 and 255."""
     kind, low, high = array.dtype.kind, array.min(), array.max()
     if kind == "b" or (kind in "iu" and 0 <= low <= high <= 1):
         return (array.astype(np.uint8) * 255).astype(np.uint8)
@@ -158,7 +160,9 @@ def _eight_bits(array: Array, name: str) -> NDArray[np.uint8]:
     )
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    held = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(held, "PNG")
-    return held.getvalue()
+def image_of_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image of ``(H, W, 1, 3 or 4)`` as it is seen: in colour, on white where it is transparent."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
