@@ -8,7 +8,7 @@ from experiments.recording import own_project
 from metadensity.models import MODELS
 from tasks import TASKS
 
-own_project.register()  # their names are configurations as well
+own_project.register_or_say()  # their names are configurations as well
 
 
 def _string_net(task: dict[str, Any], model: dict[str, Any], **training: Any) -> dict[str, Any]:

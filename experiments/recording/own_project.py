@@ -46,6 +46,18 @@ def register() -> None:
             _list(entry, f"The installed package {entry.dist.name if entry.dist else ''}")
 
 
+def register_or_say() -> None:
+    """``register``; while a command starts, what cannot be is a sentence, and the exit status 2, but with --debug."""
+    try:
+        register()
+    except (ImportError, ValueError) as error:
+        started = getattr(sys.modules["__main__"], "__spec__", None)
+        if started is None or not started.name.startswith("experiments.") or "--debug" in sys.argv:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
 def project_folder() -> Path | None:
     """The folder METADENSITY_PROJECT, else the nearest from the current one upwards that names models or tasks."""
     if given := os.environ.get(VARIABLE):

@@ -25,6 +25,7 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 import metadensity
+from experiments.recording import own_project
 from experiments.recording.launched import own_folder
 from experiments.recording.root import runs_root
 from metadensity.files import DamagedFileError, JsonLines
@@ -128,6 +129,7 @@ class RunFolder:
 
         Raises as ``metadensity.load``; where the file is damaged, the error names the newest whole one before it.
         """
+        own_project.register()  # a notebook may have read no settings yet
         try:
             return metadensity.load(self.best, device)
         except DamagedFileError as error:

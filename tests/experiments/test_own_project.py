@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class CountedPixels(CountedPixels):
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The template in a folder, which is the current one; what is registered is forgotten in the end."""
     new_task.write_project(tmp_path / "mine")
     monkeypatch.chdir(tmp_path / "mine")
@@ -46,7 +48,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(own_project, "entry_points", lambda group: [])
     registries = {"metadensity.models": dict(MODELS), "metadensity.tasks": dict(TASKS)}
     monkeypatch.setattr(own_project, "REGISTRIES", registries)
-    return tmp_path / "mine"
+    yield tmp_path / "mine"
+    for module in ("bars", "counted_pixels"):
+        sys.modules.pop(module, None)
 
 
 def pytest_in(folder: Path, chosen: str) -> subprocess.CompletedProcess[str]:
@@ -130,6 +134,22 @@ def test_what_cannot_be_is_said(project: Path, change: tuple[str, str], kind: ty
     file.write_text(text.replace(*change))
     with pytest.raises(kind, match=said):
         own_project.register()
+
+
+def test_a_command_says_it_in_a_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "bars.py").unlink()
+    with pytest.raises(ImportError):
+        own_project.register_or_say()
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("experiments.train", None))
+    with pytest.raises(SystemExit) as ended:
+        own_project.register_or_say()
+    assert ended.value.code == 2
+    assert "names bars:bars as the task 'bars', which cannot be imported" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["train", "--debug"])
+    with pytest.raises(ImportError):
+        own_project.register_or_say()
 
 
 def test_a_folder_that_is_no_project_is_said(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
