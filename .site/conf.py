@@ -34,7 +34,7 @@ html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_copyright = html_show_sphinx = False
 
 
 def _docstring(app: Any, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:

@@ -264,7 +264,8 @@ def _package_page(name: str) -> str:
 def _entry(module: ModuleType, key: str) -> str:
     value, home = getattr(module, key), homes()[module.__name__, key]
     if inspect.isclass(value):
-        return f".. autoclass:: {home}\n   :members:\n   :show-inheritance:\n"
+        shown = "" if value.__bases__ == (object,) else "   :show-inheritance:\n"
+        return f".. autoclass:: {home}\n   :members:\n{shown}"
     if inspect.isroutine(value):
         return f".. autofunction:: {home}\n"
     shown = ""
