@@ -44,6 +44,7 @@ HEADINGS = ("classifier", "accuracy %", "95 % interval", "NLL, nats", "95 % inte
 PART = 16  # episodes between two updates of the progress bar
 
 experiment = make_experiment("classify", named_configs={"fast": {"ways": 3, "episodes": 4}})
+experiment.shares = True
 experiment.config(place_settings)
 experiment.check(require_models)
 
@@ -60,6 +61,7 @@ def _defaults() -> None:
     within_group = False  # all classes of an episode of one group (Omniglot: one alphabet)
     seed = 0  # of the episodes
     keep = None  # also write the episodes to this .npz
+    both_ways = False  # also what the query says of the supports: log p(support | query) - log p(support)
     bins = 10  # of the calibration
     images_per_batch = 64  # pairs of a query and a class at a time; a GPU takes more
     device = "cpu"
@@ -79,6 +81,7 @@ def classify(
     within_group: bool,
     seed: int,
     keep: str | None,
+    both_ways: bool,
     bins: int,
     images_per_batch: int,
     device: str,
@@ -118,7 +121,7 @@ def classify(
     record_use(_run, output, "classified", [subject], drawn.hash)
     began = time.perf_counter()
     parts = _parts(drawn, config["model"]["name"], progress)
-    scores = np.concatenate([class_log_probs(model, part, images_per_batch, precision) for part in parts])
+    scores = np.concatenate([class_log_probs(model, part, images_per_batch, precision, both_ways) for part in parts])
     seconds = time.perf_counter() - began
     label = drawn.label.numpy()
     dependence = drawn.dependence()
@@ -133,7 +136,8 @@ def classify(
         f"in {found.episodes} episodes"
     )
     impossible = int(np.isneginf(scores).all(-1).sum())
-    notes = _notes(name, found, nearest, impossible, words) + "".join(f"\n{said}\n" for said in known)
+    notes = "\nScores both ways, log p(query | support) + log p(support | query) - log p(support).\n" * both_ways
+    notes += _notes(name, found, nearest, impossible, words) + "".join(f"\n{said}\n" for said in known)
     bin_rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.queries), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"] for b in found.bins
     ]
@@ -149,6 +153,7 @@ def classify(
         else {"split": split, "within_group": within_group, "seed": seed},
         "episodes_sha256": drawn.hash,
         "shots": drawn.shots,
+        "both_ways": both_ways,
         **_finite(asdict(found)),
         "nearest_neighbour": nearest,
         "impossible": impossible,

@@ -15,7 +15,8 @@ from typing import Any
 from sacred import Experiment
 
 from experiments import evaluate, sample, train
-from experiments.recording.command_line import exit_statuses, recorded_in, require_one_process
+from experiments.recording.command_line import exit_statuses, recorded_in
+from experiments.recording.launched import launched
 from experiments.recording.root import runs_root
 
 
@@ -46,8 +47,7 @@ def demo(named_configs: tuple[str, ...] = (), **evaluation: Any) -> dict[str, di
 def main() -> None:
     """Run the demo and say where everything is."""
     began = time.perf_counter()
-    with exit_statuses():
-        require_one_process()
+    with exit_statuses(), launched(False, "demo"):
         results = demo()
     print(f"\nDone in {time.perf_counter() - began:.0f} s.")
     print(f"  table    {Path(results['evaluate']['folder']) / 'evaluation.md'}")

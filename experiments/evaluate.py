@@ -39,6 +39,7 @@ from experiments.reporting.evaluation_report import (
     support_notes,
     support_record,
 )
+from experiments.reporting.offsets import offsets_of
 from experiments.reporting.tables import comma_separated, cost_record, marked, records
 from experiments.reporting.training_overlap import training_overlap
 from metadensity.evaluation.likelihood import score
@@ -48,6 +49,7 @@ from metadensity.progress import with_progress
 from tasks import TaskDistribution
 
 experiment = make_experiment("evaluate", named_configs={"fast": {"limit": 4, "baseline_steps": 3}})
+experiment.shares = True
 experiment.check(require_models)
 experiment.config(evaluation_settings)
 experiment.check(require_evaluation_settings)
@@ -141,6 +143,9 @@ def evaluate(
     overlap = training_overlap(task, train, evaluations[first])
     sections = evaluation_report(f"{title}; other models in {words.nats}", evaluations, uses, optimum, task, duplicates)
     sections[0].notes += overlap.notes(task)
+    offsets = offsets_of(task)
+    if offsets is not None:
+        sections.append(offsets.section())
     parts: list[dict[str, Any]] = []
     if given:
         best = optimal(task, _of_given(task, batches), device, duplicates, progress)
@@ -169,6 +174,7 @@ def evaluate(
         "rows": records(evaluations, optimum),
         "parts": parts,
         "remarks": [*infinite_notes(evaluations, words), *support_notes(evaluations, words)],
+        "offsets": None if offsets is None else offsets.record(),
         "groups": group_records(evaluations, task),
         "training_overlap": overlap.record(),
         "support_use": {name: support_record(use, words) for name, use in uses.items()},

@@ -27,6 +27,15 @@ from experiments.reporting.document_blocks import replace_block
 from experiments.reporting.tables import cost_record, records
 from experiments.reproductions import GROUPS, MEANS, PLANS, Entry, Plan
 from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
+from experiments.reproductions.recognition import (
+    RECOGNITION,
+    read_recognition,
+    recognised,
+    save_fitted,
+    write_recognition,
+)
+from experiments.reproductions.recognition import markdown as recognition_markdown
+from experiments.reproductions.recognition import section as recognition_section
 from experiments.reproductions.records import Record, read_records, write_record
 from experiments.reproductions.speeds import section, step_seconds
 from experiments.reproductions.tables import markdown, mean_section, sections
@@ -68,6 +77,8 @@ def plans() -> list[str]:
     """Print the tables there are."""
     for plan in PLANS.values():
         print(f"python -m experiments.reproduce {plan.name:<12} {plan.title}: {', '.join(plan.rows)}")
+    for table in RECOGNITION:
+        print(f"python -m experiments.reproduce recognition  {table.title}: {', '.join(table.titles)}")
     return list(PLANS)
 
 
@@ -116,12 +127,54 @@ def speeds(fast: bool, _run: Run) -> dict[str, Any]:
 
 
 @experiment.command
+def recognition(
+    only: Sequence[str],
+    weights: str | None,
+    keep_weights: str | None,
+    keep_records: str | None,
+    limit: int | None,
+    fast: bool,
+    device: str,
+    progress: bool,
+    _run: Run,
+) -> dict[str, Any]:
+    """Digits and speakers by likelihood alone: find or fit each model, print the tables of how many are right.
+
+    only: names of tables.
+    """
+    tables = {table.name: table for table in RECOGNITION}
+    if unknown := set(only) - tables.keys():
+        raise ValueError(f"only={sorted(only)} names {sorted(unknown)}; there are {', '.join(tables)}.")
+    folder, kept_folders = folder_of(_run) / "records", [Path(keep_records) / "recognition"] if keep_records else []
+    for table in [tables[name] for name in only or tables]:
+        episodes = table.drawn(fast, limit)
+        for name in table.titles:
+            if fast and name in table.nets:
+                continue  # they are of whole recordings
+            model = table.model(name, weights, fast, progress).to(device)
+            own: dict[str, Any] = {
+                "command": f"python -m experiments.reproduce recognition with only=\"['{table.name}']\""
+            }
+            own |= {"table": table.name, "title": table.titles[name], "machine": machine()}
+            if keep_weights and name not in table.nets:
+                path = Path(keep_weights) / f"{name}.safetensors"
+                model.provenance["weights_sha256"] = save_fitted(model, path)
+            record = {**own, **recognised(model, episodes, name, progress)}
+            for where in (folder, *kept_folders):
+                write_recognition(where, table, name, record)
+        print("\n" + recognition_section(table, read_recognition(folder, table)).plain())
+    write_atomically(folder.parent / "recognition.md", recognition_markdown(RECOGNITION, folder).encode())
+    return {"folder": str(folder.parent)}
+
+
+@experiment.command
 def readme(document: str | None) -> None:
     """Write the tables of the repository's records into reproductions/README.md, or another with their marks."""
     if not RECORDS.is_dir():
         raise FileNotFoundError(f"There are no records at {RECORDS}: an installed package has none. Use a clone.")
     for plan in PLANS.values():
         replace_block(Path(document or DOCUMENT), plan.name, markdown(plan, read_records(RECORDS / plan.name, plan)))
+    replace_block(Path(document or DOCUMENT), "recognition", recognition_markdown(RECOGNITION, RECORDS / "recognition"))
     for name, plans in MEANS.items():
         records = {plan.name: read_records(RECORDS / plan.name, plan) for plan in plans}
         replace_block(Path(document or DOCUMENT), name, mean_section(plans, records).markdown())

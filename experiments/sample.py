@@ -10,12 +10,16 @@ and they are drawn some at a time: interrupted, the run writes those that are fi
 
 ``against="['runs/7']"`` draws from further runs as well, given the same supports with the same seeds; ``pixels=3``
 shows where so many pixels of each query look in the supports.
+
+``support=my_drawings`` takes examples of yours in place of a class: a folder of images of any size, paper and pen (one
+file, a list of files, arrays in an .npy or .npz); WAV files where the model is one of speech, a text of a string a line
+where it is one of strings. What was done to them is said, and each is scored given the others.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,8 @@ from torch import Tensor
 
 from experiments.figures.attention_maps import pixel_picture
 from experiments.figures.images import save_picture
-from experiments.figures.shown import Written, events_of, titles_of, write
+from experiments.figures.own_examples import own_picture
+from experiments.figures.shown import Events, Written, events_of, titles_of, write
 from experiments.ingredients import read_config
 from experiments.ingredients.episode_counts import default_episode_sizes
 from experiments.ingredients.evaluation import place_settings
@@ -35,13 +40,16 @@ from experiments.recording.comparability import require_same_pixels
 from experiments.recording.lineage import record_use
 from experiments.recording.run_folder import folder_of
 from experiments.recording.trained_model import find_model, require_models
-from metadensity import Density, Episode
+from experiments.reporting.own_scores import score_own
+from metadensity import Density, Episode, FewShotModel
 from metadensity.checks import is_whole, real_places, require_count
 from metadensity.densities.completion import Part, complete_in_parts, observe, seeds_of
 from metadensity.densities.independent import IndependentDensity
 from metadensity.density import SequentialDensity
 from metadensity.files import content_hash, write_tensors
 from tasks import TaskDistribution
+from tasks.media import Words
+from tasks.own import OwnSupport, own_support
 
 SHOTS = (0, 1, 2, 3, 4)  # the most of these that the classes allow
 OBSERVED = ("top", "left", "small", "given")
@@ -55,6 +63,9 @@ experiment.check(require_models)
 def _defaults() -> None:
     run = "latest"  # a run's path or number, "latest", a shipped model's name, or a file
     against = list[str]()  # others, whose samples stand beside the first one's
+    support = None  # examples of yours: a folder, a file, a list of files; split, tasks, shots, index and more are void
+    fit = None  # of them: "box" or "whole", of drawings; "crop" or "stretch", of other images; None: as in training
+    pen = True  # of drawings of yours: whether strokes become as wide as those of the training
     split = "test"
     tasks = 10  # how many classes
     shots = None  # None: 4, or what the classes allow
@@ -74,6 +85,9 @@ def _defaults() -> None:
 def sample(
     run: str,
     against: list[str],
+    support: str | list[str] | None,
+    fit: str | None,
+    pen: bool,
     split: str,
     tasks: int,
     shots: int | None,
@@ -96,6 +110,18 @@ def sample(
     Of an interrupted run the samples that are finished are written, and the interruption goes on.
     """
     output, subject = folder_of(_run), find_model(run)
+    if support is not None:
+        void = {"against": against or None, "observed": observed, "pixels": pixels or None}
+        if named := [f"{name}={value!r}" for name, value in void.items() if value is not None]:
+            raise ValueError(f"{named[0]} with support={support!r}: examples of your own have none; leave it out.")
+        model = subject.model(device)
+        own = own_support(support, model, fit=fit, pen=pen)
+        digest = content_hash({"support": own.support})
+        record_use(_run, output, "sampled", [subject], digest)
+        count = require_count("samples", samples, 1)
+        drawing = {"temperature": temperature, "images_at_once": images_at_once, "progress": progress}
+        found = _sample_own(model, own, count, seed, {**drawing, "approximate": approximate}, output)
+        return {"run": str(subject.path), "weights_sha256": model.provenance["weights_sha256"], **found}
     others = [find_model(other) for other in against]
     for name, count in (("tasks", tasks), ("samples", samples), ("images_at_once", images_at_once)):
         require_count(name, count, 1)
@@ -151,6 +177,62 @@ def sample(
         "seconds": seconds,
         "folder": str(output),
     }
+
+
+def _sample_own(
+    model: FewShotModel,
+    own: OwnSupport,
+    samples: int,
+    seed: int,
+    how: Mapping[str, Any],
+    output: Path,
+) -> dict[str, Any]:
+    """Score examples of one's own, each given the others, and draw given all of them; print and write both."""
+    words = own.medium.words
+    title = f"your {_counted(len(own), words)}"
+    print(f"\nY{title[1:]}, as the model sees {'it' if len(own) == 1 else 'them'}:")
+    print("\n".join(f"- {note}" for note in own.notes))
+    began = time.perf_counter()
+    scores = score_own(model, own, seed)
+    print(f"\n{scores.table(words)}\n")
+    episode, device = own.episode(), next(model.parameters()).device
+    lengths = episode.support_lengths
+    with torch.no_grad():
+        density = model(episode.support.to(device), None if lengths is None else lengths.to(device))
+    finished: list[Tensor] = []
+    stored = output / "samples.safetensors"
+    try:
+        finished.extend(part.images.cpu() for part in _parts(density, samples, seed, None, **how))
+    finally:
+        if finished:
+            drawn = torch.cat(finished)
+            write_tensors(stored, {"support": own.support, "samples": drawn}, {"seed": seed, "notes": own.notes})
+            if own.originals:
+                picture = own_picture(own, drawn, scores.captions(), title)
+                shown = Written(save_picture(picture, output / "samples.png", 1), None, None)
+            else:
+                events = [Events("support", own.support, own.lengths), Events("sample", drawn, block=1)]
+                shown = write(output, "samples", own.medium, events, [title])
+    seconds = time.perf_counter() - began
+    if shown.text is not None:
+        print(shown.text.read_text())
+    where = shown.sounds or shown.picture or shown.text or stored
+    print(f"{samples * density.tasks} samples in {seconds:.1f} s, what they were given beside them: {where}")
+    return {
+        "seed": seed,
+        **scores.record(),
+        "notes": own.notes,
+        **shown.record(),
+        "words": words.record(),
+        "tensors": str(stored),
+        "samples": samples * density.tasks,
+        "seconds": seconds,
+        "folder": str(output),
+    }
+
+
+def _counted(count: int, words: Words) -> str:
+    return f"{count} {words.noun if count == 1 else words.nouns}"
 
 
 def part_of(observed: str | int, episode: Episode, task: TaskDistribution | None = None) -> Tensor:

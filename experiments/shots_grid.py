@@ -89,7 +89,7 @@ def shots_grid(
     for other in found[1:]:
         require_same_pixels(read_config(found[0].config()), read_config(other.config()))
         require_same_data(other, tested)
-    settings = [{**training, "shots": require_shots(entry)} for entry in ([] if found else train_shots)]
+    settings = [] if found else trainings(training, train_shots)
     for each in settings:  # found out before hours of training, not after
         training_config(each, seed)
     if not found and not settings:
@@ -127,6 +127,11 @@ def shots_grid(
     write_results(output / "shots_grid", result, rows, sections)
     save_figure(_picture(title, evaluations, trained, words.nats), output / "shots_grid.png")
     return result
+
+
+def trainings(training: Mapping[str, Any], train_shots: Sequence[Any]) -> list[dict[str, Any]]:
+    """The settings of training of each model. Raises ValueError as ``require_shots``."""
+    return [{**training, "shots": require_shots(entry)} for entry in train_shots]
 
 
 def require_shots(entry: Any) -> list[int]:

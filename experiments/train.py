@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from sacred.run import Run
 from sacred.utils import SacredError, SacredInterrupt
@@ -31,9 +30,12 @@ from experiments.ingredients import (
     training_config,
 )
 from experiments.recording import lineage
-from experiments.recording.command_line import main, make_experiment
+from experiments.recording.command_line import ENDING, INTERRUPTED, main, make_experiment
+from experiments.recording.flat_configs import flatten
 from experiments.recording.folder_observer import FolderObserver
 from experiments.recording.initial_weights import load_initial_weights, weights_file
+from experiments.recording.launched import STOPPED, require_equal
+from experiments.recording.numerics import compare_numerics
 from experiments.recording.resume import (
     find_resumable,
     inherit_best,
@@ -44,11 +46,13 @@ from experiments.recording.resume import (
 from experiments.recording.run_folder import RunFolder, folder_of
 from experiments.reporting.training_overlap import shared_groups
 from metadensity.evaluation.cost import parameter_count
+from metadensity.processes import current
 from metadensity.training import MetaTrainer
 from tasks import DataError, TaskDistribution
 from tasks.data.notices import say_once
 
 experiment = make_experiment("train", [task, model, training], NAMED_CONFIGS)
+experiment.shares = experiment.goes_on = True
 
 
 class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no error
@@ -56,9 +60,9 @@ class TrainingStopped(SacredInterrupt, SacredError):  # noqa: N818  it is no err
 
     STATUS = "INTERRUPTED"
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int | None) -> None:
         super().__init__(message, print_traceback=False)
-        self.exit_status = 128 + number  # as a shell has it of a program that a signal ended
+        self.exit_status = INTERRUPTED if number == signal.SIGINT else STOPPED
 
 
 @experiment.config
@@ -68,6 +72,7 @@ def _defaults() -> None:
     initial = None  # a run, a shipped model's name or a file of weights to begin from
     allow = list[str]()  # settings that may differ from the resumed run, for example ["training.steps"]
     validate = True  # False: without validation classes; the newest model stands for the best
+    require_same_bits = False  # True: to resume where threads, processor or kernels differ is refused, not only said
     keep = 2  # how many of the newest states stay, besides the best model
     progress = True  # whether bars are shown
 
@@ -89,7 +94,12 @@ def _settings_of_the_parent(typed: Mapping[str, Any]) -> dict[str, Any] | None:
 @experiment.check
 def _can_begin(config: Mapping[str, Any]) -> None:
     """Raise for settings that no training can begin with."""
-    training_config(config["training"], config["seed"])
+    parts, processes = training_config(config["training"], config["seed"]).parts, current().size
+    if parts % processes:
+        raise ValueError(
+            f"training.parts={parts} for {processes} processes, which share the parts of a step; give a multiple of "
+            f"{processes}. The weights depend on it, and not on the number of processes."
+        )
     if config["resume"] is not None:
         parent = find_resumable(config["resume"])
         require_same_config(read_config(parent.config()), _deciding(config), config["allow"])
@@ -121,6 +131,7 @@ def train(
     initial: str | None,
     allow: list[str],
     validate: bool,
+    require_same_bits: bool,
     keep: int,
     progress: bool,
     _run: Run,
@@ -151,6 +162,7 @@ def train(
         lineage.record(_run, folder, "trained", parents, episodes)
     else:
         parent, state = state_to_resume(resume)
+        compare_numerics(state, config.device, require_same_bits)
         if not any(name.startswith("task.") and name not in lineage.PLACES for name in allow):
             lineage.require_same_episodes(parent, episodes)
         trainer.resume(state)
@@ -163,16 +175,21 @@ def train(
     print(f"{model['name']}: {parameter_count(net):,} parameters; {task['name']}: {train_tasks.event_shape}")
     for said in () if validation_tasks is None else shared_groups(validation_tasks, train_tasks):
         print(f"Of validation, {said}")
+    processes = current()
+    require_equal({**flatten(settings), "episodes": episodes, "the step to go on from": trainer.step})
+    if processes.rank:
+        with Signals(trainer) as signals:
+            trainer.run()
+        signals.require_ended("the first process has the run.")
+        return {}
     observer = FolderObserver(folder, _run, provenance, keep)
     try:
-        with _stopping(trainer) as signals:
+        with Signals(trainer) as signals:
             observer.checkpoint(trainer, best=False)  # from here on a killed run can be resumed
             trainer.run(observer, progress)
         if trainer.stopping and trainer.step < trainer.config.steps:
             observer.checkpoint(trainer, best=False)
-            name = signal.Signals(signals[0]).name
-            said = f"Stopped by {name} at step {trainer.step}; resume={folder} goes on from there."
-            raise TrainingStopped(said, signals[0])
+        signals.require_ended(f"resume={folder} goes on from there.")
         shown = train_tasks if validation_tasks is None else validation_tasks
         samples = _samples(RunFolder(folder), observer, shown, trainer.config.shots, seed, progress)
         observer.settings(settings, _final(RunFolder(folder), trainer.best))
@@ -211,30 +228,49 @@ def _validation_tasks(task: dict[str, Any]) -> TaskDistribution:
         raise DataError(f"{error} To train without validation classes, give validate=False.") from error
 
 
-@contextmanager
-def _stopping(trainer: MetaTrainer) -> Iterator[list[int]]:
-    """Let SIGTERM and Ctrl-C end training after the current step. Gives the signals that came.
+class Signals:
+    """Within this, signals end a training after its current step. came: the numbers of those that came.
 
-    What is ignored stays ignored: a shell has what it starts in the background ignore Ctrl-C.
+    Batch systems say by SIGTERM, SIGUSR1 or SIGUSR2 that a job's time is up. What is ignored stays ignored: a shell has
+    what it starts in the background ignore Ctrl-C.
     """
-    came: list[int] = []
 
-    def stop(number: int, _: Any) -> None:
-        came.append(number)
-        if trainer.stopping and number == signal.SIGINT:  # a second Ctrl-C does not wait for the step to end
-            raise KeyboardInterrupt
-        trainer.stopping = True
+    def __init__(self, trainer: MetaTrainer) -> None:
+        self.trainer, self.came = trainer, list[int]()
+        self._before: dict[int, Any] = {}
 
-    try:
-        heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, stop) for number in heard}
-    except ValueError:  # not the main thread, which alone may handle signals
-        before = {}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> Self:
+        try:
+            heard = [each for each in (*ENDING, signal.SIGINT) if signal.getsignal(each) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._stop) for number in heard}
+        except ValueError:  # not the main thread, which alone may handle signals
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _stop(self, number: int, _: Any) -> None:
+        self.came.append(number)
+        if self.trainer.stopping and number == signal.SIGINT:  # a second Ctrl-C does not wait for the step to end
+            raise KeyboardInterrupt
+        self.trainer.stopping = True
+
+    def require_ended(self, then: str) -> None:
+        """Raise TrainingStopped where a signal ended the training before its last step, here or in another process.
+
+        Called when the state is saved. Who handled the signal before, submitit for example, is called first.
+        """
+        trainer = self.trainer
+        if not trainer.stopping or trainer.step >= trainer.config.steps:
+            return
+        name = signal.Signals(self.came[0]).name if self.came else "a signal to another process"
+        for number in dict.fromkeys(self.came):
+            handler = self._before[number]
+            if callable(handler) and not getattr(handler, "__module__", "").startswith(("experiments.", "_signal")):
+                handler(number, None)
+        raise TrainingStopped(f"Stopped by {name} at step {trainer.step}; {then}", self.came[0] if self.came else None)
 
 
 def _samples(

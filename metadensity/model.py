@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metadensity.checks import is_whole, require_integer_pixels, require_lengths, require_levels
 from metadensity.density import Density
 from metadensity.episode import EpisodeSource
+from metadensity.nn.dropout import dropping
 from metadensity.nn.inputs import SupportInput
 
 Config = TypeVar("Config")
@@ -155,13 +156,15 @@ class FewShotModel(nn.Module):
     ) -> Tensor:
         """What training minimises, in nats, ``(Q, tasks)``: here minus the log-likelihood of the queries.
 
-        support: ``(S, tasks, C, *space)``; query: ``(Q, tasks, C, *space)``. generator: for losses that draw.
+        support: ``(S, tasks, C, *space)``; query: ``(Q, tasks, C, *space)``. generator: for losses that draw, as do
+        those with dropout, which without one is off.
         lengths: as those of an Episode. Raises as the model and its density do.
         """
-        density = self(support, support_lengths)
-        if query_lengths is None:
-            return -density.log_prob(query, generator)
-        return -density.prefix_log_prob(query, query_lengths)
+        with dropping(self, generator):
+            density = self(support, support_lengths)
+            if query_lengths is None:
+                return -density.log_prob(query, generator)
+            return -density.prefix_log_prob(query, query_lengths)
 
     def resized(self, *space: int) -> Self:
         """This model for other numbers of places, with the same parameters: what trains on windows scores whole clips.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import chains, digits, emoji, hershey, omniglot, pens, speech, templates, transduction
+from tasks import chains, digits, emoji, hershey, labelled, omniglot, pens, speech, templates, transduction
 from tasks.base import TaskDistribution
 from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
@@ -68,4 +68,5 @@ TASKS = _Tasks(
     tunes=tunes.tunes,
     folder=folder.folder,
     mirror=mirror.mirror,
+    labelled=labelled.labelled,
 )

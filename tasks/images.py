@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,12 @@ from torch import Tensor
 from metadensity.checks import require_count, require_uint64
 from metadensity.episode import Episode
 from tasks.base import TaskDistribution
+from tasks.checks import SPLITS, split_parts
+from tasks.data.cache import sha256_of_json
+from tasks.data.notices import in_short, say_once
+from tasks.data.roots import DataError
 from tasks.media import Medium
+from tasks.splits.by_name import by_rule, read_split
 
 DIGEST = 16
 Ints = NDArray[np.int64]
@@ -93,6 +99,80 @@ class ImageTasks(TaskDistribution):
         self._smallest = int(self.class_size.argmin())
         self._equal_sizes = bool((self.class_size == largest).all())
         self._beyond = np.arange(largest) >= self.class_size[:, None]
+
+    @classmethod
+    def from_labelled(
+        cls,
+        images: ArrayLike,
+        labels: ArrayLike,
+        split: str = "train",
+        seed: int = 0,
+        *,
+        name: str = "labelled",
+        splits: str | os.PathLike[str] | None = None,
+        levels: int = 256,
+        ink: bool = False,
+        min_images: int = 2,
+        **more: Any,
+    ) -> ImageTasks:
+        """Images with a label each, in any order: ``ImageTasks.from_labelled(images, labels, split="test")``.
+
+        images: ``(n, H, W)`` or ``(n, C, *space)``, uint8 pixels in ``[0, levels)``. labels: ``(n,)`` numbers or names;
+            each is a class, and its own group.
+        split, seed: as of every task. splits: None, a tenth of the classes each to test and validation, by the SHA-256
+            of their names, so the same labels give the same split everywhere; or a file that says them, see
+            ``tasks.splits.by_name``, whose ``write_split`` writes ``recipe["splits"]``.
+        levels, ink: see the class. min_images: classes with fewer are left out, which is said. more: of the recipe.
+
+        Raises TypeError and ValueError for arrays that do not fit, DataError where a split has no class.
+        """
+        parts, least = split_parts(name, split), require_count("min_images", min_images, 1)
+        pixels, given = np.asarray(images), np.asarray(labels)
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels
+        if given.ndim != 1 or pixels.ndim < 3 or len(given) != len(pixels) or not len(given):
+            raise ValueError(
+                f"images have shape {np.shape(images)} and labels {given.shape}; give (n, H, W) or (n, C, *space), and "
+                "(n,), a label for each of at least one image."
+            )
+        values, numbers, counts = np.unique(given, return_inverse=True, return_counts=True)
+        names = [str(value) for value in values.tolist()]
+        small = [label for label, count in zip(names, counts, strict=True) if count < least]
+        kept = [label for label in names if label not in set(small)]
+        where = f"{name}, {len(given):,} images,"
+        if small:
+            sizes = in_short(small)
+            say_once(f"{where} {len(small)} of {len(names)} classes have fewer than {least} and are left out: {sizes}.")
+        found = by_rule(kept, where) if splits is None else read_split(splits, names, where)
+        chosen = [label for part in parts for label in found[part] if label in set(kept)]
+        if not chosen:
+            raise DataError(f"{where} has no class of {least} images in the split {split}. Give another split.")
+        place = {label: number for number, label in enumerate(names)}
+        rows = [np.flatnonzero(numbers == place[label]) for label in chosen]
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + json.dumps(given.tolist()).encode())
+        return cls(
+            name,
+            "+".join(parts),
+            seed,
+            images=pixels[np.concatenate(rows)],
+            labels=np.repeat(np.arange(len(chosen)), [len(each) for each in rows]),
+            class_names=chosen,
+            group_names=chosen,
+            class_group=range(len(chosen)),
+            event_shape=tuple(pixels.shape[1:]),
+            levels=levels,
+            group_noun="class",
+            ink=ink,
+            recipe={
+                "task": name,
+                "version": 1,
+                "images_sha256": digest.hexdigest(),
+                "splits": {part: found[part] for part in SPLITS},
+                "split_sha256": sha256_of_json(found),
+                "least": least,
+                "ink": bool(ink),
+                **more,
+            },
+        )
 
     def _check_labels(self) -> None:
         if not self.class_names:
@@ -222,12 +302,31 @@ class ImageTasks(TaskDistribution):
         Each task permutes the images of its class; the first ``queries`` of the permutation are the
         queries and the next ``shots`` the supports. Task t is the same whatever the number of tasks.
         """
+        return self._episode(index, tasks, shots, queries, 0)
+
+    def grouped_episode(self, index: int, tasks: int, shots: int, queries: int, together: int) -> Episode:
+        """``episode``, but its tasks come in blocks of ``together`` different classes of one group.
+
+        The group is drawn uniformly among those with so many classes, then the classes; the last block may be smaller.
+        Raises ValueError where no group has so many, and as ``episode``.
+        """
+        together = require_count("together", together, 1)
+        if not self._pools(together):
+            most = int(np.bincount(self.class_group).max())
+            raise ValueError(
+                f"together={together}, but the largest group of the {self.split} split of {self.name} has {most} "
+                f"classes. Ask for at most {most} of one {self.group_noun}."
+            )
+        return self._episode(index, tasks, shots, queries, together)
+
+    def _episode(self, index: int, tasks: int, shots: int, queries: int, together: int) -> Episode:
+        """together: classes of one group in a row, see ``grouped_episode``; 0: each class is drawn by itself."""
         index = require_uint64("index", index)
         tasks = require_count("tasks", tasks, 1)
         shots = require_count("shots", shots, 0)
         queries = require_count("queries", queries, 1)
         self.require_room(shots, queries)
-        classes, order = self._draw(index, tasks, queries + shots)
+        classes, order = self._draw(index, tasks, queries + shots, together)
         ids = order.T + self.class_start[classes]
         pixels = self._gather(ids)
         numbers = torch.from_numpy(ids)
@@ -242,12 +341,25 @@ class ImageTasks(TaskDistribution):
             query_lengths=self.lengths(ids[:queries]),
         )
 
-    def _draw(self, index: int, tasks: int, images: int) -> tuple[Ints, Ints]:
+    def _pools(self, together: int) -> list[Ints]:
+        """The classes of each group that has ``together``."""
+        return [pool for pool in self._classes_of_groups if len(pool) >= together]
+
+    @cached_property
+    def _classes_of_groups(self) -> list[Ints]:
+        return [np.flatnonzero(self.class_group == group) for group in np.unique(self.class_group)]
+
+    def _draw(self, index: int, tasks: int, images: int, together: int) -> tuple[Ints, Ints]:
         """Classes ``(tasks,)`` and, for each, the first ``images`` of a permutation of its images."""
         # Philox is counter-based: (seed, index) is its key, so episodes are independent streams without hashing.
         bits = np.random.Philox(key=np.array([self.seed, index], dtype=np.uint64))
-        uniform = np.random.Generator(bits).random((tasks, 1 + self._beyond.shape[1]))
+        generator = np.random.Generator(bits)
+        uniform = generator.random((tasks, 1 + self._beyond.shape[1]))
         classes = (uniform[:, 0] * self.classes).astype(np.int64)
+        if together:
+            pools = self._pools(together)
+            chosen = (uniform[::together, 0] * len(pools)).astype(np.int64)  # by the first task of each block
+            classes = np.concatenate([generator.permutation(pools[each])[:together] for each in chosen])[:tasks]
         slots = uniform[:, 1:]
         if not self._equal_sizes:
             slots = np.where(self._beyond[classes], 2.0, slots)

@@ -43,17 +43,17 @@ ROOMS = {
     floor: words.split()
     for floor, words in {
         "metadensity": """
-            files checks progress native episode drawing density nn model likelihoods networks sampling densities coding
-            adaptation models persistence exporting evaluation training
+            files checks progress processes native episode drawing density nn model likelihoods networks sampling
+            densities coding adaptation models persistence exporting evaluation training
         """,
         "tasks": """
             checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction
-            speech strings folders episodes interop
+            speech strings folders own episodes interop labelled
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
-            compress memorisation studies reproductions shots_grid split_sensitivity reproduce bench coverage demo runs
-            run_page report
+            compress memorisation studies reproductions shots_grid split_sensitivity reproduce sweep bench coverage demo
+            runs run_page report
         """,
     }.items()
 }

@@ -11,7 +11,7 @@ from metadensity.training import MetaTrainer, TrainingConfig
 from tasks import ImageTasks, TaskDistribution
 
 BASELINES = ("independent", "support_mean", "support_mixture")
-COUNTING = {"linear_prediction", "ngram"}
+COUNTING = {"histogram", "linear_prediction", "ngram"}
 """Those of sequences, which look at the training data before they learn their few numbers."""
 _COUNTING_TRAINING = {"steps": 60, "tasks": 8, "queries": 2}
 
@@ -19,14 +19,14 @@ _COUNTING_TRAINING = {"steps": 60, "tasks": 8, "queries": 2}
 def baselines_of(task: TaskDistribution) -> tuple[str, ...]:
     """Which baselines there are for a task: of sequences those without an order of their own are not enough.
 
-    For sound, which is known by its encoding, linear prediction; for other sequences counts of n-grams. Where supports
-    have lengths, only what reads them.
+    For sound, which is known by its encoding, the histogram of the support, which knows its offset and no more, and
+    linear prediction; for other sequences counts of n-grams. Where supports have lengths, only what reads them.
     """
     if len(task.event_shape) != 2:
         return BASELINES
-    best = "linear_prediction" if "encoding" in task.recipe else "ngram"
+    own = ("histogram", "linear_prediction") if "encoding" in task.recipe else ("ngram",)
     whole = isinstance(task, ImageTasks) and task.support_lengths([0]) is not None
-    return (best,) if whole else (*BASELINES, best)
+    return own if whole else (*BASELINES, *own)
 
 
 def baseline_model(name: str, task: EpisodeSource) -> dict[str, Any]:

@@ -35,24 +35,30 @@ from sacred.utils import (
 from experiments.recording.flat_configs import current_names, flatten
 from experiments.recording.headlines import last_line
 from experiments.recording.help_page import help_page
+from experiments.recording.launched import STOPPED, launched
 from experiments.recording.mistakes import discard, is_mistake, sentence
+from experiments.recording.processes import this_process
 from experiments.recording.registered import RegisteredOptions
 from experiments.recording.root import runs_root
 from experiments.recording.sacred_observers import make_fault_tolerant
 from experiments.recording.settings import Setting, SettingError, alike, fit, settings_of, unknown_setting
 from experiments.recording.sources import experiment_info
 from experiments.recording.trackers import mlflow_option, wandb_option
+from metadensity.processes import current
 
 SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # plain dicts and lists, which the library takes
-MISTAKE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143  # exit statuses; the last two as shells have them
+MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses, the last as shells have it
+ENDING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # signals that end a run
 _PARENT = "(the run gone on from)"  # what its settings are called among named configurations
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM, or a signal by which batch systems say that time is up: it ends a run as Ctrl-C does."""
 
-    exit_status = TERMINATED
+    def __init__(self, number: int, status: int | None) -> None:
+        super().__init__(f"Ended by {signal.Signals(number).name}.")
+        self.exit_status = 128 + number if status is None else status
 
 
 class SafeExperiment(Experiment):
@@ -61,8 +67,11 @@ class SafeExperiment(Experiment):
     Settings may be given by the names of earlier versions (see ``flat_configs``), and are checked before there is a
     run. A run that ends over a mistake of the user's before anything was done leaves no folder behind.
 
-    script: the file that runs it, for its record; None in a notebook. doc: what --help says first.
+    script: the file that runs it, for its record; None in a notebook. doc: what --help says first. shares: whether
+    several processes can share its work (see ``launched``). goes_on: whether a run that was ended can be gone on with.
     """
+
+    shares = goes_on = False
 
     current_run: Run | None  # type: ignore[assignment]
 
@@ -119,8 +128,8 @@ class SafeExperiment(Experiment):
     def run_commandline(self, argv: str | Sequence[str] | None = None) -> Run | None:
         """Sacred's, with one sentence for a mistake.
 
-        Exits with 2 where nothing was done as what was typed cannot be, 1 where a run failed, 130 after Ctrl-C and 143
-        after SIGTERM.
+        Exits with 2 where nothing was done as what was typed cannot be, 1 where a run failed, 130 after Ctrl-C; after
+        SIGTERM, SIGUSR1 and SIGUSR2 with 75 where the run can be gone on with, else with 128 and the signal's number.
         """
         self.current_run = None
         words = ensure_wellformed_argv(argv)[1:]
@@ -155,12 +164,13 @@ class SafeExperiment(Experiment):
         self, command_name: Any = None, config_updates: Any = None, named_configs: Any = (), *more: Any, **options: Any
     ) -> Run:
         run = self._configured(command_name, config_updates, named_configs, *more, **options)
-        run.observers = make_fault_tolerant(run.observers)
+        run.observers = [] if current().rank else make_fault_tolerant(run.observers)
         for each in (_leave_out_result, _pass_over_mistakes):
             run.run_logger.addFilter(each)
         if (name := run.meta_info["options"].get("--name")) is not None:  # Sacred's would hide which experiment it is
             run.experiment_info["name"], run.meta_info["name"] = self.path, name
         run.meta_info |= {"command_line": shlex.join(sys.orig_argv), "working_directory": str(Path.cwd())}
+        run.meta_info["process"] = this_process()
         for line in _overridden(self.named_configs, named_configs, config_updates or {}):
             run.run_logger.info(line)
         return run
@@ -341,8 +351,8 @@ def main(experiment: Experiment) -> None:
     The last line says what came out, and where the rest of it is.
     SIGTERM ends a run as Ctrl-C does, so that its record says INTERRUPTED; training saves its state first.
     """
-    with exit_statuses():
-        require_one_process()
+    goes_on, shares = (getattr(experiment, name, False) for name in ("goes_on", "shares"))
+    with exit_statuses(STOPPED if goes_on else None), launched(shares, str(experiment.path)):
         file = getattr(sys.modules["__main__"], "__file__", None)
         if isinstance(experiment, SafeExperiment) and file is not None:
             experiment.script = Path(file).resolve()
@@ -353,29 +363,23 @@ def main(experiment: Experiment) -> None:
 
 
 @contextmanager
-def exit_statuses() -> Iterator[None]:
-    """Within this, a program ends as ``SafeExperiment.run_commandline`` does, and SIGTERM as Ctrl-C."""
-    signal.signal(signal.SIGTERM, _terminate)
+def exit_statuses(ended: int | None = None) -> Iterator[None]:
+    """Within this, a program ends as ``SafeExperiment.run_commandline`` does, and signals to end it as Ctrl-C does.
+
+    ended: the exit status after SIGTERM, SIGUSR1 and SIGUSR2; None: 128 and the signal's number, as shells have it.
+    """
+
+    def terminate(number: int, _: Any) -> NoReturn:
+        raise Terminated(number, ended)
+
+    for number in ENDING:
+        signal.signal(number, terminate)
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv or "-d" in sys.argv:
             raise
         sys.exit(_said(error, MISTAKE))
-
-
-def require_one_process() -> None:
-    """Raise SettingError where this is one of several equal processes of torchrun: each would do the same."""
-    number = os.environ.get("WORLD_SIZE", "1")
-    if "LOCAL_RANK" in os.environ and number.isdigit() and int(number) > 1:
-        raise SettingError(
-            f"This is one of {number} processes that torchrun or its like started, and each would do all of the same "
-            "work: experiments run in one process. Start one, with python -m; for several trainings at once, one each."
-        )
-
-
-def _terminate(*_: Any) -> NoReturn:
-    raise Terminated("Ended by SIGTERM.")
 
 
 def _said(error: BaseException, status: int) -> int:

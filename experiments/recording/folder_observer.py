@@ -11,6 +11,7 @@ from sacred.run import Run
 
 import metadensity
 from experiments.recording.flat_configs import flatten
+from experiments.recording.numerics import NUMERICS, numerics
 from experiments.recording.run_folder import WALL_CLOCK, RunFolder, step_of
 from metadensity.files import JsonLines, write_atomically
 from metadensity.training import MetaTrainer
@@ -63,7 +64,8 @@ class FolderObserver:
             write_atomically(self.folder.best, path.read_bytes())
         else:
             self.records.sync()
-            trainer.save_state(checkpoints / f"state-{trainer.step:08d}.safetensors", self.provenance)
+            provenance = {**self.provenance, NUMERICS: numerics(trainer.config.device)}
+            trainer.save_state(checkpoints / f"state-{trainer.step:08d}.safetensors", provenance)
         self._tidy()
 
     def last_checkpoint(self, before: int) -> Path | None:

@@ -25,6 +25,7 @@ from sacred.observers import FileStorageObserver
 from sacred.run import Run
 
 import metadensity
+from experiments.recording.launched import own_folder
 from experiments.recording.root import runs_root
 from metadensity.files import DamagedFileError, JsonLines
 
@@ -39,7 +40,8 @@ def folder_of(run: Run) -> Path:
         if isinstance(observer, FileStorageObserver):
             return Path(observer.dir)
     if run not in _UNOBSERVED:
-        _UNOBSERVED[run] = _fresh_folder(runs_root() / "unobserved" / time.strftime("%Y%m%d-%H%M%S"))
+        root = own_folder() or runs_root()
+        _UNOBSERVED[run] = _fresh_folder(root / "unobserved" / time.strftime("%Y%m%d-%H%M%S"))
     return _UNOBSERVED[run]
 
 

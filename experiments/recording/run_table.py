@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.recording import headlines
 from experiments.recording.flat_configs import flatten
+from experiments.recording.processes import is_gone
 from experiments.recording.root import runs_root
 from experiments.recording.run_filters import holds, names_for, parse_filter
 
@@ -32,9 +33,10 @@ ENOUGH = 40  # lines without a new name, after which no more are looked at
 class RunRecord:
     """What a run folder says of itself.
 
-    status: as Sacred has it; DIED for a run that says RUNNING but has been silent for two minutes, UNKNOWN where the
-    record is missing or damaged. name, comment: those of Sacred's flags -n and -c. score, command: see ``headlines``.
-    metrics: numbers of the result and, under their own names, the last of each number in metrics.jsonl. started: UTC.
+    status: as Sacred has it; DIED for a run that says RUNNING but whose process is gone, or which has been silent for
+    two minutes, UNKNOWN where the record is missing or damaged. name, comment: those of Sacred's flags -n and -c.
+    score, command: see ``headlines``. metrics: numbers of the result and, under their own names, the last of each
+    number in metrics.jsonl. started: UTC.
     """
 
     folder: Path
@@ -140,7 +142,8 @@ def _status(entry: Mapping[str, Any], folder: Path, now: datetime) -> str:
         return "UNKNOWN"
     when = datetime.fromisoformat(beat)
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return "DIED" if (now - when).total_seconds() > SILENT else "RUNNING"
+    silent = (now - when).total_seconds() > SILENT
+    return "DIED" if silent or is_gone((entry.get("meta") or {}).get("process") or {}) else "RUNNING"
 
 
 def _result(result: Any) -> dict[str, float]:

@@ -25,6 +25,7 @@ def _plan(speaker: str) -> Plan:
         weight_prefixes=(f"speech_{speaker}",),
         title=f"Digits by {speaker}, who was never heard",
         entries={
+            "histogram": Entry("Histogram of the support", ("speech", "histogram", "baseline"), counted),
             "linear_prediction": Entry(
                 "Linear prediction, 16 taps", ("speech", "linear_prediction", "baseline"), counted
             ),

@@ -84,6 +84,7 @@ TEXT = Plan(
         "ngram": _counts("text", (0,), False, length=256),
         "bytenet_minutes": Entry("ByteNet, two minutes of one core", ("text_minutes",), paper=NANOGPT),
         "bytenet_again": Entry("ByteNet, another seed", ("text_minutes",), {"seed": 1}),
+        "bytenet_hour": Entry("ByteNet with dropout, an hour of one core", ("text_hour",)),
     },
     shots=(0,),
     baseline="ngram",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ from sacred.run import Run
 
 import metadensity
 from experiments import train
-from experiments.ingredients import NAMED_CONFIGS, read_config
+from experiments.ingredients import NAMED_CONFIGS
 from experiments.recording import lineage
-from experiments.recording.flat_configs import differences, flatten, nested
 from experiments.recording.root import runs_root
 from experiments.recording.run_folder import RunFolder, folder_of
 from experiments.recording.run_table import read_runs
 from experiments.reproductions.plan import Entry, Plan
 from experiments.results.shipped_weights import SUFFIX, shipped, shipped_file
+from experiments.studies.same_training import ELSEWHERE, KEPT, same_config
 from experiments.studies.training_runs import train_run
 from metadensity import FewShotModel
 from metadensity.adaptation import layer_pattern
@@ -28,11 +27,6 @@ from metadensity.files import JsonLines, read_header
 from metadensity.models import EnsemblePixelCNN
 
 SHIPPED = "shipped"
-KEPT = ("task", "model", "training", "seed", "initial")
-ELSEWHERE = {  # changes no weights, but by rounding
-    "task.data_root",
-    *(f"training.{name}" for name in ("device", "graphs", "log_every", "checkpoint_every")),
-}
 
 
 @dataclass(frozen=True)
@@ -124,6 +118,45 @@ def trained(
         folder = train_run(run, {**updates, **beside}, progress, named)
     made[name] = Trained(folder.best, config, folder)
     return made[name]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an entry has to be trained with. begins_with: the entry whose training comes first, for its weights."""
+
+    entry: str
+    config: dict[str, Any]
+    begins_with: str | None = None
+
+
+def trainings(plan: Plan, names: Sequence[str], weights: str | None, fast: bool, device: str) -> list[Training]:
+    """The trainings that entries ask for, each once, those that others begin with before them.
+
+    Entries whose weights lie in ``weights`` ask for none. Raises as ``find_weights``.
+    """
+    found: dict[str, Training] = {}
+
+    def add(name: str) -> Path | None:
+        """The file of an entry's weights, None where it is to be trained."""
+        entry = plan.entries[name]
+        for other in entry.ensemble_of or ((entry.fine_tunes,) if entry.fine_tunes else ()):
+            add(other)
+        if entry.ensemble_of or entry.fine_tunes or entry.optimum:
+            return None
+        named, updates = recipe(plan, entry, fast)
+        config = kept(named, updates)
+        file = find_weights(weights, plan, name, config) if weights else None
+        if file is None and name not in found:
+            first = entry.initialised_from
+            initial = None if first is None else add(first)
+            config |= {"initial": None if initial is None else str(initial)}
+            config["training"] |= {"device": device, "graphs": device.startswith("cuda")}
+            found[name] = Training(name, config, first if initial is None else None)
+        return file
+
+    for name in names:
+        add(name)
+    return list(found.values())
 
 
 def _together(members: Sequence[Trained], file: Path) -> Trained:
@@ -228,23 +261,6 @@ def finished(run: RunFolder) -> bool:
     states = run.states()
     steps = int(run.config()["training"]["steps"])
     return bool(states) and run.best.is_file() and int(read_header(states[-1])["step"]) >= steps
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    """Of what earlier versions had no setting for; options of model and task have those of that model and task."""
-    config = flatten(train.experiment.configuration((), {}))
-    return {name: value for name, value in config.items() if not name.startswith(("model.", "task."))}
-
-
-def same_config(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations, nested or flat, lead to the same weights, wherever it is trained and kept.
-
-    A setting that only one of them knows, as the other is of an earlier version, has its default there.
-    """
-    whole = (read_config(nested({**_defaults(), **flatten(config)})) for config in (one, other))
-    changed = differences(*whole).keys() - ELSEWHERE
-    return not any(name.partition(".")[0] in KEPT for name in changed)
 
 
 def cpu_seconds(run: RunFolder) -> float | None:

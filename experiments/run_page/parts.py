@@ -26,6 +26,7 @@ from experiments.recording.flat_configs import flatten
 from experiments.recording.run_folder import RunFolder
 from experiments.recording.run_table import read_run
 from experiments.reporting.headings import MEMORISATION
+from experiments.reporting.offsets import Offsets
 from experiments.reporting.tables import likelihood_headings
 from metadensity.density import EXACT
 from metadensity.files import DamagedFileError, JsonLines, read_header
@@ -135,7 +136,8 @@ class Page:
         verdict = Markup().join([*map(paragraph, report.get("remarks", [])), verdict])
         plot = folder / "evaluation.png"
         curve = picture(plot, "Shot curve") if plot.is_file() else ""
-        return HTML(table(headings, rows) + paragraph(said) + verdict + curve)
+        offsets = _offsets(report.get("offsets"))
+        return HTML(table(headings, rows) + paragraph(said) + verdict + offsets + curve)
 
     def samples(self) -> HTML:
         """Support beside samples: of validation classes from training, and of the newest run that sampled this one."""
@@ -322,6 +324,14 @@ def newest_report(run: RunFolder, kind: str, file: str) -> tuple[dict[str, Any] 
         if report and report.get("weights_sha256") == weights:
             return report, found.path
     return None, None
+
+
+def _offsets(record: dict[str, Any] | None) -> Markup:
+    """Of an evaluation of recordings, whether their offsets tell who speaks; "" of others."""
+    if record is None:
+        return Markup()
+    found = Offsets.of_record(record).section()
+    return Markup().join([table(found.headings, found.rows), *map(paragraph, found.notes)])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from metadensity.densities.sequence import after_an_end
 from metadensity.density import DerivedDensity, SequentialDensity
 from metadensity.drawing import Draws
 
+_NUMBERS_AT_A_TIME = 2**22  # in tables of places by places
+
 
 def context_numbers(sites: Tensor, levels: int, order: int) -> Tensor:
     """The number of each context of 0 to ``order`` symbols before each place: ``(..., places, order + 1)`` int64."""
@@ -64,14 +66,31 @@ class SupportCounts:
         return context_numbers(x, self.levels, len(self.strengths) - 1)
 
     def at_places(self, p: Tensor, x: Tensor) -> Tensor:
-        """On top of probabilities ``(n, tasks, places)`` of the symbols x of as many strings."""
-        contexts, places = self.contexts_of(x), torch.arange(x.shape[-1], device=x.device)
-        earlier = places < places.unsqueeze(-1)
-        same = x.unsqueeze(-1) == self.symbols.unsqueeze(-2), x.unsqueeze(-1) == x.unsqueeze(-2)
+        """On top of probabilities ``(n, tasks, places)`` of the symbols x of as many strings.
+
+        As many places are compared with all symbols at a time as ``_NUMBERS_AT_A_TIME`` allows.
+        """
+        _, tasks, places = x.shape
+        rows = max(1, _NUMBERS_AT_A_TIME // (tasks * (places + self.symbols.shape[-1])))  # of strings, or of one
+        strings, step = max(1, rows // places), min(places, rows)
+        found = []
+        for one, symbols in zip(p.split(strings), x.split(strings), strict=True):
+            contexts = self.contexts_of(symbols)
+            parts = [self._at(part, symbols, contexts, step * at) for at, part in enumerate(one.split(step, -1))]
+            found.append(torch.cat(parts, -1))
+        return torch.cat(found)
+
+    def _at(self, p: Tensor, x: Tensor, contexts: Tensor, first: int) -> Tensor:
+        """``at_places`` from ``first`` on, of as many places as p has. contexts: of all places of x."""
+        here = slice(first, first + p.shape[-1])
+        places = torch.arange(x.shape[-1], device=x.device)
+        earlier = places < places[here].unsqueeze(-1)
+        symbols = x[..., here].unsqueeze(-1)
+        same = symbols == self.symbols.unsqueeze(-2), symbols == x.unsqueeze(-2)
         for length, strength in enumerate(self.strengths):
-            here = contexts[..., length].unsqueeze(-1)
-            alike = (here == self.contexts[..., length].unsqueeze(-2)) & self.real.unsqueeze(-2)
-            before = (here == contexts[..., length].unsqueeze(-2)) & earlier
+            context = contexts[..., here, length].unsqueeze(-1)
+            alike = (context == self.contexts[..., length].unsqueeze(-2)) & self.real.unsqueeze(-2)
+            before = (context == contexts[..., length].unsqueeze(-2)) & earlier
             found = (alike & same[0]).sum(-1) + (before & same[1]).sum(-1)
             p = (found + strength * p) / (alike.sum(-1) + before.sum(-1) + strength)
         return p

@@ -13,7 +13,6 @@ from metadensity.densities.sequence import after_an_end
 from metadensity.density import SequentialDensity
 from metadensity.drawing import Draws
 
-_NUMBERS_AT_A_TIME = 2**22  # in tables of places by places
 FULL = 2**63 - 1  # the key of an entry that is none
 
 
@@ -97,13 +96,8 @@ class NGramDensity(SequentialDensity):
             return self.counts.strengths.new_zeros(value.shape)
         sample = sites.shape[:-2]
         x = sites.reshape(-1, *sites.shape[-2:])  # (N, tasks, places)
-        size = max(1, _NUMBERS_AT_A_TIME // (x[0].numel() * (x.shape[-1] + self.counts.symbols.shape[-1])))
-        terms = torch.cat([self._terms(part) for part in x.split(size)]).view(*sample, *sites.shape[-2:])
-        return out_of_order(terms, self.event_shape)
-
-    def _terms(self, x: Tensor) -> Tensor:
-        """``(n, tasks, places)`` of as many symbols."""
-        return self._ended(x, self.counts.at_places(self._trained(self.counts.contexts_of(x), x), x))
+        terms = self._ended(x, self.counts.at_places(self._trained(self.counts.contexts_of(x), x), x))
+        return out_of_order(terms.view(*sample, *sites.shape[-2:]), self.event_shape)
 
     def _trained(self, contexts: Tensor, symbols: Tensor) -> Tensor:
         """p of the training data, of the shape of ``symbols``; contexts ``(..., order + 1)`` broadcast with it."""

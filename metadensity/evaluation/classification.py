@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metadensity.checks import require_count
 from metadensity.evaluation.distances import pixel_distances
@@ -14,6 +15,7 @@ from metadensity.evaluation.intervals import Floats, bounded_mean, clustered_mea
 from metadensity.evaluation.likelihood import autocast, evaluating
 from metadensity.evaluation.nway import NWayEpisodes
 from metadensity.model import FewShotModel
+from metadensity.processes import current
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,20 @@ class Classification:
 
 @torch.no_grad()
 def class_log_probs(
-    model: FewShotModel, episodes: NWayEpisodes, images_per_batch: int = 64, precision: str = "float32"
+    model: FewShotModel,
+    episodes: NWayEpisodes,
+    images_per_batch: int = 64,
+    precision: str = "float32",
+    both_ways: bool = False,
 ) -> Floats:
     """log p(query | support of each way) in nats, ``(episodes, queries, ways)``.
 
     The ways of an episode are the tasks of a batch, so each support is encoded once for all queries. Several episodes
     share a batch where they fit: about ``images_per_batch`` pairs of a query and a way go through the model at a time.
+    both_ways: whether what the query says of the supports is added, log p(support | query) - log p(support), each
+    support image by itself: a score, no longer a log-probability, for ``1 + shots`` times the work.
     The model's mode and torch's random state are as before afterwards. Of sequences with lengths the real places count.
+    Several processes (``metadensity.processes``) share the batches.
 
     Raises ValueError where the images do not fit the model, a log-probability is nan, or the density is a bound.
     """
@@ -72,9 +81,11 @@ def class_log_probs(
     require_count("images_per_batch", images_per_batch, 1)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     together = max(1, images_per_batch // (episodes.ways * episodes.queries))
-    found = []
+    processes, own = current(), {}
     with evaluating(model), autocast(device, precision):
-        for start in range(0, len(episodes), together):
+        for batch, start in enumerate(range(0, len(episodes), together)):
+            if not processes.does(batch):
+                continue
             part = episodes[start : start + together]
             support = part.support.to(device).movedim(2, 0).flatten(1, 2)  # (shots, episodes * ways, C, *space)
             lengths = part.support_lengths
@@ -94,8 +105,32 @@ def class_log_probs(
                 pieces = zip(query.split(chunk), real.split(chunk), strict=True)
                 scores = [density.prefix_log_prob(one.flatten(1, 2), own.flatten(1, 2)) for one, own in pieces]
             log_probs = torch.cat(scores).unflatten(1, (len(part), part.ways)).transpose(0, 1)
-            found.append(log_probs.double().cpu().numpy())
-    return _require_numbers(np.concatenate(found))
+            if both_ways and part.shots:
+                log_probs = log_probs + torch.stack(
+                    [_of_supports(model, part[i : i + 1], images_per_batch, device) for i in range(len(part))]
+                )
+            own[batch] = log_probs.double().cpu().tolist()
+    known = {int(batch): found for each in processes.values(own) for batch, found in each.items()}
+    return _require_numbers(np.concatenate([np.array(known[batch], np.float64) for batch in sorted(known)]))
+
+
+def _of_supports(model: FewShotModel, one: NWayEpisodes, images_per_batch: int, device: torch.device) -> Tensor:
+    """log p(supports of each way | query) - log p(supports) of one episode, ``(queries, ways)``; a query is a task."""
+    supports, query = one.support[0].flatten(0, 1).to(device), one.query.to(device)  # (ways * shots, C, *space)
+    lengths = None if one.support_lengths is None else one.support_lengths[0].flatten().to(device)
+    given, nothing = None if one.query_lengths is None else one.query_lengths.to(device), query[:0, :1]
+    found = []
+    for density, tasks in ((model(query, given), one.queries), (model(nothing), 1)):
+        parts = []
+        for chosen in torch.arange(len(supports), device=device).split(max(1, images_per_batch // tasks)):
+            value = supports[chosen].unsqueeze(1).expand(-1, tasks, *supports.shape[1:])
+            if lengths is None:
+                parts.append(density.log_prob(value))
+            else:
+                parts.append(density.prefix_log_prob(value, lengths[chosen].unsqueeze(1).expand(-1, tasks)))
+        found.append(torch.cat(parts))
+    gain = found[0] - found[1]  # (images, queries)
+    return gain.unflatten(0, (one.ways, one.shots)).sum(1).T
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from metadensity.evaluation.intervals import clustered_mean, count_groups
 from metadensity.evaluation.leaks import guard_support
 from metadensity.evaluation.scores import ARRAYS, Evaluation, LikelihoodRow, Scores
 from metadensity.model import FewShotModel
+from metadensity.processes import current
 
 
 def evaluate(
@@ -37,6 +38,7 @@ def evaluate(
     seed: of what a bound draws: each task on its own, by its place among all tasks, however they are batched.
     given: how many of the first places of each sequence are not scored but known, so that the others are scored with a
     past: log p(x[given:] | x[:given], support).
+    Several processes (``metadensity.processes``) share the episodes, each of which one of them scores.
 
     Raises SupportLeakError where a query is in its own support, ValueError where there is no query to score, where a
     score is not a number, and where no place of a query would be scored, TypeError for one Episode in no list.
@@ -44,15 +46,19 @@ def evaluate(
     if isinstance(episodes, Episode):
         raise TypeError("episodes is one Episode; give a list of them: evaluate(model, [episode]).")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    found: set[str] = set()
-    tasks_seen: dict[int, int] = defaultdict(int)
+    found: dict[int, set[str]] = defaultdict(set)  # quantities by shots
+    tasks_seen: dict[int, int] = defaultdict(int)  # before the episode that is scored
+
+    def counted() -> Iterator[Episode]:
+        for episode in episodes:
+            yield episode
+            tasks_seen[episode.shots] += episode.tasks
 
     def log_prob(episode: Episode) -> torch.Tensor:
         first = tasks_seen[episode.shots]
-        tasks_seen[episode.shots] += episode.tasks
-        if found <= {EXACT} or not episode.tasks:
+        if found[episode.shots] <= {EXACT} or not episode.tasks:
             density = model(episode.support, episode.support_lengths)
-            found.add(density.quantity)
+            found[episode.shots].add(density.quantity)
             if density.exact or not episode.tasks:
                 return _log_prob(density, episode, None, given)
         parts = []
@@ -63,9 +69,10 @@ def evaluate(
         return torch.cat(parts, 1)
 
     with measured(model, device) as cost, evaluating(model), torch.no_grad(), autocast(device, precision):
-        result = score(log_prob, episodes, device, duplicates, given)
+        result = score(log_prob, counted(), device, duplicates, given)
         cost.images = sum(row.images for row in result.rows)
-    quantity = " or ".join(sorted(found)) or EXACT
+    known = current().values(sorted(set().union(*found.values())))
+    quantity = " or ".join(sorted(set().union(*known))) or EXACT
     rows = [replace(row, quantity=quantity) for row in result.rows]
     scores = {shots: replace(part, quantity=quantity) for shots, part in result.scores.items()}
     return replace(result, rows=rows, scores=scores, cost=cost)
@@ -103,14 +110,22 @@ def score(
     sizes: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     identical: dict[int, int] = defaultdict(int)
     tasks_seen: dict[int, int] = defaultdict(int)  # by shots, so that tasks of unknown class pair up between them
-    for episode in episodes:
+    processes = current()
+    own: dict[int, list[float]] = {}
+    waiting: list[tuple[int, NDArray[np.bool_], Scores]] = []
+    for index, episode in enumerate(episodes):
         same = guard_support(episode, duplicates).cpu().T.numpy().ravel()
-        nats = -log_prob(episode.to(device))
-        part, size = _scores(episode, nats, tasks_seen[episode.shots]), _sizes(episode, given)
-        parts[episode.shots].append(part.select(~same) if duplicates == "drop" else part)
+        if processes.does(index):
+            own[index] = (-log_prob(episode.to(device))).double().cpu().T.flatten().tolist()
+        waiting.append((episode.shots, same, _unscored(episode, tasks_seen[episode.shots])))
+        size = _sizes(episode, given)
         sizes[episode.shots].append(size[~same] if duplicates == "drop" else size)
         identical[episode.shots] += int(same.sum())
         tasks_seen[episode.shots] += episode.tasks
+    found_by = [{int(index): nats for index, nats in each.items()} for each in processes.values(own)]
+    for index, (shots, same, unscored) in enumerate(waiting):
+        part = replace(unscored, nats=np.array(found_by[index % processes.size][index], np.float64))
+        parts[shots].append(part.select(~same) if duplicates == "drop" else part)
     if not any(len(part.nats) for found in parts.values() for part in found):
         raise ValueError("There is nothing to evaluate: no episode held a query. Pass at least one Episode with one.")
     for shots, found in parts.items():
@@ -179,8 +194,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _scores(episode: Episode, nats: torch.Tensor, tasks_seen: int) -> Scores:
-    shape = tuple(nats.shape)
+def _unscored(episode: Episode, tasks_seen: int) -> Scores:
+    """The ids of an episode's queries, without their nats."""
+    shape = episode.queries, episode.tasks
 
     def spread(ids: torch.Tensor | None, default: NDArray[np.int64]) -> NDArray[np.int64]:
         # By task first, so that the order is the same however the tasks are batched.
@@ -188,7 +204,7 @@ def _scores(episode: Episode, nats: torch.Tensor, tasks_seen: int) -> Scores:
 
     unknown = np.full(shape, -1, np.int64)
     return Scores(
-        nats.double().cpu().numpy().T.ravel(),
+        np.zeros(0),
         spread(episode.class_ids, np.arange(tasks_seen, tasks_seen + shape[1])),
         spread(episode.group_ids, unknown),
         spread(episode.query_ids, unknown),

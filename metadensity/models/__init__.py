@@ -11,6 +11,7 @@ from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.bytenet import ByteNet
 from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
+from metadensity.models.histogram import Histogram
 from metadensity.models.independent import IndependentPixels
 from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
@@ -19,6 +20,7 @@ from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.models.ngram import NGram
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
+from metadensity.models.switching_prediction import SwitchingPrediction
 from metadensity.models.unconditional import UnconditionalPixelCNN
 from metadensity.models.wavenet import WaveNet
 
@@ -36,7 +38,9 @@ MODELS: dict[str, type[FewShotModel]] = {
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
     "wavenet": WaveNet,
+    "histogram": Histogram,
     "linear_prediction": LinearPrediction,
+    "switching_prediction": SwitchingPrediction,
     "ngram": NGram,
     "bytenet": ByteNet,
     "aligned_bytenet": AlignedByteNet,
@@ -53,6 +57,7 @@ __all__ = [
     "ConditionalPixelCNN",
     "EnsemblePixelCNN",
     "FewShotModel",
+    "Histogram",
     "IndependentPixels",
     "LinearPrediction",
     "MAMLPixelCNN",
@@ -61,6 +66,7 @@ __all__ = [
     "NGram",
     "SupportMean",
     "SupportMixture",
+    "SwitchingPrediction",
     "UnconditionalPixelCNN",
     "WaveNet",
 ]

@@ -89,6 +89,16 @@ class Kernel:
         """Why ``library`` is None; None where it is not."""
         return "inside metadensity.native.disabled()" if _disabled.get() else self._look()[1]
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether it was asked for already."""
+        return self._found is not None
+
+    def fingerprint(self) -> str | None:
+        """A hash of its machine code; None where ``library`` is."""
+        library = self.library()
+        return None if library is None else hashlib.sha256(Path(library._name).read_bytes()).hexdigest()[:16]
+
     def _look(self) -> tuple[ctypes.CDLL | None, str | None]:
         if self._found is None:
             with self._lock:

@@ -71,7 +71,7 @@ class SourceEncoder(nn.Module):
         self.unfold = sizes.unfold
         self.embed = nn.Linear(symbol_features, 2 * planes)
         self.layers = nn.ModuleList(
-            ReluBlock(planes, ENCODER_TAPS, dilations[i % len(dilations)], masked=False)
+            ReluBlock(planes, ENCODER_TAPS, dilations[i % len(dilations)], masked=False, dropout=sizes.dropout)
             for i in range(sizes.encoder_layers)
         )
         self.norm = nn.LayerNorm(2 * planes)

@@ -15,6 +15,7 @@ from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.conditioning import Conditioning
 from metadensity.networks.config import ByteNetConfig
 from metadensity.nn.attention import SupportAttention
+from metadensity.nn.dropout import Dropout
 from metadensity.nn.encoders import VECTOR_SCALE, rms_bounded
 from metadensity.nn.residual import BLOCKS, ReluBlock, ResidualBlock, Rings, SequenceConv
 
@@ -56,11 +57,13 @@ class MaskedBlocks(nn.Module):
                 sizes.dilations[i % len(sizes.dilations)],
                 context=sizes.context,
                 attended=planes if attention and i >= self.attention_layer else 0,
+                dropout=sizes.dropout,
             )
             for i in range(layers)
         )
         self.attention = SupportAttention(2 * planes, planes, planes, 1, attention) if attention is not None else None
         self.norm = nn.LayerNorm(2 * planes)
+        self.dropout = Dropout(sizes.dropout)
         self.penult = nn.Linear(2 * planes, sizes.penultimate)
 
     def conditioning(self, tasks: int, vector: Tensor, columns: tuple[Tensor, Tensor] | None = None) -> Conditioning:
@@ -82,7 +85,7 @@ class MaskedBlocks(nn.Module):
         if self.attention is not None and condition.memory is not None:
             attended = self.attention(condition.memory, x.mT).mT
         x = self._blocks(slice(self.attention_layer, None), x, condition, attended, rings)
-        return self.penult(F.relu(self.norm(x)))
+        return self.penult(self.dropout(F.relu(self.norm(x))))
 
     def _before_attention(
         self, before: Tensor, condition: Conditioning, rings: Rings | None = None, columns: Tensor | None = None
@@ -182,7 +185,7 @@ class ByteNetEncoder(nn.Module):
         self.input = SymbolInput(event_shape, levels)
         self.embed = nn.Linear(self.input.features, 2 * planes)
         self.layers = nn.ModuleList(
-            ReluBlock(planes, ENCODER_TAPS, dilations[i % len(dilations)], masked=False)
+            ReluBlock(planes, ENCODER_TAPS, dilations[i % len(dilations)], masked=False, dropout=sizes.dropout)
             for i in range(sizes.encoder_layers)
         )
         self.norm = nn.LayerNorm(2 * planes)

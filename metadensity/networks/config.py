@@ -218,6 +218,8 @@ class ByteNetConfig(PixelCNNConfig):
         sequences have one length.
     counts: of sequences, symbols of the longest context whose counts, in the supports and in the sequence so far, are
         interpolated on top of what the network says, with learned strengths, see ``SupportCounts``; None: none are.
+    dropout: part of the features before the last 1 x 1 of each block, and before the last layers, that training sets to
+        zero; no density has any, see ``metadensity.nn.dropout``.
     """
 
     layers: int = 10
@@ -232,6 +234,7 @@ class ByteNetConfig(PixelCNNConfig):
     encoder_layers: int = 5
     end: Any = None
     counts: Any = field(default=None, metadata={"earlier": None})
+    dropout: float = field(default=0.0, metadata={"earlier": 0.0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -240,6 +243,8 @@ class ByteNetConfig(PixelCNNConfig):
         require_sizes(context=self.context, encoder_layers=self.encoder_layers)
         if not is_whole(self.kernel_size) or self.kernel_size < 3 or self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={self.kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}; give the part of the features to drop, from 0 to below 1.")
         if self.block not in BLOCKS:
             raise ValueError(f"block={self.block!r}; choose {' or '.join(map(repr, BLOCKS))}.")
         if self.attention is not None:

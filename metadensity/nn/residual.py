@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.convolution import is_plain
+from metadensity.nn.dropout import Dropout
 from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.functional.sequence_layers import multiplicative_unit, multiplicative_units, supports_units
 
@@ -69,10 +70,18 @@ class ResidualBlock(ABC, nn.Module):
 
     What conditions a block is added to all that its convolutions give.
     context: features of a vector for all places; 0 for none. attended: of what is read at each place; 0 for none.
+    dropout: of what the last 1 x 1 is given.
     """
 
     def __init__(
-        self, planes: int, taps: int, dilation: int, masked: bool = True, context: int = 0, attended: int = 0
+        self,
+        planes: int,
+        taps: int,
+        dilation: int,
+        masked: bool = True,
+        context: int = 0,
+        attended: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(2 * planes)
@@ -83,6 +92,7 @@ class ResidualBlock(ABC, nn.Module):
         width = sum(self.conv_widths) * planes
         self.contexts = nn.Linear(context, width, bias=False) if context else None
         self.read = nn.Linear(attended, width, bias=False) if attended else None
+        self.dropout = Dropout(dropout)
         self.up = nn.Linear(planes, 2 * planes)
 
     conv_widths: tuple[int, ...]  # of the convolutions, in planes
@@ -104,7 +114,7 @@ class ResidualBlock(ABC, nn.Module):
         real: ``(samples * tasks, places, 1)``, 0 at places that convolutions are to take for what is beyond a border.
         """
         z = self.down(F.relu(self.norm(x)))
-        return x + self.up(self.convolved(z, biases, attended, rings, real))
+        return x + self.up(self.dropout(self.convolved(z, biases, attended, rings, real)))
 
     def convolved(
         self,
@@ -139,10 +149,8 @@ class ReluBlock(ResidualBlock):
 
     conv_widths = (1,)
 
-    def __init__(
-        self, planes: int, taps: int, dilation: int, masked: bool = True, context: int = 0, attended: int = 0
-    ) -> None:
-        super().__init__(planes, taps, dilation, masked, context, attended)
+    def __init__(self, planes: int, *sizes: Any, **options: Any) -> None:
+        super().__init__(planes, *sizes, **options)
         self.norms = nn.ModuleList(nn.LayerNorm(planes) for _ in range(2))
 
     def before(self, z: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -20,19 +21,23 @@ from metadensity.checks import require_levels
 from metadensity.episode import Episode, EpisodeSource, windows
 from metadensity.evaluation.intervals import clustered_mean
 from metadensity.evaluation.leaks import SupportLeakError, guard_support
-from metadensity.evaluation.likelihood import evaluate
+from metadensity.evaluation.likelihood import autocast, evaluate, evaluating
 from metadensity.evaluation.support_use import cost_of_supports, supports_cost
 from metadensity.files import DamagedFileError, read_tensors, write_tensors
 from metadensity.model import FewShotModel
+from metadensity.nn.dropout import Dropout, dropping
+from metadensity.processes import Processes, current
 from metadensity.progress import progress_bar, with_progress
 from metadensity.training.config import TrainingConfig
+from metadensity.training.contrast import contrast_of, scored_against_rivals
 from metadensity.training.cuda_graphs import GraphedUpdate
+from metadensity.training.gradients import GradientRows
 from metadensity.training.optimizers import build_optimizer, like_parameter, set_learning_rate
 from metadensity.training.weight_average import moving_average, newest_share
 
 _VALIDATED_AT_ONCE = 16  # tasks
 _WATCHED = 8  # episodes
-_OF_WINDOWS = 1  # tells the draws of windows from those of a loss
+_OF_WINDOWS, _OF_PARTS = 1, 2  # tell the draws of windows, and of each part, from those of a whole loss
 _log = logging.getLogger(__name__)
 
 
@@ -70,13 +75,23 @@ class MetaTrainer:
 
     The episode of step i is ``train.episode(i, ...)``, a pure function, so all the state there is are parameters,
     their average, the optimiser's moments, the step and the best validation: ``state`` and ``load_state``.
-    What is minimised is ``model.loss``; one that draws gets a generator seeded by (seed, step), but with graphs=True,
-    which record no generator of ours, it draws from torch's own.
+    What is minimised is ``model.loss``, and the contrast where the configuration has one. A loss that draws gets a
+    generator seeded by (seed, step); with graphs=True, which record no generator of ours, it draws from torch's own.
+
+    Made within ``metadensity.processes.joined``, it is one of several equal ones that share the parts of each step and
+    the batches of validation, and all have the same state after it; one part alone is done by each of them. The first
+    may have an observer, the others need none. ``stopping`` set in any ends all after the same step.
     """
 
     def __init__(
         self, model: FewShotModel, train: EpisodeSource, validation: EpisodeSource | None, config: TrainingConfig
     ) -> None:
+        self.processes = current() if config.parts > 1 else Processes()  # one part is done by all, which agree
+        if config.parts % self.processes.size:
+            raise ValueError(
+                f"parts={config.parts} for {self.processes.size} processes; give a multiple of how many there are. The "
+                "weights depend on it, and not on the number of processes."
+            )
         for source in (train, *(() if validation is None else (validation,))):
             if (tuple(source.event_shape), source.levels) != (model.event_shape, model.levels):
                 raise ValueError(
@@ -87,6 +102,8 @@ class MetaTrainer:
         parameters = list(model.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             raise ValueError("No parameter of the model takes gradients. Type model.requires_grad_(True) first.")
+        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
+            raise ValueError("graphs=True with dropout, whose draws are not recorded. Give dropout=0 or graphs=False.")
         self.config, self.train, self.validation = config, train, validation
         self.device = torch.device(config.device)
         self.model = model.to(self.device)
@@ -98,12 +115,17 @@ class MetaTrainer:
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
             )
+        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
+            raise ValueError(
+                "graphs=True with dropout, whose draws are not recorded. Leave graphs False, or dropout 0."
+            )
         ends = [end for each in (model, train) if (end := getattr(each, "end", None)) is not None]
         if config.window and ends:
             raise ValueError(
                 f"window={config.window} for strings that end (end={ends[0]}): a window would begin in the middle of "
                 "one, or after its end. Give 0 to train on whole ones."
             )
+        self._require_rivals()
         self._trained = self.model.resized(config.window) if config.window else self.model  # of the same parameters
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.average), use_buffers=False)
         self.optimizer = build_optimizer(self.model, config, self.device)
@@ -112,8 +134,11 @@ class MetaTrainer:
         self.step = 0
         self.best = math.inf
         self.losses: list[float] = []  # since the last line of metrics
+        self.contrasts: list[float] = []  # the same, of steps that had one
         self._watched = 0  # episodes that were looked at for queries in their own support
         self.stopping = False  # set by a signal handler: end after the current step
+        self._all_stop = False  # what the processes agreed on, so that none waits for one that left
+        self._rows = GradientRows(self.model.parameters())
         self.remarks: list[str] = []  # what the last validation found that a reader of its numbers should know
         self._progress = False  # whether bars are shown
 
@@ -132,7 +157,7 @@ class MetaTrainer:
         doing, self._progress = progress if isinstance(progress, str) else "meta-training", bool(progress)
         bar = progress_bar(doing, config.steps, "steps", self._progress, self.step)
         began, worked, images = time.perf_counter(), time.process_time(), 0
-        while self.step < config.steps and not self.stopping:
+        while self.step < config.steps and not self._stops:
             loss, norm = self.update(observer)
             self.losses.append(loss)
             images += config.tasks * config.queries
@@ -146,8 +171,10 @@ class MetaTrainer:
                     "train/images_per_second": images / seconds,
                     "train/cpu_seconds": time.process_time() - worked,  # of all threads, since the last line
                 }
+                if self.contrasts:
+                    values["train/contrast"] = sum(self.contrasts) / len(self.contrasts)
                 bar.set_postfix({"nats/dim": f"{values['train/nats_per_dim']:.4f}"})
-                self.losses, images, began, worked = [], 0, time.perf_counter(), time.process_time()
+                self.losses, self.contrasts, images, began, worked = [], [], 0, time.perf_counter(), time.process_time()
                 if observer is not None:
                     observer.metrics(self.step, values)
             if self._due(config.validate_every):
@@ -160,6 +187,10 @@ class MetaTrainer:
                 observer.checkpoint(self, best=False)
         bar.close()
         return self.averaged_model
+
+    @property
+    def _stops(self) -> bool:
+        return self.stopping if self.processes.size == 1 else self._all_stop
 
     def shots_of(self, step: int) -> int:
         """Number of supports of the episode of ``step``: drawn from the set, a pure function of (seed, step)."""
@@ -198,7 +229,32 @@ class MetaTrainer:
         uppers = [_upper(part.nats, sizes) for part in result.scores.values()]
         upper = sum(uppers) / len(uppers) / float(sizes.mean())
         mean = sum(row.nats_per_dim for row in result.rows) / len(result.rows)
+        if config.contrast:
+            values |= self._validation_contrast(shots)
         return {"validation/nats_per_dim": mean, "validation/cautious": upper, **values}
+
+    def _validation_contrast(self, shots: Sequence[int]) -> dict[str, float]:
+        """The contrast of the averaged model at each number of supports, in nats a query, and its mean over these.
+
+        Whole blocks of rivals at a time. Empty where no two tasks are of different classes.
+        """
+        config, found = self.config, {}
+        ways = 1 + config.rivals
+        assert self.validation is not None
+        episodes = [
+            self._episode(self.validation, i, ways, max(shots), config.queries).to(self.device)
+            for i in range(-(-config.validation_tasks // ways))
+        ]
+        with torch.no_grad(), evaluating(self.averaged_model), autocast(self.device, config.precision):
+            for number in filter(None, shots):
+                parts = [
+                    scored_against_rivals(self.averaged_model, episode.with_shots(number), config.rivals)
+                    for episode in episodes
+                ]
+                contrasts = [float(contrast_of(*part, config.contrast_temperature)) for part in parts if part[2].any()]
+                if contrasts:
+                    found[f"validation/contrast_{number}_shots"] = sum(contrasts) / len(contrasts)
+        return {"validation/contrast": sum(found.values()) / len(found), **found} if found else {}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything needed to go on exactly here: tensors, and a JSON header."""
@@ -209,7 +265,8 @@ class MetaTrainer:
             for key, value in moments.items():
                 tensors[f"optimizer/{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
         best = None if math.isinf(self.best) else self.best
-        return tensors, {"step": self.step, "best": best, "losses": self.losses}
+        contrasts = {"contrasts": self.contrasts} if self.config.contrast else {}
+        return tensors, {"step": self.step, "best": best, "losses": self.losses, **contrasts}
 
     def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Go on from a state of ``state``. The configuration must be the one it was made with."""
@@ -230,7 +287,7 @@ class MetaTrainer:
         self._graphed = self._fresh_graphs()  # recorded ones would go on with the moments there were
         self.step = int(header["step"])
         self.best = math.inf if header["best"] is None else float(header["best"])
-        self.losses = list(header["losses"])
+        self.losses, self.contrasts = list(header["losses"]), list(header.get("contrasts", []))
 
     def save_state(self, path: str | Path, header: dict[str, Any] | None = None) -> str:
         """Write the state to a file, atomically. Returns its content hash."""
@@ -269,15 +326,16 @@ class MetaTrainer:
         observer: asked for the last good checkpoint where the loss is not a number. Raises as ``run`` does.
         """
         config = self.config
-        episode = self.train.episode(self.step, config.tasks, self.shots_of(self.step), config.queries)
+        episode = self._episode(self.train, self.step, config.tasks, self.shots_of(self.step), config.queries)
         self._watch_for_leaks(episode)
         if config.window:
             episode = windows(episode, config.window, self._generator(torch.device("cpu"), _OF_WINDOWS))
         for group in self.optimizer.param_groups:
             set_learning_rate(group, config.learning_rate_at(self.step))
         if self._graphed is None:
-            value, gradient = self._gradients(episode.to(self.device)).tolist()
+            value, gradient, *contrast = self._gradients(episode.to(self.device)).tolist()
             self._require_finite(value, gradient, observer)
+            self.contrasts += contrast
             self.optimizer.step()
             if config.average:
                 self.average.update_parameters(self.model)
@@ -308,14 +366,35 @@ class MetaTrainer:
             _log.warning("Step %d of the training: %s", self.step, problem)
 
     def _gradients(self, episode: Episode) -> Tensor:
-        """Set the gradients, clipped. Returns the loss and the norm they had."""
+        """Set the gradients, clipped. Returns the loss, the norm they had, and the contrast if there is one."""
         self._trained.train()
+        loss = self._backward(episode) if self.config.parts == 1 else self._backward_in_parts(episode)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        return torch.stack([loss[0], norm, *loss[1:]])
+
+    def _backward(self, episode: Episode, part: int | None = None) -> Tensor:
+        """Set the gradients to those of one part's summand of the loss; returns it, and the contrast if there is one.
+
+        part: None: the whole.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            loss = self.loss(episode)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
-        return torch.stack([loss.detach(), norm])
+            loss, *contrast = self.losses_of(episode, part)
+            minimised = loss + self.config.contrast * contrast[0] if contrast else loss
+        minimised.backward()
+        return torch.stack([each.detach() for each in (loss, *contrast)])
+
+    def _backward_in_parts(self, episode: Episode) -> Tensor:
+        """The same of the whole loss, by the sum over parts, of which each process computes its own."""
+        each = self.config.parts // self.processes.size
+        own = []
+        for part in range(self.processes.rank * each, (self.processes.rank + 1) * each):
+            loss = self._backward(episode, part)
+            own.append(self._rows.row(loss[0], torch.tensor(float(self.stopping))))
+        total, stops = self._rows.set_sum(self.processes.rows(torch.stack(own)))
+        if stops:
+            self.stopping = self._all_stop = True
+        return torch.tensor([total], device=self.device)
 
     def _fresh_graphs(self) -> GraphedUpdate | None:
         return GraphedUpdate(self._graph_step, self.device) if self.config.graphs else None
@@ -341,15 +420,62 @@ class MetaTrainer:
                 f"learning_rate (now {self.config.learning_rate:g}), lengthen warmup, or use precision='float32'."
             )
 
-    def loss(self, episode: Episode) -> Tensor:
-        """The mean of the model's own loss over the queries, in nats/dim of real places."""
-        tasks = episode.tasks
-        withheld = min(round(self.config.withheld * tasks), tasks - 1) if episode.shots else 0
-        generator = None if self._graphed else self._generator(self.device)
-        total = self._summed(episode.take_tasks(slice(withheld, None)), generator)
-        if withheld:
-            total = total + self._summed(episode.take_tasks(slice(withheld)).with_shots(0), generator)
-        return total / int(episode.query_sizes.sum())
+    def loss(self, episode: Episode, part: int | None = None) -> Tensor:
+        """The mean of the model's own loss over the queries, in nats/dim of real places, without the contrast.
+
+        part: the summand of one of ``parts`` slices of the tasks, by its number; None: the whole mean.
+        """
+        return self.losses_of(episode, part)[0]
+
+    def losses_of(self, episode: Episode, part: int | None = None) -> tuple[Tensor, ...]:
+        """``loss`` and, where the configuration and the episode have one, the contrast in nats a query."""
+        config, tasks, parts = self.config, episode.tasks, self.config.parts
+        withheld = min(round(config.withheld * tasks), tasks - 1) if episode.shots else 0
+        first, last = (0, tasks) if part is None else (part * tasks // parts, (part + 1) * tasks // parts)
+        generator = (
+            None if self._graphed else self._generator(self.device, *(() if part is None else (_OF_PARTS, part)))
+        )
+        slices = (slice(max(first, withheld), last), False), (slice(first, min(last, withheld)), True)
+        sums, contrast = list[Tensor](), tuple[Tensor, ...]()
+        for tasks_of, alone in slices:
+            piece = episode.take_tasks(tasks_of)
+            if config.contrast and episode.shots and not alone:
+                with dropping(self._trained, generator):
+                    scores = scored_against_rivals(self._trained, piece, config.rivals, withheld)
+                if scores[2].any():
+                    contrast = (contrast_of(*scores, config.contrast_temperature),)
+                own_loss = type(self._trained).loss is not FewShotModel.loss
+                sums.append(self._summed(piece, generator) if own_loss else -scores[0].sum())
+            elif piece.tasks:
+                sums.append(self._summed(piece.with_shots(0) if alone else piece, generator))
+        return sum(sums[1:], sums[0]) / int(episode.query_sizes.sum()), *contrast
+
+    def _episode(self, source: EpisodeSource, index: int, tasks: int, shots: int, queries: int) -> Episode:
+        """An episode of ``source``, the tasks of each block of one group where the rivals are to be of it."""
+        config = self.config
+        if config.contrast and config.rivals_within_group:
+            return cast(Any, source).grouped_episode(index, tasks, shots, queries, 1 + config.rivals)
+        return source.episode(index, tasks, shots, queries)
+
+    def _require_rivals(self) -> None:
+        """Raise ValueError where no query of a source could have a rival, or none of its group."""
+        config = self.config
+        if not config.contrast:
+            return
+        for source in filter(None, (self.train, self.validation)):
+            where = f"{type(source).__name__}, split {getattr(source, 'split', 'unnamed')},"
+            if getattr(source, "classes", None) == 1:
+                raise ValueError(
+                    f"contrast={config.contrast}, but {where} has 1 class, and a rival is of another. Give contrast=0."
+                )
+            if not config.rivals_within_group:
+                continue
+            if not hasattr(source, "grouped_episode"):
+                raise ValueError(
+                    f"rivals_within_group=True, but {where} cannot draw the classes of one group. Give False, or a "
+                    "source that has grouped_episode, such as tasks.ImageTasks."
+                )
+            source.grouped_episode(0, 1 + config.rivals, max(config.shots), config.queries, 1 + config.rivals)
 
     def _summed(self, part: Episode, generator: torch.Generator | None) -> Tensor:
         lengths = {"support_lengths": part.support_lengths, "query_lengths": part.query_lengths}
@@ -371,8 +497,9 @@ class MetaTrainer:
                 observer.checkpoint(self, best=True)
             return
         values = self.validate()
-        best = values["validation/cautious"] < self.best or math.isinf(self.best)  # of infinite ones the newest
-        self.best = min(self.best, values["validation/cautious"])
+        score = values["validation/cautious"] + self.config.contrast * values.get("validation/contrast", 0.0)
+        best = score < self.best or math.isinf(self.best)  # of infinite ones the newest
+        self.best = min(self.best, score)
         if observer is not None:
             observer.metrics(self.step, values)
             if best:

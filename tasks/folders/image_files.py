@@ -214,25 +214,32 @@ class Preparation:
         return values
 
     def pixels(self, data: bytes, name: str) -> NDArray[np.uint8]:
-        """The pixels of a file's bytes.
+        """The pixels of a file's bytes; raises DataError as ``opened``, and where the image is too small to crop."""
+        return self.of_image(self.opened(data, name), name)
 
-        Raises DataError where they are damaged, the image is too small to crop, or its values are not between 0 and
-        ``white``.
+    def of_image(self, image: Image.Image, name: str = "the image") -> NDArray[np.uint8]:
+        """The pixels of an image of 8 bits. name: what decides which windows are cut out, and what errors say."""
+        image = image.convert("L" if self.grey else "RGB")
+        parts = self._windows(image, name) if self.crops else self._fit(image)
+        shrunk = np.stack([np.asarray(part) for part in parts])
+        quantised = (shrunk.astype(np.uint16) * self.levels >> 8).astype(np.uint8)
+        return np.ascontiguousarray(quantised[:, None] if self.grey else quantised.transpose(0, 3, 1, 2))
+
+    def opened(self, data: bytes, name: str) -> Image.Image:
+        """The image of a file's bytes, at its own size, of 8 bits, on white where it is transparent.
+
+        Raises DataError where they are damaged, or its values are not between 0 and ``white``.
         """
         try:
             with Image.open(io.BytesIO(data)) as opened:
                 image = self._in_eight_bits(ImageOps.exif_transpose(opened), opened, name)
-                image = _opaque(image).convert("L" if self.grey else "RGB")
+                return _opaque(image).convert("L" if self.grey else "RGB")
         except DataError:
             raise
         except _DAMAGE as problem:
             said = "its format is not known" if isinstance(problem, UnidentifiedImageError) else problem
             message = f"{name} is no image that can be read, or is damaged ({said}). Replace or remove the file."
             raise DataError(message) from problem
-        parts = self._windows(image, name) if self.crops else self._fit(image)
-        shrunk = np.stack([np.asarray(part) for part in parts])
-        quantised = (shrunk.astype(np.uint16) * self.levels >> 8).astype(np.uint8)
-        return np.ascontiguousarray(quantised[:, None] if self.grey else quantised.transpose(0, 3, 1, 2))
 
     def _in_eight_bits(self, image: Image.Image, opened: Image.Image, name: str) -> Image.Image:
         """An image of more than 8 bits a channel or of floats in 8 bits; Pillow itself cuts off what is above 255."""

@@ -12,11 +12,12 @@ import numpy as np
 
 from tasks.checks import SPLITS, split_parts
 from tasks.data.cache import sha256_of_json
-from tasks.folders.class_split import by_folder, by_rule, listed
+from tasks.folders.class_split import by_folder, listed
 from tasks.folders.folder import files_of
 from tasks.folders.image_files import Preparation
 from tasks.folders.pixel_store import store_of
 from tasks.folders.stored import StoredTasks
+from tasks.splits.by_name import by_rule
 
 
 def mirror(

@@ -73,6 +73,14 @@ def import_torchmeta() -> ModuleType:
 
 
 @functools.cache
+def import_torchvision() -> ModuleType:
+    """Return the module ``torchvision``. Raises ImportError, saying how to install it, where it is missing."""
+    _declare_operators()
+    _import("torchvision.datasets", "torchvision")
+    return _import("torchvision", "torchvision")
+
+
+@functools.cache
 def _declare_operators() -> None:
     """Make torchvision importable where its compiled part does not fit the installed torch.
 

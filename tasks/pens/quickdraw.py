@@ -31,10 +31,11 @@ _OF_ARRAYS = {
 }
 
 
-def quickdraw_files(folder: Path) -> dict[str, list[Path]]:
+def quickdraw_files(folder: Path) -> dict[str, Path]:
     """QuickDraw's files by category: cat is ``cat.ndjson``, ``full_simplified_cat.ndjson`` or ``sketchrnn_cat.npz``.
 
-    Raises DataError where there is no such folder, or none in it.
+    Raises DataError where there is no such folder, or none in it, and where a category has two files: both may hold the
+    same drawings, which would be support and query of each other.
     """
     if not folder.is_dir():
         raise DataError(f"folder={folder} is no folder. Give one that holds QuickDraw's .ndjson or .npz files.")
@@ -45,20 +46,26 @@ def quickdraw_files(folder: Path) -> dict[str, list[Path]]:
         found.setdefault(match[1], []).append(path)
     if not found:
         raise DataError(f"{folder} holds no .ndjson and no .npz files. Put QuickDraw's there, one a category.")
-    return dict(sorted(found.items()))
+    if twice := [paths for paths in found.values() if len(paths) > 1]:
+        named = "; ".join(", ".join(path.name for path in paths) for paths in twice)
+        raise DataError(
+            f"{folder} holds several files of one category, which may have the same drawings: {named}. Keep one of "
+            "each."
+        )
+    return {category: paths[0] for category, paths in sorted(found.items())}
 
 
-def quickdraw_drawings(files: dict[str, list[Path]], drawings: int) -> dict[str, list[Drawing]]:
+def quickdraw_drawings(files: dict[str, Path], drawings: int) -> dict[str, list[Drawing]]:
     """The first ``drawings`` of each category, each fitted into the unit square by its longer side, and centred.
 
     Raises DataError for a category without any.
     """
     found = {}
-    for category, paths in with_progress(list(files.items()), "reading categories, this once", "files"):
-        every = (drawing for path in paths for drawing in _READ[path.suffix](path))
+    for category, path in with_progress(list(files.items()), "reading categories, this once", "files"):
+        every = _READ[path.suffix](path)
         found[category] = [_fitted(drawing) for _, drawing in zip(range(drawings), every, strict=False)]
         if not found[category]:
-            raise DataError(f"{', '.join(map(str, paths))}: no drawings in it. Replace it, or leave it out.")
+            raise DataError(f"{path}: no drawings in it. Replace it, or leave it out.")
     return found
 
 

@@ -194,8 +194,7 @@ def _source(
         tenth = max(1, len(files) // 10)
         drawn = drawn_groups(files, {"test": tenth, "validation": tenth}, 0)
         split = {part: {name: [name] for name in names} for part, names in drawn.items()}
-        every_file = [path for paths in files.values() for path in paths]
-        of_folder = {"corpus": "folder", "images_sha256": _files_sha256(every_file)}
+        of_folder = {"corpus": "folder", "images_sha256": _files_sha256(list(files.values()))}
         return of_folder, split, "category", lambda: quickdraw_drawings(files, drawings)
     if corpus == "omniglot":
         content = load_split("pens")

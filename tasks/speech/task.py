@@ -106,7 +106,7 @@ def speech(
     clipped = 0
     for group, classes in members.items():
         for name, recordings in classes.items():
-            encoded = [_encoded(recording, rate, centred) for recording in recordings]
+            encoded = [codes_of(recording, rate, centred) for recording in recordings]
             clipped += sum(beyond for _, beyond in encoded)
             fits = [lengths or len(codes) >= length for codes, _ in encoded]
             fits = fits if sum(fits) >= LEAST else [False] * len(fits)
@@ -128,7 +128,7 @@ def speech(
         "speech",
         "+".join(parts),
         seed,
-        images=np.stack([_placed(codes, length, lengths) for codes in held])[:, None],
+        images=np.stack([window_of(codes, length, lengths) for codes in held])[:, None],
         labels=labels,
         class_names=names,
         group_names=groups,
@@ -261,7 +261,7 @@ def _words(found: Corpus, chosen: Sequence[str]) -> dict[str, dict[str, list[Rec
     return {word: {word: words[word]} for word in order}
 
 
-def _encoded(recording: Recording, rate: int, centred: bool) -> tuple[NDArray[np.uint8], int]:
+def codes_of(recording: Recording, rate: int, centred: bool) -> tuple[NDArray[np.uint8], int]:
     """The codes of a recording, and how many of its samples lay beyond [-1, 1] and were clipped."""
     if recording.codes is not None and not centred and rate == 8000:
         return recording.codes, 0
@@ -271,7 +271,8 @@ def _encoded(recording: Recording, rate: int, centred: bool) -> tuple[NDArray[np
     return mu_law.encode(samples)
 
 
-def _placed(codes: NDArray[np.uint8], length: int, whole: bool) -> NDArray[np.uint8]:
+def window_of(codes: NDArray[np.uint8], length: int, whole: bool) -> NDArray[np.uint8]:
+    """``length`` of the codes: the first, then silence, of a ``whole`` recording, otherwise those in the middle."""
     if not whole:
         start = (len(codes) - length) // 2
         return codes[start : start + length]

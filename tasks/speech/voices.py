@@ -55,20 +55,22 @@ class VoicedTasks(ImageTasks):
         super().__init__(*arguments, **options)
         self.voices, self.silence = voices, silence
 
-    def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
-        """See ``TaskDistribution.episode``."""
-        plain = super().episode(index, tasks, shots, queries)
+    def _episode(self, index: int, tasks: int, shots: int, queries: int, together: int) -> Episode:
+        """See ``ImageTasks._episode``; classes of one group that are drawn together are heard in one voice."""
+        plain = super()._episode(index, tasks, shots, queries, together)
         support, query = plain.support.clone(), plain.query.clone()
         support_lengths, query_lengths = (
             torch.full(pixels.shape[:2], self.event_shape[-1]) if lengths is None else lengths.clone()
             for pixels, lengths in ((support, plain.support_lengths), (query, plain.query_lengths))
         )
+        key, block = np.array([self.seed, index], dtype=np.uint64), max(1, together)
+        voice: Voice | None = None
         for task in range(tasks):
-            key = np.array([self.seed, index], dtype=np.uint64)
             generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 1 + task, 1]))
-            if generator.random() >= self.voices:
+            if task % block == 0:
+                voice = Voice.drawn(generator) if generator.random() < self.voices else None
+            if voice is None:
                 continue
-            voice = Voice.drawn(generator)
             for pixels, lengths in ((query, query_lengths), (support, support_lengths)):
                 for number in range(len(pixels)):
                     codes = pixels[number, task, 0, : int(lengths[number, task])].numpy()

@@ -60,6 +60,18 @@ SAMPLERS = tuple(
 )
 
 
+# Of these, what an adapted density is checked on, which is the same network with other weights: each number of
+# dimensions, several channels, several levels, larger kernels.
+OF_ADAPTED = (
+    *ONE_OF_EACH_DIMENSION,
+    *(Case((1, 3, 3)), Case((1, 2, 2), 3), Case((2, 4)), Case((2, 2, 1, 2)), Case((2, 3)), Case((1, 20), 3)),
+    Case((1, 2, 1, 3)),
+    *(Case((1, 12)), Case((2, 4, 4), 3, {"kernel_size": 5}), Case((1, 3, 4, 3)), Case((2, 2, 3), 3)),
+    *(Case((2, 5), 3, {"kernel_size": 3}), Case((1, 4, 5), 2, {"kernel_size": 5})),
+    Case((2, 2, 2, 2), 2, {"kernel_size": 5}),
+)
+
+
 @dataclass(frozen=True)
 class Contract:
     """A check, the images it is made on, in which precision, and to which kinds of density it applies.
@@ -78,6 +90,20 @@ class Contract:
         """Those of the suite that it applies to."""
         alike = [recipe for recipe in RECIPES if self.heads or recipe.options.get("likelihood", FIRST) == FIRST]
         return [recipe for recipe in alike if self.applies(KINDS[str(recipe)])]
+
+    def cases_of(self, recipe: Recipe) -> list[Case]:
+        """The images it is made on with a recipe: all of them with a model as it is, in the first likelihood.
+
+        Adapted, those of ``OF_ADAPTED``. Another likelihood is another head, which has nothing to do for one channel of
+        two levels: it is made on others, where there are any of as many dimensions.
+        """
+        if recipe.adaptation != "unadapted":
+            return [case for case in self.cases if case in OF_ADAPTED]
+        if recipe.options.get("likelihood", FIRST) == FIRST:
+            return list(self.cases)
+        rich = [case for case in self.cases if case.event_shape[0] > 1 or case.levels > 2]
+        dimensions = {len(case.event_shape) for case in rich}
+        return [case for case in self.cases if case in rich or len(case.event_shape) not in dimensions]
 
 
 CONTRACTS = (

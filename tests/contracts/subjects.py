@@ -25,6 +25,7 @@ FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not e
 OVERRIDES: dict[str, dict[str, Any]] = {
     "multiscale": {"base": 2, "upscaler_layers": 2},
     "wavenet": {"patches": 3},
+    "switching_prediction": {"states": 3, "taps": 4, "stay": 2},
     "ngram": {"entries": 64},
     "bytenet": {"layers": 2, "encoder_layers": 1, "planes": 8},
     "aligned_bytenet": {"layers": 2, "encoder_layers": 2, "source_layers": 1, "planes": 8},

@@ -249,3 +249,29 @@ def test_bad_images_are_refused(options: dict[str, Any], error: type[Exception],
 def test_image_numbers_out_of_range_are_refused(ids: list[int]) -> None:
     with pytest.raises(IndexError, match=r"give 0 to 4"):
         build([2, 3]).pixels(ids)
+
+
+def test_blocks_of_tasks_are_of_one_group_and_of_different_classes() -> None:
+    """Groups of 4, 3 and 2 classes: blocks of three are of the first two, equally often."""
+    groups = [0, 1, 0, 2, 1, 0, 1, 2, 0]
+    source = build([5] * 9, group_names=["a", "b", "c"], class_group=groups)
+    seen = []
+    for index in range(60):
+        episode = source.grouped_episode(index, 7, 2, 1, 3)
+        assert equal(episode, source.grouped_episode(index, 7, 2, 1, 3))
+        assert episode.class_ids is not None
+        assert episode.group_ids is not None
+        for begin in (0, 3, 6):
+            classes, of = episode.class_ids[begin : begin + 3], episode.group_ids[begin : begin + 3]
+            assert len(set(classes.tolist())) == len(classes)
+            assert set(of.tolist()) in ({0}, {1})
+            seen.append(int(of[0]))
+        assert episode.support_ids is not None
+        assert episode.query_ids is not None
+        ids = torch.cat([episode.query_ids, episode.support_ids]).numpy()
+        assert all(len(set(column)) == 3 for column in ids.T.tolist())
+        assert (source.labels[ids] == episode.class_ids.numpy()).all()
+        assert torch.equal(source.pixels(episode.query_ids), episode.query)
+    assert 60 < sum(seen) < 120  # of 180, half of them expected; outside with probability 1e-5
+    with pytest.raises(ValueError, match="together=5, but the largest group of the train split of built has 4 classes"):
+        source.grouped_episode(0, 5, 1, 1, 5)

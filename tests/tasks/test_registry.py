@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from tasks.splits.committed import SPLITS_FOLDER, load_split
 
 from .pictures import make_folder
 
-NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "splits", "styles"}
+NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "own", "splits", "styles"}
 HOUSES = {"folders": {"folder", "mirror"}, "strings": {"names", "text", "tunes"}}  # folders of several tasks
 DRAWN = {"chains", "templates", "transduction"}  # drawn without end, from one prior: see the folders of these names
 FINITE = sorted(set(TASKS) - DRAWN)
@@ -36,6 +37,12 @@ def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param in FILES:
         sizes = {f"class {number}": 10 + number % 3 for number in range(12)}
         options = {"folder": make_folder(tmp_path_factory.mktemp("images"), sizes), "size": 12}
+    if request.param == "labelled":
+        path = tmp_path_factory.mktemp("arrays") / "arrays.npz"
+        images = np.random.default_rng(0).integers(0, 256, (120, 8, 8), dtype=np.uint8)
+        images[0::2, 0, 0], images[1::2, 0, 0] = 0, 255
+        np.savez(path, images=images, labels=np.arange(120) // 2 % 12)
+        options = {"source": path}
 
     @cache
     def made(split: str, seed: int = 0) -> ImageTasks:

@@ -43,13 +43,13 @@ def sequences(**more: Any) -> ImageTasks:
 
 
 def test_sequences_have_baselines_of_their_own() -> None:
-    """Counts, or linear prediction where there is sound; and where supports have lengths, only what reads them."""
+    """Counts, or a histogram and linear prediction of sound; and where supports have lengths, only what reads them."""
     assert baselines_of(make([5, 9])) == BASELINES
     assert baselines_of(TASKS["chains"]()) == (*BASELINES, "ngram")
     assert baselines_of(sequences()) == (*BASELINES, "ngram")
     sound = {"recipe": {"encoding": "mu-law-256"}}
-    assert baselines_of(sequences(**sound)) == (*BASELINES, "linear_prediction")
-    assert baselines_of(sequences(**sound, lengths=[3] * 6)) == ("linear_prediction",)
+    assert baselines_of(sequences(**sound)) == (*BASELINES, "histogram", "linear_prediction")
+    assert baselines_of(sequences(**sound, lengths=[3] * 6)) == ("histogram", "linear_prediction")
     images = np.array([[[0, 3, 3]]], dtype=np.uint8).repeat(6, 0)
     ended = sequences(images=images, event_shape=(1, 3), end=3)
     assert baselines_of(ended) == (*BASELINES, "ngram")
@@ -57,6 +57,7 @@ def test_sequences_have_baselines_of_their_own() -> None:
     assert baseline_model("ngram", sequences()) == {"name": "ngram"}
     assert baseline_model("support_mean", ended) == {"name": "support_mean"}
     whole = sequences(lengths=[3] * 6)
-    fitted = fit_baseline("linear_prediction", whole, (0, 1), steps=2)
     episode = whole.episode(0, 1, 1, 1)
-    assert fitted.loss(episode.support, episode.query, None, episode.support_lengths, episode.query_lengths) > 0
+    for name in ("histogram", "linear_prediction"):
+        fitted = fit_baseline(name, whole, (0, 1), steps=2)
+        assert fitted.loss(episode.support, episode.query, None, episode.support_lengths, episode.query_lengths) > 0

@@ -22,7 +22,6 @@ from experiments.recording.command_line import (
     SafeExperiment,
     make_experiment,
     observe_in_runs,
-    require_one_process,
 )
 from experiments.recording.run_table import read_run, read_runs, select
 from experiments.recording.settings import SettingError
@@ -301,15 +300,6 @@ def test_observing_twice_records_once(runs: Path) -> None:
     assert sorted(path.name for path in runs.glob("[0-9]*")) == ["1", "2"]
 
 
-def test_one_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_one_process()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    require_one_process()  # a batch system may set this for reasons of its own
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(SettingError, match=r"one of 2 processes .* Start one, with python -m"):
-        require_one_process()
-
-
 def test_packages_of_ours_that_a_file_hides_are_named(tmp_path: Path, repo_root: Path) -> None:
     (tmp_path / "tasks.py").write_text("from invoke import task\n")
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
@@ -339,21 +329,21 @@ main(experiment)
 
 
 def test_exit_statuses_tell_signals_and_mistakes_apart(tmp_path: Path, repo_root: Path) -> None:
-    """SIGTERM 143, Ctrl-C 130, a mistake 2, each with a sentence at most."""
+    """SIGTERM 143, SIGUSR2 140, Ctrl-C 130, a mistake 2, each with a sentence at most."""
     (tmp_path / "waits.py").write_text(WAITS)
     environment = {**os.environ, "PYTHONPATH": str(repo_root), "METADENSITY_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-W", "ignore", str(tmp_path / "waits.py")]
     # A shell has what it starts in the background ignore Ctrl-C, and these tests with it.
     options: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, env=environment, **options) for _ in range(2)]
+    started = [subprocess.Popen(command, env=environment, **options) for _ in range(3)]
     ends = []
-    for process, number in zip(started, (signal.SIGTERM, signal.SIGINT), strict=True):
+    for process, number in zip(started, (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT), strict=True):
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
         process.send_signal(number)
         ends.append((*process.communicate(timeout=300), process.returncode))
-    assert [end[-1] for end in ends] == [143, 130]
+    assert [end[-1] for end in ends] == [143, 140, 130]
     assert all("Traceback" not in end[1] for end in ends)
     status = {json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/*/run.json")}
     assert status == {"INTERRUPTED"}

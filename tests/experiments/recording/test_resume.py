@@ -143,9 +143,9 @@ def test_a_damaged_state_is_named_and_the_one_before_it_taken(
         newest_state(run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_loses_nothing(number: signal.Signals, tmp_path: Path, repo_root: Path, script: Any) -> None:
-    """SIGTERM and Ctrl-C save and end; after SIGKILL the last checkpoint is whole. All three go on.
+    """SIGTERM, SIGUSR1 and Ctrl-C save and end; after SIGKILL the last checkpoint is whole. All go on.
 
     A shell has what it starts in the background ignore Ctrl-C, and so it does, where it is SIGTERM that ends it.
     """
@@ -171,7 +171,7 @@ def test_a_signal_loses_nothing(number: signal.Signals, tmp_path: Path, repo_roo
         process.send_signal(signal.SIGINT)
     process.send_signal(number)
     process.wait(300)
-    ends = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
+    ends = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
     assert process.returncode == ends[number]
     run = RunFolder(folder)
     step = int(read_tensors(newest_state(run))[1]["step"])

@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.benchmarks.timing import PeakMemory
 from metadensity import load, save
+from metadensity.densities import counts
 from metadensity.densities.counts import SupportCounts
-from metadensity.models import AlignedByteNet, ByteNet
+from metadensity.models import AlignedByteNet, ByteNet, NGram
 
 SMALL: dict[str, Any] = {"layers": 2, "planes": 4, "penultimate": 4, "encoder_layers": 1, "dilations": (1, 2)}
 
 
-def net(counts: int | None = 2, **options: Any) -> ByteNet:
+def net(order: int | None = 2, **options: Any) -> ByteNet:
     torch.manual_seed(0)
-    model = ByteNet((1, 4), 3, **{**SMALL, "counts": counts, **options}).double()
+    model = ByteNet((1, 4), 3, **{**SMALL, "counts": order, **options}).double()
     if model.log_strengths is not None:
-        model.log_strengths.data = torch.linspace(-1, 1, counts + 1).double()  # type: ignore[operator]
+        model.log_strengths.data = torch.linspace(-1, 1, order + 1).double()  # type: ignore[operator]
     return model
 
 
@@ -46,6 +48,31 @@ def test_counts_by_hand() -> None:
             s = strengths[length].item()
             expected = (after.count(string[place + 2]) + s * expected) / (len(after) + s)
         assert found[n, task, place].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("numbers", [1, 100, 2000])
+def test_places_are_counted_some_at_a_time(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one, a part of a string, or several strings at a time: the same bits, and as little memory as it says."""
+    symbols = torch.randint(3, (8, 2, 50), generator=torch.Generator().manual_seed(0))
+    support, x, strengths = symbols[:3], symbols[3:], torch.tensor([0.5, 2.0, 3.0])
+    p = torch.rand(5, 2, 50, generator=torch.Generator().manual_seed(1))
+    at_once = SupportCounts.of(support, strengths, 3).at_places(p, x)
+    monkeypatch.setattr(counts, "_NUMBERS_AT_A_TIME", numbers)
+    assert torch.equal(SupportCounts.of(support, strengths, 3).at_places(p, x), at_once)
+
+
+@pytest.mark.parametrize("name", ["ngram", "bytenet"])
+def test_long_sequences_take_little_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two strings of four tasks, 800 places by 2,400: 15 MB a table, of which the control holds several."""
+    model = NGram((1, 800), 3, order=2) if name == "ngram" else net(attention=None).resized(800)
+    support, value = torch.randint(3, (2, 2, 4, 1, 800), generator=torch.Generator().manual_seed(0))
+    peaks = []
+    for numbers in (2**18, 2**40):
+        monkeypatch.setattr(counts, "_NUMBERS_AT_A_TIME", numbers)
+        with torch.no_grad(), PeakMemory() as memory:
+            model(support).log_prob(value)
+        peaks.append(memory.peak)
+    assert peaks[0] < 8 * 2**20 < 30 * 2**20 < peaks[1]
 
 
 @pytest.mark.parametrize("end", [None, 2])

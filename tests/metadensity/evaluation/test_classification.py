@@ -173,6 +173,30 @@ def test_of_sequences_the_real_places_count(images_per_batch: int) -> None:
     np.testing.assert_allclose(class_log_probs(model, content), class_log_probs(model, whole))
 
 
+@pytest.mark.parametrize("images_per_batch", [1, 7, 512])
+def test_both_ways_adds_what_the_query_says_of_each_support(images_per_batch: int) -> None:
+    episodes = recordings()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = WaveNet((1, 12), 4, layers=3, planes=4, penultimate=4, dilations=(1, 2)).double()
+        torch.nn.init.normal_(model.encoder.null)
+    plain = class_log_probs(model, episodes, images_per_batch)
+    found = class_log_probs(model, episodes, images_per_batch, both_ways=True)
+    assert episodes.support_lengths is not None
+    assert episodes.query_lengths is not None
+    for e, q, w in ((0, 0, 1), (1, 4, 2), (2, 3, 3)):
+        gain = 0.0
+        given = model(episodes.query[e, q][None, None], episodes.query_lengths[e, q][None, None])
+        nothing = model(episodes.query[:0, :1])
+        for image, length in zip(episodes.support[e, w], episodes.support_lengths[e, w], strict=True):
+            after, before = (each.prefix_log_prob(image[None], length[None]).detach() for each in (given, nothing))
+            gain += float(after - before)
+        assert abs(gain) > 1e-6
+        assert found[e, q, w] - plain[e, q, w] == pytest.approx(gain, rel=1e-9)
+    none = NWayEpisodes(episodes.support[:, :, :0], episodes.query, episodes.label)
+    assert np.array_equal(class_log_probs(model, none), class_log_probs(model, none, both_ways=True))
+
+
 def test_padding_is_no_distance_and_no_other_image() -> None:
     episodes, padded = recordings(), recordings().filled(3)
     scores = nearest_neighbour_scores(episodes, 4)

@@ -1,4 +1,4 @@
-"""Counts and linear prediction against sums by hand, what they learn of data, and that they are what they say."""
+"""Counts, histograms and linear prediction by hand, what they learn of data, and that they are what they say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 import metadensity
 from metadensity.densities.ngram import FULL
 from metadensity.episode import Episode
-from metadensity.models import LinearPrediction, NGram
+from metadensity.models import Histogram, LinearPrediction, NGram
 from metadensity.nn.linear_prediction import WINDOW, amplitudes
 from metadensity.training import MetaTrainer, TrainingConfig
 from tests.contracts.checks_density import all_images, table
@@ -271,3 +271,51 @@ def test_arguments_that_are_none() -> None:
         density: Any = model(torch.zeros(0, 1, 1, 4).long())
         with pytest.raises(ValueError, match=r"looks? at no supports while"):
             density.attention_weights(torch.zeros(1, 1, 4).long())
+
+
+def test_the_histogram_of_a_support_is_as_by_hand() -> None:
+    strings = torch.tensor([[0, 1, 2, 2], [0, 3, 3, 3], [1, 1, 3, 3]])
+    model = Histogram((1, 4), 4).double()
+    model.initialise(Source(strings, 4, torch.tensor([3, 1, 2])), tasks=8, queries=4)
+    drawn = [Source(strings, 4).episode(index, 8, 0, 4).query_ids for index in range(8)]
+    often = torch.cat([ids.flatten() for ids in drawn if ids is not None]).bincount(minlength=3)
+    prior = (1 + often @ torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 2, 0, 0]])).double()
+    prior /= prior.sum()
+    support, lengths = torch.tensor([[0, 0, 2, 3], [2, 1, 0, 0]]).view(2, 1, 1, 4), torch.tensor([[4], [1]])
+    strength = model.log_strength.exp().item()
+    counts = torch.tensor([2, 0, 2, 1])
+    expected = ((counts + strength * prior) / (5 + strength)).log()
+    value = torch.tensor([[3, 2, 0, 0], [1, 1, 1, 1]]).view(2, 1, 1, 4)
+    density = model(support, lengths)
+    torch.testing.assert_close(density.conditional_log_probs(value), expected[value])
+    assert table(density).logsumexp(0).abs().max() < 1e-12
+    torch.testing.assert_close(model(support[:0]).log_prob(value), prior.log()[value].sum((-2, -1)))
+    again = model.logits.clone()
+    model.initialise(Source(strings.flip(1), 4), tasks=8, queries=4)
+    assert torch.equal(model.logits, again), "a model that has seen data stays as it is"
+
+
+def test_a_histogram_learns_how_far_to_trust_a_support() -> None:
+    """Where each class has an offset of its own supports are believed, where none has they are not."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(3, (60, 1, 40), generator=generator)
+    offsets = torch.arange(60).view(-1, 1, 1) % 12
+
+    class Classes:
+        event_shape, levels = (1, 40), 16
+
+        def __init__(self, offset: int) -> None:
+            self.images = noise + offset * offsets
+
+        def episode(self, index: int, tasks: int, shots: int, queries: int) -> Episode:
+            draws = torch.Generator().manual_seed(index)
+            classes, of_class = torch.randint(12, (tasks,), generator=draws), torch.randperm(5, generator=draws)
+            rows = classes + 12 * of_class[: shots + queries].unsqueeze(1)
+            return Episode(support=self.images[rows[queries:]], query=self.images[rows[:queries]])
+
+    trust = {}
+    for offset in (0, 1):
+        model = Histogram((1, 40), 16)
+        config = TrainingConfig(steps=60, tasks=8, queries=2, shots=(2,), learning_rate=0.2, warmup=0)
+        trust[offset] = MetaTrainer(model, Classes(offset), None, config).run().log_strength.exp().item()
+    assert trust[1] < 10 < 200 < trust[0], trust

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -196,8 +197,20 @@ BAD = [
 def test_a_file_of_quickdraw_that_is_none_is_named_with_its_line(
     quickdraw: Path, name: str, content: bytes, said: str
 ) -> None:
+    (quickdraw / f"full_simplified_{name}").unlink(missing_ok=True)
     (quickdraw / name).write_bytes(content)
     with pytest.raises(DataError, match=said):
+        make(folder=quickdraw)
+
+
+@pytest.mark.parametrize("other", ["sketchrnn_cat.npz", "cat.ndjson", "full_raw_cat.ndjson"])
+def test_a_category_in_two_files_is_refused(quickdraw: Path, other: str) -> None:
+    """Both may hold the same drawing, as the two formats of QuickDraw do."""
+    if other.endswith("npz"):
+        archive(quickdraw / other, train=[sketch(drawing) for drawing in drawings(0)])
+    else:
+        (quickdraw / other).write_text(f"{line(CROSS)}\n" * 3)
+    with pytest.raises(DataError, match=rf"several files of one category.*{re.escape(other)}.*Keep one of "):
         make(folder=quickdraw)
 
 

@@ -98,3 +98,20 @@ def test_what_is_refused(fsdd_like: Path) -> None:
         make(fsdd_like, beside="songs")
     with pytest.raises((ValueError, DataError), match="beside='commands'"):
         make(fsdd_like, beside="commands", by="word")
+
+
+def test_words_that_are_drawn_together_are_of_one_speaker_in_one_voice(
+    fsdd_like: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The voice would tell rivals apart, not the word."""
+    heard: list[Voice] = []
+    of = Voice.of
+    monkeypatch.setattr(Voice, "of", lambda voice, *rest: heard.append(voice) or of(voice, *rest))
+    source = make(fsdd_like, voices=1.0, length=300, lengths=True, by="speaker+word")
+    episode = source.grouped_episode(0, 4, 1, 1, 2)
+    assert episode.group_ids is not None
+    assert episode.group_ids[0] == episode.group_ids[1]
+    assert episode.group_ids[2] == episode.group_ids[3]
+    assert [heard[0]] * 4 == heard[:4]  # two tasks, a query and a support of each
+    assert [heard[4]] * 4 == heard[4:]
+    assert heard[0] != heard[4]

@@ -1,0 +1,175 @@
+"""Labelled data sets as tasks: arrays, torchvision's, Hugging Face's, and files of their splits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks import SPLITS, TASKS, ImageTasks
+from tasks.data.cache import sha256_of_json
+from tasks.data.roots import DataError
+from tasks.interop.imports import import_torchvision
+from tasks.splits.by_name import write_split
+
+from .bad_calls import counts_are_named
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (120, 8, 8), dtype=np.uint8)
+LABELS = np.random.default_rng(1).permutation(np.repeat([f"class {number}" for number in range(12)], 10))
+
+
+def test_arrays_are_a_task_in_one_line() -> None:
+    parts = {split: ImageTasks.from_labelled(IMAGES, LABELS, split) for split in SPLITS}
+    assert [part.classes for part in parts.values()] == [10, 1, 1]
+    for part in parts.values():
+        for number, name in enumerate(part.class_names):
+            held = part.pixels(np.flatnonzero(part.labels == number))[:, 0].numpy()
+            assert np.array_equal(held, IMAGES[name == LABELS])
+    train = parts["train"]
+    assert train.recipe["splits"] == {split: part.class_names for split, part in parts.items()}
+    assert train.recipe["split_sha256"] == sha256_of_json(train.recipe["splits"])
+    assert train.recipe == parts["test"].recipe == json.loads(json.dumps(train.recipe))
+    counts_are_named(train)
+
+
+def test_the_split_follows_from_the_names_and_from_a_file(tmp_path: Path) -> None:
+    order = np.random.default_rng(2).permutation(len(LABELS))
+    one, other = ImageTasks.from_labelled(IMAGES, LABELS), ImageTasks.from_labelled(IMAGES[order], LABELS[order])
+    assert one.class_names == other.class_names
+    assert one.recipe["images_sha256"] != other.recipe["images_sha256"]
+    chosen = {"train": ["class 0", "class 1"], "validation": ["class 2"], "test": ["class 3"]}
+    path = write_split(tmp_path / "split.json", chosen)
+    again = ImageTasks.from_labelled(IMAGES, LABELS, splits=path)
+    assert again.recipe["splits"] == chosen
+    assert again.recipe["split_sha256"] != one.recipe["split_sha256"]
+    path.write_text(path.read_text().replace("class 3", "class 4"))
+    with pytest.raises(DataError, match="its checksum does not match"):
+        ImageTasks.from_labelled(IMAGES, LABELS, splits=path)
+
+
+def test_small_classes_are_left_out_before_the_split(caplog: pytest.LogCaptureFixture) -> None:
+    labels = np.r_[LABELS, ["alone"]]
+    task = ImageTasks.from_labelled(np.concatenate([IMAGES, IMAGES[:1]]), labels, "train+validation+test", min_images=3)
+    assert "alone" not in task.class_names
+    assert "1 of 13 classes have fewer than 3 and are left out: alone" in caplog.text
+
+
+class Pairs:
+    """A data set of (image, label), as torchvision's are."""
+
+    classes = [f"class {number}" for number in range(12)]  # noqa: RUF012
+
+    def __init__(self, mode: str = "L") -> None:
+        self.mode = mode
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, number: int) -> tuple[Any, int]:
+        return Image.fromarray(IMAGES[number]).convert(self.mode), self.classes.index(str(LABELS[number]))
+
+
+def test_every_source_gives_the_same_pixels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "arrays.npz", images=IMAGES, label=LABELS)
+    tasks = [TASKS["labelled"](source=source) for source in (Pairs(), tmp_path / "arrays.npz")]
+    expected = ImageTasks.from_labelled(IMAGES, LABELS)
+    assert len({task.fingerprint for task in (*tasks, expected)}) == 1
+    assert TASKS["labelled"](source=Pairs("RGB")).event_shape == (3, 8, 8)
+    assert TASKS["labelled"](source=Pairs("RGB"), grey=True, size=4).event_shape == (1, 4, 4)
+    ink = TASKS["labelled"](source=Pairs(), levels=2, ink=True, invert=True)
+    assert torch.equal(ink.pixels(range(9)), (tasks[0].pixels(range(9)) < 128).to(torch.uint8))
+    assert ink.recipe["ink"] is True
+
+
+def test_torchvisions_data_sets_are_read_where_they_lie_and_never_fetched_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = import_torchvision().datasets
+    asked: list[dict[str, Any]] = []
+
+    class KMNIST(Pairs):
+        def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+            super().__init__()
+            asked.append({"root": root, "train": train, "download": download})
+
+    monkeypatch.setattr(sets, "KMNIST", KMNIST)
+    both = TASKS["labelled"]("train", tmp_path, source="torchvision:KMNIST")
+    assert both.images == 2 * ImageTasks.from_labelled(IMAGES, LABELS).images
+    assert asked == [{"root": str(tmp_path), "train": train, "download": False} for train in (True, False)]
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"KMNIST cannot be read from .*download=True"):
+        TASKS["labelled"]("train", tmp_path, source="torchvision:KMNIST")
+    with pytest.raises(DataError, match=r"torchvision has no data set 'KMNISST'. Did you mean KMNIST\?"):
+        TASKS["labelled"]("train", tmp_path, source="torchvision:KMNISST")
+    with pytest.raises(DataError, match="torchvision's KMNIST has no split 'letters'"):
+        TASKS["labelled"]("train", tmp_path, source="torchvision:KMNIST/letters")
+
+
+class Saved(list[dict[str, Any]]):
+    """What ``datasets.load_from_disk`` returns, as far as it is asked."""
+
+    column_names = ("picture", "label")
+
+    class _Labels:
+        names = Pairs.classes
+
+    features = {"label": _Labels}  # noqa: RUF012
+
+
+def test_what_hugging_face_saved_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"not installed: pip install 'metadensity\[huggingface\]'"):
+        TASKS["labelled"](source=tmp_path)
+    rows = [{"picture": image, "label": label} for image, label in (Pairs()[number] for number in range(120))]
+    stand_in: Any = ModuleType("datasets")
+    stand_in.load_from_disk = lambda path: {"train": Saved(rows[:70]), "test": Saved(rows[70:])}
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    task = TASKS["labelled"](source=tmp_path, image="picture")
+    assert task.fingerprint == ImageTasks.from_labelled(IMAGES, LABELS).fingerprint
+    with pytest.raises(DataError, match="has the columns picture, label; say which are meant"):
+        TASKS["labelled"](source=tmp_path)
+
+
+def test_the_real_package_agrees_with_the_stand_in(tmp_path: Path) -> None:
+    """Where it is installed, which is 200 MB; the test above is its control."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=Pairs.classes)})
+    columns: dict[str, list[Any]] = {"image": [], "label": []}
+    for number in range(120):
+        image, label = Pairs()[number]
+        columns["image"].append(image)
+        columns["label"].append(label)
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
+    task = TASKS["labelled"](source=tmp_path / "saved")
+    assert task.fingerprint == ImageTasks.from_labelled(IMAGES, LABELS).fingerprint
+    with pytest.raises(DataError, match=r"is no folder of Dataset\.save_to_disk"):
+        TASKS["labelled"](source=tmp_path)
+
+
+def test_what_is_no_data_set_is_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", x=IMAGES)
+    np.savez(tmp_path / "short.npz", images=IMAGES, labels=LABELS[:3])
+    (tmp_path / "broken.npz").write_bytes(b"no zip")
+    for source, error, says in (
+        (None, DataError, "the task labelled needs a data set: give source='torchvision:KMNIST'"),
+        (7, TypeError, "source is int; give"),
+        ("nowhere", DataError, "source='nowhere' is no folder and no .npz"),
+        (tmp_path / "other.npz", DataError, "holds the arrays x; it needs image and label"),
+        (tmp_path / "short.npz", DataError, r"holds images \(120, 8, 8\) and labels \(3,\); give a label for each"),
+        (tmp_path / "broken.npz", DataError, "is damaged"),
+    ):
+        with pytest.raises(error, match=says):
+            TASKS["labelled"]("train", tmp_path, source=source)
+    with pytest.raises(ValueError, match=r"images have shape \(120, 8, 8\) and labels \(3,\); give"):
+        ImageTasks.from_labelled(IMAGES, LABELS[:3])
+    with pytest.raises(TypeError, match="images are float64; give uint8"):
+        ImageTasks.from_labelled(IMAGES / 255, LABELS)
+    with pytest.raises(DataError, match="holds 2 classes; train and validation and test need one each"):
+        ImageTasks.from_labelled(IMAGES, np.arange(120) % 2)
