@@ -38,10 +38,10 @@ NOTHING = "\\ "  # a paragraph without words
 
 def lay(folder: Path) -> None:
     """Write the source of every page into ``folder``."""
-    readmes = [page.relative_to(ROOT) for floor in FLOORS for page in sorted((ROOT / floor).rglob("README.md"))]
+    readmes = [page.relative_to(ROOT) for floor in FLOORS for page in sorted((ROOT / floor).rglob("[A-Z]*.md"))]
     for page in (Path("README.md"), *readmes, *map(Path, FIRST)):
         text = _with_links((ROOT / page).read_text(), page.parent, folder)
-        if reference := _reference_of(page.parent):
+        if page.name == "README.md" and (reference := _reference_of(page.parent)):
             text += f"\nEvery name, with its arguments: [{page.parent}](/{reference}.rst)\n"
         _write(folder / page.parent / page.name.replace("README", "index"), text)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -64,12 +64,13 @@ def _write(path: Path, text: str) -> None:
 
 def _contents(readmes: Iterable[Path]) -> str:
     """The tables of contents beside every page."""
-    guides = {floor: [str(page.parent) for page in readmes if page.parts[0] == floor] for floor in FLOORS}
+    names = [str(page.with_suffix("")).replace("README", "index") for page in readmes]
+    guides = {floor: [name for name in names if name.startswith(f"{floor}/")] for floor in FLOORS}
     notebooks = [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     tables = {
-        "Library": [f"{page}/index" for page in guides["metadensity"]],
-        "Tasks": [f"{page}/index" for page in guides["tasks"]],
-        "Experiments": [*(f"{page}/index" for page in guides["experiments"]), "commands/index"],
+        "Library": guides["metadensity"],
+        "Tasks": guides["tasks"],
+        "Experiments": [*guides["experiments"], "commands/index"],
         "Notebooks": ["notebooks/index", *notebooks],
         "Reference": ["reference/index"],
         "Project": ["CONTRIBUTING", "CHANGELOG"],
