@@ -1,5 +1,6 @@
 # make demo: install everything, then train, evaluate and sample on the embedded task.
 # make test: install everything, then run all tests.
+# make site: install everything, then make build/site of the READMEs, the notebooks and the docstrings.
 # Needed: make, Python 3.11 or 3.12 with venv, a network for the first installation, and for learn2learn a C compiler.
 
 # The first of these that is 3.11 or 3.12 is taken; 3.11 first, as most tests ran there. To choose: make PYTHON=...
@@ -19,11 +20,12 @@ TORCH_KEPT = @$(PY) -c '$(TORCH)' | diff $(VENV)/torch.txt - || \
 	{ echo "make: installing learn2learn and torchmeta replaced torch (above: before and after); please report this, then run 'make clean'." >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test learn2learn clean
+.PHONY: help setup demo test site learn2learn clean
 
 help:
 	@echo "make demo         set up, then train, evaluate and sample on the embedded task"
 	@echo "make test         set up, then run all tests"
+	@echo "make site         set up, then make the pages and the reference of all names: build/site/index.html"
 	@echo "make setup        make .venv and install everything into it"
 	@echo "make learn2learn  try again to build learn2learn, where a compiler was missing"
 	@echo "make clean        remove .venv and caches; runs/ stays"
@@ -34,6 +36,10 @@ demo: setup
 # Two processes of one thread each: most tests are many small steps.
 test: setup
 	$(PY) -m pytest -n 2 --dist worksteal
+
+site: setup
+	$(PY) .site/build.py
+	@echo "build/site/index.html"
 
 setup: $(VENV)/.learn2learn
 	@[ ! -e $(NOT_BUILT) ] || cat $(NOT_BUILT)

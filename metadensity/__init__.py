@@ -10,6 +10,7 @@ from metadensity.evaluation.leaks import SupportLeakError
 from metadensity.evaluation.likelihood import evaluate
 from metadensity.evaluation.scores import Evaluation
 from metadensity.evaluation.support_use import support_use
+from metadensity.exporting import export
 from metadensity.models import FewShotModel
 from metadensity.persistence import load, save
 
@@ -26,6 +27,7 @@ __all__ = [
     "SupportLeakError",
     "__version__",
     "evaluate",
+    "export",
     "load",
     "models",
     "paired_difference",

@@ -79,7 +79,7 @@ def _advice(name: str, pixels: Any) -> str:
 def require_levels(name: str, pixels: Tensor, levels: int) -> None:
     """Raise ValueError unless every pixel lies in ``[0, levels)``.
 
-    While a CUDA graph is recorded nothing is known of the pixels, and nothing is asked.
+    While a CUDA graph is recorded or a program exported nothing is known of the pixels, and nothing is asked.
     """
     low, high = _bounds(pixels)
     if low < 0 or high >= levels:
@@ -94,7 +94,8 @@ def _bounds(numbers: Tensor) -> tuple[int, int]:
     """The smallest and the largest, of all tasks where torch.func.vmap shows one; 0 and 0 where none is known."""
     while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(numbers):
         numbers = torch._C._functorch.get_unwrapped(numbers)
-    if not numbers.numel() or (numbers.is_cuda and torch.cuda.is_current_stream_capturing()):
+    recorded = torch.compiler.is_exporting() or (numbers.is_cuda and torch.cuda.is_current_stream_capturing())
+    if recorded or not numbers.numel():
         return 0, 0
     low, high = torch.aminmax(numbers)
     return int(low), int(high)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-TRACKERS = {"sacred", "tensorboard", "torch.utils.tensorboard"}
+TRACKERS = {"sacred", "tensorboard", "torch.utils.tensorboard", "wandb", "mlflow"}
 ABOVE = {"notebooks", "tests"}
 FORBIDDEN = {
     "metadensity": {"tasks", "experiments", "torchmeta", "learn2learn", "torchvision", *TRACKERS, *ABOVE},
@@ -44,7 +44,7 @@ ROOMS = {
     for floor, words in {
         "metadensity": """
             files checks processes progress native episode drawing density nn model likelihoods networks sampling
-            densities coding adaptation models persistence evaluation training testing
+            densities coding adaptation models persistence exporting evaluation training testing
         """,
         "tasks": """
             checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction

@@ -144,6 +144,18 @@ def test_the_program_on_my_drawings_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert (names["nats"] < -prior[:, 0].numpy() - 5).all()
 
 
+def test_the_program_that_exports_gives_the_numbers_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = blocks("python", page("metadensity/README.md"))
+    monkeypatch.chdir(tmp_path)
+    names = execute(program, "metadensity/README.md", {})
+    assert capsys.readouterr().out == "torch.Size([2, 1])\n"
+    support, query = names["support"], names["query"]
+    with torch.no_grad():
+        torch.testing.assert_close(names["log_prob"](support, query), names["model"].eval()(support).log_prob(query))
+
+
 def test_the_program_with_learn2learn_and_torchmeta_runs(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METADENSITY_DATA", str(data_root))
     (program,) = blocks("python", page("tasks/interop/README.md"))
@@ -216,6 +228,7 @@ def test_no_program_is_left_out() -> None:
     executed = {
         "README.md": 2,
         "CONTRIBUTING.md": 1,
+        "metadensity/README.md": 1,
         "metadensity/adaptation/README.md": 1,
         "tasks/interop/README.md": 1,
     }

@@ -43,6 +43,7 @@ from experiments.recording.root import runs_root
 from experiments.recording.sacred_observers import make_fault_tolerant
 from experiments.recording.settings import Setting, SettingError, alike, fit, settings_of, unknown_setting
 from experiments.recording.sources import experiment_info
+from experiments.recording.trackers import mlflow_option, wandb_option
 from metadensity.processes import current
 
 SETTINGS.CAPTURE_MODE = "sys"  # the file-descriptor mode swallows progress bars
@@ -76,7 +77,14 @@ class SafeExperiment(Experiment):
 
     def __init__(self, name: str, ingredients: Sequence[Ingredient], script: Path | None, doc: str) -> None:
         # Sacred would take this very file for the script.
-        super().__init__(name, ingredients=list(ingredients), interactive=True, save_git_info=False)
+        own: Any = [wandb_option, mlflow_option]
+        super().__init__(
+            name,
+            ingredients=list(ingredients),
+            interactive=True,
+            save_git_info=False,
+            additional_cli_options=own,
+        )
         self.script, self.doc = script, doc
         self.captured_out_filter = apply_backspaces_and_linefeeds  # type: ignore[assignment]
         self._checks: list[Callable[[Mapping[str, Any]], None]] = []
@@ -338,7 +346,7 @@ def recorded_in(experiment: Experiment, folder: Path) -> Iterator[None]:
 
 
 def main(experiment: Experiment) -> None:
-    """Run from the command line. Runs are recorded in runs/; -F, -m, -s and -t add a copy elsewhere.
+    """Run from the command line. Runs are recorded in runs/; -F, -m, -s, -t, -w and -M add a copy elsewhere.
 
     The last line says what came out, and where the rest of it is.
     SIGTERM ends a run as Ctrl-C does, so that its record says INTERRUPTED; training saves its state first.

@@ -36,12 +36,12 @@ def _docstrings(documented: Any, seen: set[int]) -> Iterator[str]:
         yield text
     for kind, text in own:
         for reference in re.findall(r"``([A-Za-z_][\w.]*)``", text):
-            other = _resolved(reference, sys.modules.get(getattr(kind, "__module__", "")))
+            other = resolved(reference, sys.modules.get(getattr(kind, "__module__", "")))
             if isinstance(other, type):
                 yield from _docstrings(other, seen)
 
 
-def _resolved(name: str, module: Any) -> Any:
+def resolved(name: str, module: Any) -> Any:
     """What a dotted name means in a module, or by itself; None where it means nothing."""
     first, *rest = name.split(".")
     found = getattr(module, first, None)

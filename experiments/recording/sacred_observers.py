@@ -1,8 +1,8 @@
 """Sacred's observers so that a run is never lost: the file record whole at any moment, the others unable to harm it.
 
-Files are the record; SQL, TinyDB and MongoDB are copies of it. ``make_fault_tolerant`` is applied to the observers of
+Files are the record; SQL, TinyDB, MongoDB and trackers are copies of it. ``make_fault_tolerant`` is applied to those of
 every experiment that ``command_line.make_experiment`` makes, whether they come from code or from Sacred's flags
--F (files), -s (SQL), -t (TinyDB) and -m (MongoDB).
+-F (files), -s (SQL), -t (TinyDB) and -m (MongoDB), or by -w and -M (see ``trackers``).
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ def make_fault_tolerant(observers: Iterable[Any]) -> list[Any]:
             found.append(observer)
         else:
             found.append(FaultTolerantObserver(observer))
+    folders = [each for each in found if isinstance(each, AtomicFileObserver)]
+    for each in found:
+        inner: Any = getattr(each, "inner", None)
+        if folders and hasattr(inner, "files"):  # a copy that links to the folder
+            inner.files = folders[0]
     return found
 
 
@@ -187,7 +192,7 @@ class FaultTolerantObserver:
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return type(self.inner).__name__
+        return str(getattr(self.inner, "name", type(self.inner).__name__))
 
     def queued_event(self, **event: Any) -> Any:
         """Note a run that is to be started later (Sacred's flag -q)."""

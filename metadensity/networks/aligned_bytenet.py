@@ -114,7 +114,9 @@ class PairEncoder(ByteNetEncoder):
         if self.end is not None:
             found = supports.flatten(1) == self.end
             ends = torch.where(found.any(1), found.int().argmax(1) + 1, ends)
-        width = max(self.split.places - self.split.least_before_target, largest(lengths, self.split.places))
+        # Whatever the supports hold, as attention looks at all columns, those without a symbol too. Of a support with
+        # no separator, which is none of these strings, the last symbol is left out.
+        width = self.split.places - self.split.least_before_target
         column = torch.arange(width, device=symbols.device)
         source, target = ((column < end.unsqueeze(1)).unsqueeze(-1) for end in (lengths, ends - begin))
         x = self.embed(shifted(symbols, torch.zeros_like(begin), width) * source)

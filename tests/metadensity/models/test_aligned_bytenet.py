@@ -315,3 +315,18 @@ def test_it_learns_to_copy_and_to_read_a_rule_from_supports() -> None:
     MetaTrainer(model, source, None, TrainingConfig(**settings, learning_rate=1e-2, average=0.0)).run()  # type: ignore[arg-type]
     after = gaps()
     assert all(-0.01 < now < 0.5 * then for now, then in zip(after, before, strict=True)), (before, after)
+
+
+def test_a_support_without_a_separator_moves_no_other_task() -> None:
+    """Nor does one move by how many columns there are, as attention looks at those without a symbol too."""
+    model = AlignedByteNet((1, 9), LEVELS, **SMALL, attention="dot", separator=SEPARATOR, end=END).double().eval()
+    randomise(model, 0)
+    support = torch.zeros(2, 2, 1, 9, dtype=torch.int64)
+    support[..., 3], support[..., 7:] = SEPARATOR, END
+    query = support[:1].clone()
+    with torch.no_grad():
+        before = model(support).log_prob(query)
+        support[:, 1] = 0
+        after = model(support).log_prob(query)
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.equal(before[:, 1], after[:, 1])
