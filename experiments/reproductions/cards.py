@@ -16,6 +16,7 @@ from experiments.recording.flat_configs import flatten
 from experiments.reporting.tables import interval, markdown
 from experiments.reproductions import PLANS
 from experiments.reproductions.plan import Plan
+from experiments.reproductions.recognition import RECOGNITION
 from experiments.results import CARDS, RECORDS, WEIGHTS
 from experiments.results.shipped_weights import SUFFIX, shipped
 from metadensity.files import read_header, write_atomically
@@ -91,7 +92,8 @@ SOURCES = {
 def card(name: str) -> str:
     """The card of a shipped model, in Markdown. Raises LookupError where it has no record or its data no ``Source``."""
     header = read_header(WEIGHTS / f"{name}{SUFFIX}")
-    plan, record = _record_of(name, header["sha256"])
+    scored = _scored(name, header)
+    record = scored.record
     config = header["provenance"]["config"]
     task = config["task"]["name"]
     if task not in SOURCES:
@@ -112,8 +114,8 @@ def card(name: str) -> str:
         "## Training",
         _training(config, record),
         "## Numbers",
-        f"{plan.title}: {_what_was_scored(plan, record)}",
-        markdown(*_rows(plan, record)).strip(),
+        f"{scored.title}: {scored.what}",
+        markdown(scored.headings, scored.rows).strip(),
         "## What it is not for",
         f"{_sentence(source.not_for)} It says nothing of people, and takes no decision about any; images of another "
         "shape, other levels or another rendering are to it data of another kind.",
@@ -136,16 +138,49 @@ def write_cards() -> list[Path]:
     return list(written)
 
 
-def _record_of(name: str, sha256: str) -> tuple[Plan, dict[str, Any]]:
-    """The plan that a model is of, and the record of its scores."""
+@dataclass(frozen=True)
+class _Scored:
+    """The record of a model's scores, and its table."""
+
+    record: Mapping[str, Any]
+    title: str
+    what: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def _scored(name: str, header: Mapping[str, Any]) -> _Scored:
+    """What is recorded of these very weights: likelihoods of a plan, or recognition."""
     for plan in PLANS.values():
         for entry in plan.entries:
-            path = RECORDS / plan.name / f"{entry}.json"
-            if name in {f"{prefix}-{entry}" for prefix in plan.weight_prefixes} and path.is_file():
-                record: dict[str, Any] = json.loads(path.read_text())
-                if record.get("weights_sha256") == sha256:
-                    return plan, record
+            if name in {f"{prefix}-{entry}" for prefix in plan.weight_prefixes}:
+                record = _record_at(RECORDS / plan.name / f"{entry}.json", header)
+                if record:
+                    return _Scored(record, plan.title, _what_was_scored(plan, record), *_rows(plan, record))
+    for table in RECOGNITION:
+        record = _record_at(RECORDS / "recognition" / table.name / f"{name}.json", header)
+        if record and name.startswith(f"{table.name}-"):
+            config, step = record["config"], header["provenance"].get("step")
+            known = {"steps": config["training"]["steps"], "best_step": step, "seed": config["seed"], **record}
+            count, noun = record["over"]
+            what = (
+                f"{record['queries']} queries in {record['episodes']} episodes, each of the one of {record['ways']} "
+                f"classes whose supports make it most likely. The interval is 95 %, over {count} {noun}."
+            )
+            row = [str(record["shots"]), f"{100 * record['accuracy']:.1f}", _per_cent(record), f"{record['nll']:.2f}"]
+            return _Scored(known, table.title, what, ["shots", "right, %", "95 % interval", "posterior, nats"], [row])
     raise LookupError(f"No record in {RECORDS} is of the weights {name}. Score them: python -m experiments.reproduce.")
+
+
+def _record_at(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in a file; an empty one where there is none, or it is of other weights."""
+    record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return record if record.get("weights_sha256") == header["sha256"] else {}
+
+
+def _per_cent(record: Mapping[str, Any]) -> str:
+    low, high = record["interval"]
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:

@@ -107,7 +107,6 @@ class Recognition:
 
 
 _SHORT = {"length": 512}
-_CONTRASTED = {"george": {"digits_george-contrast": "WaveNet, attention, trained with contrast"}}
 _DIGITS = {"name": "speech", "by": "speaker+word", "length": 6000, "lengths": True}
 RECOGNITION = (
     *(
@@ -118,7 +117,7 @@ RECOGNITION = (
             ways=10,
             queries=3,
             within_group=True,
-            nets={f"speech_{speaker}-wavenet": "WaveNet, f(s)", **_CONTRASTED.get(speaker, {})},
+            nets={f"speech_{speaker}-wavenet": "WaveNet, f(s)"},
         )
         for speaker in HELD_OUT
     ),
