@@ -3,6 +3,7 @@
 plan     write the units of a sweep, a training each: from a file, from the command line, or those of a study
 work     do units: begin, go on with what was begun, or say that nothing is left; safe to start any number of times
 submit   send those that are left to Slurm as an array
+search   units that Optuna proposes, by any number of workers
 table    units with their states, runs and best validation
 
 Exit statuses of work: 0, all units asked for are finished; 75, some are stopped or held by other workers: call again;
@@ -78,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.words = words
     try:
         with _stopping():
-            done = {"plan": _plan, "work": _work, "submit": _submit, "table": _table}[options.command](options)
+            done = {"plan": _plan, "work": _work, "search": _search, "submit": _submit, "table": _table}[
+                options.command
+            ](options)
             return int(done)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
@@ -86,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupted:
         print(str(interrupted) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         from experiments.recording.mistakes import is_mistake, sentence
 
         if not is_mistake(error):
@@ -114,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument(
         "--units", metavar="3", help="by place, 3, 0-4 or 0,2,5-7, or by hash; without it all that are left"
     )
+    search = commands.add_parser(
+        "search", help="do units that Optuna proposes", epilog="Settings and named configurations come last, by: with"
+    )
+    search.add_argument(
+        "--vary", action="append", required=True, metavar="NAME=LOW..HIGH", help="or NAME=[A,B]; repeat it"
+    )
+    search.add_argument("--trials", type=int, required=True, metavar="N", help="how many units, of all workers")
+    search.add_argument("--sampler-seed", type=int, default=0, metavar="N", help="of what Optuna draws")
     submit = commands.add_parser("submit", help="send what is left to Slurm")
     submit.add_argument("--dry", action="store_true", help="print the script only")
     submit.add_argument("--at-once", type=int, metavar="N", help="at most so many at a time")
@@ -124,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--json", action="store_true", help="as JSON lines")
     table.add_argument("--left", action="store_true", help="only the places of the units that are not finished")
     table.add_argument("--runs", action="store_true", help="only the finished runs, as a list for runs=")
-    for command in (work, submit, table):
-        command.add_argument("file", type=Path, help="the sweep that plan wrote")
+    for command in (work, search, submit, table):
+        command.add_argument("file", type=Path, help="the sweep, that plan wrote or search adds to")
     return parser
 
 
@@ -324,6 +335,35 @@ def _settings_elsewhere(words: Sequence[str]) -> dict[str, Any]:
     if wrong := [*named, *(given.keys() - set(may))]:
         raise ValueError(f"work takes no {wrong[0]}, as the unit would be another one; it takes {', '.join(may)}.")
     return given
+
+
+def _search(options: argparse.Namespace) -> int:
+    from sacred.arg_parser import get_config_updates
+    from sacred.utils import SacredInterrupt
+
+    from experiments.studies.searching import read_range, search
+
+    pairs = [text.partition("=") for text in options.vary]
+    ranges = {name: read_range(name, text) for name, _, text in pairs}
+    updates, named = get_config_updates(options.words)
+
+    def do(unit: Unit) -> State:
+        return work(unit, {unit.id: unit})
+
+    status = 0
+    try:
+        for number, unit, found in search(
+            options.file, ranges, named, updates, options.trials, options.sampler_seed, do
+        ):
+            if isinstance(found, Exception):
+                _said(unit, found)
+                status = FAILED
+            else:
+                print(f"trial {number}, {unit.name}: {_cell(found) or 'no validation'}")
+    except SacredInterrupt as stopped:
+        interrupted = getattr(stopped, "exit_status", LATER) == INTERRUPTED
+        raise (KeyboardInterrupt if interrupted else Stopped)(str(stopped)) from None
+    return status
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -79,10 +79,9 @@ class Attempt:
 
 @dataclass(frozen=True)
 class State:
-    """How far a unit is. status: _FOUND = "found-run-"
-    PLANNED, RUNNING, COMPLETED, or that of the newest run. runs: oldest first.
+    """How far a unit is. status: PLANNED, RUNNING, COMPLETED, or that of the newest run. runs: oldest first.
 
-        holder: who is at it, in words. best: the lowest validation of its runs, None where there was none.
+    holder: who is at it, in words. best: the lowest validation of its runs, None where there was none.
     """
 
     status: str

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from metadensity import FewShotModel, evaluate
+from metadensity.adaptation.fine_tuning import FineTuned, FineTuning
 from metadensity.evaluation.classification import class_log_probs
 from metadensity.evaluation.nway import NWayEpisodes
 from metadensity.files import content_hash
@@ -115,6 +116,8 @@ def main(scratch: Path) -> dict[str, Any]:
         scores = evaluate(model, batches)
         found["scores"] = {str(s): [part.nats.tolist(), part.class_ids.tolist()] for s, part in scores.scores.items()}
         found["rows"] = repr(scores.rows)
+        tuned = evaluate(FineTuned(model, FineTuning(steps=2)), [each for each in batches if each.shots])
+        found["fine-tuned"] = tuned.scores[2].nats.tolist()
         found["classes"] = class_log_probs(model, three_ways(), images_per_batch=6).tolist()
     return {"rank": processes.rank, "found": found}
 

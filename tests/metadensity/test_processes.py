@@ -63,7 +63,7 @@ def test_rows_added_in_another_order_are_told_apart(found: dict[int, list[dict[s
         assert found[size][0]["control"] != found[size][0]["conditional"][0]
 
 
-@pytest.mark.parametrize("what", ["scores", "rows", "classes"])
+@pytest.mark.parametrize("what", ["scores", "rows", "classes", "fine-tuned"])
 def test_scores_are_the_same(what: str, found: dict[int, list[dict[str, Any]]]) -> None:
     for size in (2, 4):
         for each in found[size]:

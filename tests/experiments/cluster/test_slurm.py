@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,28 @@ def test_a_sweep_on_slurm_survives_kills_and_preemption(
         tensors, others = read_tensors(one)[0], read_tensors(another)[0]
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def test_two_nodes_train_and_score_as_one_process_does(
+    slurm: Slurm, tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By srun: the same metrics, weights and scores, in one run folder each."""
+    for name, value in {"PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)  # n1 and n2 are no names of hosts
+    training = ("train", "with", "hershey", "conditional", "fast", "task.size=8", "training.parts=2", "progress=False")
+    for words in (training, ("evaluate", "with", "fast", "run=1", "limit=4", "tasks_per_batch=2", "progress=False")):
+        command = [sys.executable, "-W", "ignore", "-m", f"experiments.{words[0]}", *words[1:]]
+        monkeypatch.setenv("METADENSITY_RUNS", str(tmp_path / "two"))
+        slurm("srun", "-N2", "-n2", "--kill-on-bad-exit=1", *command)
+        monkeypatch.setenv("METADENSITY_RUNS", str(tmp_path / "one"))
+        subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.name for path in (tmp_path / "two").glob("[!_]*")) == ["1", "2"]
+    one, two = (RunFolder(tmp_path / runs / "1") for runs in ("one", "two"))
+    assert (one.path / "metrics.jsonl").read_bytes() == (two.path / "metrics.jsonl").read_bytes()
+    for mine, theirs in ((one.best, two.best), (one.states()[-1], two.states()[-1])):
+        assert read_tensors(mine)[1]["sha256"] == read_tensors(theirs)[1]["sha256"]
+    scores = [(tmp_path / runs / "2" / "scores.npz").read_bytes() for runs in ("one", "two")]
+    assert scores[0] == scores[1]
 
 
 def finished(unit: Any) -> RunFolder:

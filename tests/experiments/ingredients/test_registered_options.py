@@ -142,9 +142,10 @@ def test_runs_of_earlier_versions_go_on(repo_root: Path) -> None:
         assert same_config(old, now), (old["task"]["name"], old["model"]["name"])
         for one, other in ((old, now), (now, old)):
             require_same_pixels(read_config(one), read_config(other))
-        changed = {**old, "model": {**old["model"], "planes": 25}}
+        size = "planes" if "planes" in old["model"] else "taps"
+        changed = {**old, "model": {**old["model"], size: 25}}
         assert not same_config(changed, now)
-        with pytest.raises(ChangedConfigError, match=r"model.planes: 25 -> "):
+        with pytest.raises(ChangedConfigError, match=rf"model.{size}: 25 -> "):
             require_same_config(read_config(changed), kept)
 
 
