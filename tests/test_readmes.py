@@ -183,8 +183,9 @@ def clone_with_the_examples(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     text = page("CONTRIBUTING.md")
     for kind, registry in (("Model", "MODELS"), ("Task", "TASKS")):
-        (file,) = re.findall(r"`((?:metadensity/models|tasks)/\w+\.py)`,", section(text, kind))
-        (line,) = re.findall(rf"one line in `{registry}` there, `([^`]+)`", section(text, kind))
+        said = " ".join(section(text, kind).split())
+        (file,) = re.findall(r"is a file, `((?:metadensity/models|tasks)/\w+\.py)`,", said)
+        (line,) = re.findall(rf"one line in `{registry}` there, `([^`]+)`", said)
         shutil.copy(TEMPLATE / Path(file).name, tmp_path / file)
         package = tmp_path / file.rpartition("/")[0] / "__init__.py"
         module = file.removesuffix(".py").replace("/", ".")

@@ -54,7 +54,9 @@ def is_gone(record: Mapping[str, Any]) -> bool:
 
 
 def named(record: Mapping[str, Any]) -> str:
-    """The process of a record, in words."""
+    """The process of a record, in words; of an empty one it is not known yet."""
+    if not record:
+        return "a process that has only begun"
     job = f", Slurm job {record['slurm_job']}" if record.get("slurm_job") else ""
     return f"process {record.get('pid')} on {record.get('host')}{job}"
 

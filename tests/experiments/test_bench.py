@@ -176,12 +176,12 @@ def test_a_sampler_that_draws_other_pixels_is_caught(monkeypatch: pytest.MonkeyP
 
 
 def test_a_training_step_that_learns_other_things_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = MetaTrainer.loss
+    losses_of = MetaTrainer.losses_of
 
-    def wrong(self: MetaTrainer, episode: Any) -> Tensor:
-        return loss(self, episode) * (1.2 if self.config.precision == "bfloat16" else 1)
+    def wrong(self: MetaTrainer, *given: Any) -> tuple[Tensor, ...]:
+        return (losses_of(self, *given)[0] * (1.2 if self.config.precision == "bfloat16" else 1),)
 
-    monkeypatch.setattr(MetaTrainer, "loss", wrong)
+    monkeypatch.setattr(MetaTrainer, "losses_of", wrong)
     monkeypatch.setattr(training, "FAST", {"float32": {"precision": "bfloat16"}})
     with pytest.raises(AssertionError, match="losses of float32 are off"):
         training.rows(quick=True)

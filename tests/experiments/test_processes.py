@@ -59,14 +59,16 @@ def test_a_signal_to_one_process_ends_all_and_the_run_goes_on_alone(tmp_path: Pa
         time.sleep(0.05)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     os.kill(max(map(int, workers.stdout.split())), signal.SIGUSR1)
-    assert process.wait(300) == 1
+    said = process.communicate(timeout=300)
+    assert process.returncode == 1, said
     assert json.loads((folder / "run.json").read_text())["status"] == "INTERRUPTED"
     run = RunFolder(folder)
     step = int(read_tensors(run.states()[-1])[1]["step"])
     assert step == max(record["step"] for record in run.metrics())
     words = ("train", "with", "resume=1", f"training.steps={step + 1}", "allow=training.steps", "progress=False")
     going_on = start(repo_root, tmp_path, *words)
-    assert going_on.wait(300) == 0, going_on.communicate()[1]
+    said = going_on.communicate(timeout=300)
+    assert going_on.returncode == 0, said
 
 
 def test_where_there_are_several() -> None:
