@@ -218,6 +218,7 @@ def test_a_notebook_runs_on_its_own(installed: Installed, tmp_path: Path, repo_r
 def test_it_works_away_from_the_repository_and_writes_nothing_into_itself(installed: Installed, project: Path) -> None:
     """Trains one's own task and model and a net in native kernels, evaluates, draws and reports."""
     before, quick = installed.state(), {"METADENSITY_NATIVE_FLAGS": "-O1"}
+    quick["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")  # data of packages taken from here
     commands = (
         "train with bars attention dot fast",
         "train with bars counted_pixels fast",
