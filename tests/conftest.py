@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def pytest_collection_finish() -> None:
     """What was collected stays to the end: the garbage collector need not go through its 600,000 objects each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_speak() -> None:
+    """What one test, or a package that it uses, does to loggers is not seen by the next: they warn as at first.
+
+    ``logging.config`` of another package, for one, disables all loggers that there are.
+    """
+    logging.disable(logging.NOTSET)
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("metadensity", "tasks", "experiments"):
+            logger.disabled, logger.propagate = False, True
+            if logger.level:
+                logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
