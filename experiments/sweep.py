@@ -22,15 +22,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from tabulate import tabulate
 
 from experiments.studies.slurm_script import batch_script, send
 from experiments.studies.units import HeldError, Lease, State, Unit, chosen, leased, read_units, state_of
-
-if TYPE_CHECKING:
-    pass
 
 FAILED, MISTAKE, LATER, INTERRUPTED = 1, 2, 75, 130  # 75: EX_TEMPFAIL
 COLUMNS = ("unit", "name", "state", "runs", "best", "holder")

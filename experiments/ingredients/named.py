@@ -29,6 +29,13 @@ def _string_net(task: dict[str, Any], model: dict[str, Any], **training: Any) ->
     }
 
 
+def _text_net(model: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """A ByteNet of tiny Shakespeare, without supports."""
+    sizes = {"dilations": [1, 2, 4, 8, 16, 32], "encoder_layers": 1, "attention": None, "penultimate": 128}
+    recipe = {"queries": 1, "shots": [0], "optimizer": "muon", "learning_rate": 2e-2}
+    return _string_net({"name": "text", "length": 256, "styles": 7}, {**sizes, **model}, **recipe, **training)
+
+
 _NAMES = {"layers": 6, "planes": 64, "dilations": [1, 2, 4], "encoder_layers": 3, "counts": 3, "end": 154}
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -136,40 +143,9 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "names_lists": _string_net(
         {"name": "names"}, _NAMES, steps=800, queries=8, shots=[0, 1, 2, 4, 8, 8], learning_rate=1e-3
     ),
-    "text_minutes": _string_net(
-        {"name": "text", "length": 256, "styles": 7},
-        {
-            "layers": 8,
-            "planes": 96,
-            "dilations": [1, 2, 4, 8, 16, 32],
-            "encoder_layers": 1,
-            "attention": None,
-            "penultimate": 128,
-        },
-        steps=800,
-        queries=1,
-        shots=[0],
-        optimizer="muon",
-        learning_rate=2e-2,
-    ),
-    "text_hour": _string_net(
-        {"name": "text", "length": 256, "styles": 7},
-        {
-            "layers": 10,
-            "planes": 160,
-            "dilations": [1, 2, 4, 8, 16, 32],
-            "encoder_layers": 1,
-            "attention": None,
-            "penultimate": 128,
-            "dropout": 0.15,
-        },
-        steps=8000,
-        queries=1,
-        shots=[0],
-        optimizer="muon",
-        learning_rate=2e-2,
-        validate_every=400,
-        checkpoint_every=400,
+    "text_minutes": _text_net({"layers": 8, "planes": 96}, steps=800),
+    "text_hour": _text_net(
+        {"layers": 10, "planes": 160, "dropout": 0.15}, steps=8000, validate_every=400, checkpoint_every=400
     ),
     "tunes_minutes": _string_net(
         {"name": "tunes"},

@@ -115,10 +115,6 @@ class MetaTrainer:
                 f"window={config.window} with events {model.event_shape}; windows are cut from sequences (channels, "
                 "places), and have at most as many places. Give 0 to train on whole ones."
             )
-        if config.graphs and any(part.steps for part in model.modules() if isinstance(part, Dropout)):
-            raise ValueError(
-                "graphs=True with dropout, whose draws are not recorded. Leave graphs False, or dropout 0."
-            )
         ends = [end for each in (model, train) if (end := getattr(each, "end", None)) is not None]
         if config.window and ends:
             raise ValueError(
