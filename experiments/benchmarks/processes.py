@@ -1,7 +1,8 @@
 """A training step by two processes of one thread each, against one process of two threads.
 
-The same net and parts of a step in each. A launch makes some steps and says how long each took; launches of both sides
-take turns. The states at the end are asserted to be the same bits where each process has one thread.
+The same net and parts of a step in each. A launch makes some steps and says how long each took; launches of all sides
+take turns. The states at the end are asserted to be the same bits where each process has one thread. Two processes that
+share nothing, with one part each, are as fast as the machine lets two be.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from metadensity.training import MetaTrainer, TrainingConfig
 
 PARTS = 2
 SIDES = {"two processes of one thread": (2, 1), "one process of two threads": (1, 2), "one of one": (1, 1)}
+APART = "two that share nothing, a part each"
 BAR = 1.5
 _SAID = "STEPS "
 
@@ -31,14 +34,16 @@ _SAID = "STEPS "
 def rows(quick: bool) -> list[Row]:
     """The step of the paper's Omniglot net, in float32."""
     work, rounds, steps = (QUICK[0], 1, 2) if quick else (FULL[0], 3, 8)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*SIDES, APART]}
     for _ in range(rounds):
         for name, (size, threads) in SIDES.items():
             found[name].append(_launched(size, threads, steps, quick))
+        with ThreadPoolExecutor() as pool:
+            found[APART] += pool.map(lambda parts: _launched(1, 1, steps, quick, parts), (1, 1))
     for part in zip(found["two processes of one thread"], found["one of one"], strict=True):
         assert len({each["state"] for each in part}) == 1, "two processes did not come to the bits of one"
     seconds = {name: statistics.median(s for each in parts for s in each["seconds"]) for name, parts in found.items()}
-    ours, *peers = SIDES
+    ours, *peers = seconds
     made = [
         row(f"training step: {work.name}; {ours}, {peer}", seconds[ours], seconds[peer], parts=PARTS) for peer in peers
     ]
@@ -46,9 +51,10 @@ def rows(quick: bool) -> list[Row]:
     return made
 
 
-def _launched(size: int, threads: int, steps: int, quick: bool) -> dict[str, Any]:
+def _launched(size: int, threads: int, steps: int, quick: bool, parts: int = PARTS) -> dict[str, Any]:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)) if size > 1 else ()
-    command = [sys.executable, *launcher, "-m", "experiments.benchmarks.processes", str(steps), str(int(quick))]
+    command = [sys.executable, *launcher, "-m", "experiments.benchmarks.processes"]
+    command += [str(steps), str(int(quick)), str(parts)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if _SAID not in done.stdout:
@@ -57,10 +63,10 @@ def _launched(size: int, threads: int, steps: int, quick: bool) -> dict[str, Any
     return said
 
 
-def _steps(work: Work, shared: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Train for some steps after two untimed ones. Returns seconds of each, and the hash of the weights."""
+def _steps(work: Work, shared: dict[str, Any], steps: int, parts: int) -> dict[str, Any]:
+    """Train on some of the parts, after two untimed steps. Returns seconds of each step, and the hash of the weights."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    config = TrainingConfig(**{**shared, "parts": PARTS})
+    config = TrainingConfig(**{**shared, "tasks": shared["tasks"] * parts // PARTS, "parts": parts})
     trainer = MetaTrainer(work.build(), work.task(), None, config)
     seconds = []
     for number in range(steps + 2):
@@ -72,9 +78,9 @@ def _steps(work: Work, shared: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asked, tiny = int(sys.argv[1]), bool(int(sys.argv[2]))
+    asked, tiny, sliced = (int(word) for word in sys.argv[1:])
     with joined() as processes:
-        own = _steps(*((QUICK[0], {**SHARED, "tasks": 2}) if tiny else (FULL[0], SHARED)), asked)
+        own = _steps(*((QUICK[0], {**SHARED, "tasks": 2}) if tiny else (FULL[0], SHARED)), asked, sliced)
     if processes.rank == 0:
         print(_SAID + json.dumps(own), flush=True)
     os._exit(0)  # gloo aborts some processes at their end
