@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from metadensity.files import ARCHIVE_ERRORS
 from metadensity.progress import with_progress
@@ -145,7 +146,7 @@ def _torchvision(name: str, data_root: Any, download: bool) -> Pairs:
     if not isinstance(made, type):
         near = difflib.get_close_matches(kind, sets.__all__, 1)
         raise DataError(f"torchvision has no data set {kind!r}.{f' Did you mean {near[0]}?' if near else ''}")
-    root, takes = find_data_root(data_root).path, inspect.signature(made).parameters
+    root, takes = find_data_root(data_root).path, _options(made)
     options: dict[str, Any] = {"download": download} if "download" in takes else {}
     if part and "split" not in takes:
         raise DataError(f"torchvision's {kind} has no split {part!r}; give torchvision:{kind}.")
@@ -161,7 +162,21 @@ def _torchvision(name: str, data_root: Any, download: bool) -> Pairs:
             f"torchvision's {kind} cannot be read from {root} ({problem}). Name the folder it is in "
             "with data_root=, or allow the download with download=True."
         ) from problem
-    return _of_dataset(found)
+    pairs, names, count = _of_dataset(found)
+    if kind == "EMNIST":  # published with rows for columns, and left so by torchvision (its issue 8783)
+        pairs = ((image.transpose(Image.Transpose.TRANSPOSE), label) for image, label in pairs)
+    return pairs, names, count
+
+
+def _options(made: type) -> set[str]:
+    """What may be given to a class: of EMNIST, also what it hands on to MNIST."""
+    names: set[str] = set()
+    for each in made.__mro__:
+        parameters = inspect.signature(each.__init__).parameters.values()  # type: ignore[misc]
+        names |= {parameter.name for parameter in parameters}
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return names
 
 
 def _of_dataset(parts: Sequence[Any]) -> Pairs:

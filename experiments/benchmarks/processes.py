@@ -64,7 +64,7 @@ def _launched(size: int, threads: int, steps: int, quick: bool, parts: int = PAR
 
 
 def _steps(work: Work, shared: dict[str, Any], steps: int, parts: int) -> dict[str, Any]:
-    """Train on some of the parts, after two untimed steps. Returns seconds of each step, and the hash of the weights."""
+    """Train on some of the parts, two untimed steps first. Returns the steps' seconds, and the hash of the weights."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     config = TrainingConfig(**{**shared, "tasks": shared["tasks"] * parts // PARTS, "parts": parts})
     trainer = MetaTrainer(work.build(), work.task(), None, config)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from tasks import SPLITS, TASKS, ImageTasks
 from tasks.data.cache import sha256_of_json
@@ -118,31 +119,57 @@ def test_torchvisions_data_sets_are_read_where_they_lie_and_never_fetched_unaske
         TASKS["labelled"]("train", tmp_path, source="torchvision:KMNISST")
     with pytest.raises(DataError, match="torchvision's KMNIST has no split 'letters'"):
         TASKS["labelled"]("train", tmp_path, source="torchvision:KMNIST/letters")
-
-
-class Saved(list[dict[str, Any]]):
-    """What ``datasets.load_from_disk`` returns, as far as it is asked."""
-
-    column_names = ("picture", "label")
-
-    class _Labels:
-        names = Pairs.classes
-
-    features = {"label": _Labels}  # noqa: RUF012
+    fetched = []
+    monkeypatch.setattr(sets.EMNIST, "download", lambda dataset: fetched.append(dataset.train))
+    with pytest.raises(DataError, match="EMNIST cannot be read"):
+        TASKS["labelled"]("train", tmp_path, source="torchvision:EMNIST/letters", download=True)
+    assert fetched == [True]  # though it is MNIST's constructor that takes the option
 
 
 def test_what_hugging_face_saved_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the package itself, of one set and of several parts."""
+    columns = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=Pairs.classes)})
+    rows = [{"picture": image, "label": label} for image, label in (Pairs()[number] for number in range(120))]
+    whole = datasets.Dataset.from_list(rows, features=columns)
+    whole.save_to_disk(tmp_path / "whole")
+    parts = {"train": whole.select(range(70)), "test": whole.select(range(70, 120))}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "parts")
+    expected = ImageTasks.from_labelled(IMAGES, LABELS).fingerprint
+    for name in ("whole", "parts"):
+        assert TASKS["labelled"](source=tmp_path / name, image="picture").fingerprint == expected
+    with pytest.raises(DataError, match="has the columns picture, label; say which are meant"):
+        TASKS["labelled"](source=tmp_path / "whole")
+    with pytest.raises(DataError, match=r"is no folder of Dataset.save_to_disk"):
+        TASKS["labelled"](source=tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"not installed: pip install 'metadensity\[huggingface\]'"):
-        TASKS["labelled"](source=tmp_path)
-    rows = [{"picture": image, "label": label} for image, label in (Pairs()[number] for number in range(120))]
-    stand_in: Any = ModuleType("datasets")
-    stand_in.load_from_disk = lambda path: {"train": Saved(rows[:70]), "test": Saved(rows[70:])}
-    monkeypatch.setitem(sys.modules, "datasets", stand_in)
-    task = TASKS["labelled"](source=tmp_path, image="picture")
-    assert task.fingerprint == ImageTasks.from_labelled(IMAGES, LABELS).fingerprint
-    with pytest.raises(DataError, match="has the columns picture, label; say which are meant"):
-        TASKS["labelled"](source=tmp_path)
+        TASKS["labelled"](source=tmp_path / "whole")
+
+
+def write_idx(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """A file of the kind that MNIST is published in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(("source", "prefix"), [("KMNIST", ""), ("EMNIST/letters", "emnist-letters-")])
+def test_torchvision_reads_published_files_of_scans(source: str, prefix: str, tmp_path: Path) -> None:
+    """scikit-learn's handwritten digits, in the files of KMNIST and EMNIST, by torchvision's own classes."""
+    scans = load_digits()
+    images = np.kron(scans.images * 15, np.ones((3, 3))).astype(np.uint8)
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    kinds = scans.target + (1 if prefix else 0)  # letters are numbered from 1
+    published = images.swapaxes(1, 2) if prefix else images  # EMNIST's files have rows for columns
+    for name, rows in (("train", slice(0, 1000)), ("t10k" if not prefix else "test", slice(1000, None))):
+        folder = tmp_path / source.partition("/")[0] / "raw"
+        write_idx(folder / f"{prefix}{name}-images-idx3-ubyte", published[rows])
+        write_idx(folder / f"{prefix}{name}-labels-idx1-ubyte", kinds[rows])
+    task = TASKS["labelled"]("train", tmp_path, source=f"torchvision:{source}")
+    named = import_torchvision().datasets.KMNIST.classes if not prefix else ["N/A", *"abcdefghijklmnopqrstuvwxyz"]
+    expected = ImageTasks.from_labelled(images, [named[kind] for kind in kinds], "train")
+    assert task.fingerprint == expected.fingerprint
+    assert task.event_shape == (1, 28, 28)
 
 
 def test_what_is_no_data_set_is_a_sentence(tmp_path: Path) -> None:
