@@ -74,9 +74,7 @@ class PixelRNN(CausalNetwork):
             and is_plain(self.penult, CONV[len(self.event_shape) - 1])
         )
 
-    def conditioning(
-        self, tasks: int, vector: Tensor, patches: tuple[Tensor, Tensor] | None = None
-    ) -> Conditioning:
+    def conditioning(self, tasks: int, vector: Tensor, patches: tuple[Tensor, Tensor] | None = None) -> Conditioning:
         """Prepare a batch of tasks from task vectors ``(tasks, context)`` and patch keys and values."""
         biases = [cast(RecurrentLayer, layer).biases(vector) for layer in self.layers]
         memory = (
@@ -92,18 +90,18 @@ class PixelRNN(CausalNetwork):
         for i, layer in enumerate(self.layers):
             if i == self.attention_layer and self.attention is not None and condition.memory is not None:
                 read = self.attention(condition.memory, self._as_images(x))
-                attended = read.flatten(2).permute(1, 2, 0)
+                attended = read.flatten(2).permute(2, 0, 1)
             x, skip_sum = layer(x, condition.biases[i], attended, skip_sum)
         assert skip_sum is not None
         return cast(Tensor, self.penult(F.relu(self._as_images(skip_sum))))
 
     def _first(self, pixels: Tensor) -> Tensor:
-        """``(2 * planes, places, batch)`` of what lies before each place."""
+        """``(places, batch, 2 * planes)`` of what lies before each place."""
         rows = self.input(pixels).flatten(2).unflatten(2, self.space)
-        return sum(conv(rows) for conv in self.first).flatten(2).permute(1, 2, 0).contiguous()
+        return sum(conv(rows) for conv in self.first).flatten(2).permute(2, 0, 1).contiguous()
 
     def _as_images(self, x: Tensor) -> Tensor:
-        return x.permute(2, 0, 1).unflatten(2, self.event_shape[1:])
+        return x.permute(1, 2, 0).unflatten(2, self.event_shape[1:])
 
     def attention_weights(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """See ``CausalNetwork``."""

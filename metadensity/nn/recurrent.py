@@ -1,12 +1,10 @@
 """Layers of LSTM cells over the rows of an image: a row at a time, or a diagonal at a time from both sides.
 
-Maps have features first, ``(features, places, batch)``, places in raster order: products are of whole maps, and to put
-places into another order moves stretches of memory.
+Maps have places first and features last, ``(places, batch, features)``, places in raster order.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import cast
 
@@ -15,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metadensity.nn.convolution import is_plain
-from metadensity.nn.functional.lstm_scan import Sweep, lstm_scan
+from metadensity.nn.functional.lstm_scan import Sweep, lstm_scan, states_of_gates
 
 
 class RecurrentLayer(ABC, nn.Module):
@@ -23,16 +21,19 @@ class RecurrentLayer(ABC, nn.Module):
 
     The residual block and the skip output of van den Oord et al. 2016, "Pixel Recurrent Neural Networks" (section 3.3).
 
-    space: rows and columns. sweep: the order of the cells. directions: how many sets of cells there are. input_taps:
-    places that come into a cell, this one and those to its left. skip: features of the skip output. context: features
+    space: rows and columns. sweep: the steps. order: of each direction, the places of the cells, ``(directions, places)``.
+    input_taps: places that come into a cell, this one and those to its left. skip: features of the skip output. context: features
     of a vector for all places; 0 for none. attended: of what is read at each place; 0 for none.
     """
+
+    order: Tensor
+    rank: Tensor
 
     def __init__(
         self,
         space: tuple[int, int],
         sweep: Sweep,
-        directions: int,
+        order: Tensor,
         input_taps: int,
         planes: int,
         skip: int,
@@ -40,7 +41,10 @@ class RecurrentLayer(ABC, nn.Module):
         attended: int = 0,
     ) -> None:
         super().__init__()
+        directions = len(order)
         self.space, self.sweep, self.directions, self.planes = space, sweep, directions, planes
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("rank", order.argsort(1), persistent=False)
         self.input_taps, self.state_taps = input_taps, len(sweep.steps[0].taps)
         self.inputs = nn.ModuleList(nn.Linear(input_taps * 2 * planes, 4 * planes) for _ in range(directions))
         self.states = nn.Parameter(torch.empty(directions, 4 * planes, self.state_taps * planes))
@@ -84,46 +88,46 @@ class RecurrentLayer(ABC, nn.Module):
     def forward(
         self, x: Tensor, biases: list[Tensor], attended: Tensor | None = None, skip_sum: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """``(2 * planes, places, batch)`` to the same, and to ``skip_sum`` plus the skip output.
+        """``(places, samples * tasks, 2 * planes)`` to the same, and to ``skip_sum`` plus the skip output.
 
-        attended: ``(values, places, batch)``, the batch being ``(samples * tasks)``.
+        attended: ``(places, samples * tasks, values)``.
         """
-        given = self.taken(x)
+        given, weights, batch = self.taken(x), [self.states, self.hidden, self.memory], x.shape[1]
         if len(self.reads) and attended is not None:
-            given = torch.cat([given, attended.to(given.dtype)])
-        given, batch = self.arranged(given), x.shape[2]
-        bias = self.bias(biases)
+            given = torch.cat([given, attended.to(given.dtype)], 2)
         if self._products_are_plain:
-            gates = self.weights()[:, :, : given.shape[1]] @ given.flatten(2)
-        else:  # the hooks' own bias is not in ``bias`` then
-            gates, bias = self._called(given.flatten(2).mT).mT, bias - self.bias([])
-        bias = bias.repeat(batch // len(bias), 1, 1).permute(1, 2, 0)
-        states = lstm_scan(
-            gates.unflatten(2, given.shape[2:]), bias, self.states, self.hidden, self.memory, self.sweep
-        )
-        both = of_features(self.out, self.joined(states))
-        onward, skip = both.split([len(x), len(both) - len(x)])
+            bias = self.bias(biases)
+            bias = bias.repeat(batch // len(bias), 1, 1).transpose(0, 1)
+            own = self.weights()[:, :, : given.shape[2]]
+            states = lstm_scan(given, own, bias, *weights, self.sweep, self.order, self.rank)
+        else:
+            gates = self._called(given) + self._of_tasks(biases, batch)
+            states = states_of_gates(gates.to(self.states.dtype), *weights, self.sweep, self.rank)
+        onward, skip = self.out(self.joined(states)).split([x.shape[2], self.out.out_features - x.shape[2]], 2)
         return x + onward, skip if skip_sum is None else skip_sum + skip
 
     def _called(self, given: Tensor) -> Tensor:
-        """What the modules make of ``(directions, positions, features)``."""
+        """What modules make of inputs and of what is read: ``(directions, cells, batch, 4 * planes)``."""
         size, made = self.input_taps * 2 * self.planes, list[Tensor]()
         for d, linear in enumerate(self.inputs):
-            own = linear(given[d, :, :size])
-            made.append(own + self.reads[d](given[d, :, size:]) if given.shape[2] > size else own)
+            cells = given.index_select(0, self.order[d])
+            own = linear(cells[..., :size])
+            made.append(own + self.reads[d](cells[..., size:]) if given.shape[2] > size else own)
         return torch.stack(made)
 
+    def _of_tasks(self, biases: list[Tensor], batch: int) -> Tensor | float:
+        if not biases:
+            return 0.0
+        own = biases[0].unflatten(1, (self.directions, -1))
+        return own.repeat(batch // len(own), 1, 1).transpose(0, 1).unsqueeze(1)
+
     def taken(self, x: Tensor) -> Tensor:
-        """What the input taps of each place take of ``(2 * planes, places, batch)``."""
+        """What the input taps of each place take of ``(places, batch, 2 * planes)``."""
         return x
 
     @abstractmethod
-    def arranged(self, given: Tensor) -> Tensor:
-        """``(features, places, batch)`` in the order of the cells, ``(directions, features, cells, batch)``."""
-
-    @abstractmethod
     def joined(self, states: Tensor) -> Tensor:
-        """What a place sees of states ``(directions, planes, cells, batch)``: ``(planes, places, batch)``."""
+        """What a place sees of states ``(directions, places, batch, planes)``: ``(places, batch, planes)``."""
 
 
 class RowLayer(RecurrentLayer):
@@ -132,17 +136,13 @@ class RowLayer(RecurrentLayer):
     def __init__(self, space: tuple[int, int], kernel_size: int, *sizes: int) -> None:
         rows, width = space
         sweep = Sweep.of([(0, width)] * rows, taps=kernel_size, carry=kernel_size // 2)
-        super().__init__(space, sweep, 1, kernel_size // 2 + 1, *sizes)
+        super().__init__(space, sweep, torch.arange(rows * width)[None], kernel_size // 2 + 1, *sizes)
 
     def taken(self, x: Tensor) -> Tensor:
         """See ``RecurrentLayer``: the leftmost place first."""
-        grid = x.unflatten(1, self.space)
-        shifted = [F.pad(grid, [0, 0, back, -back]) for back in range(self.input_taps - 1, 0, -1)]
-        return torch.cat([*shifted, grid]).flatten(1, 2)
-
-    def arranged(self, given: Tensor) -> Tensor:
-        """See ``RecurrentLayer``."""
-        return given.unsqueeze(0)
+        grid = x.unflatten(0, self.space)
+        shifted = [F.pad(grid, [0, 0, 0, 0, back, -back]) for back in range(self.input_taps - 1, 0, -1)]
+        return torch.cat([*shifted, grid], 3).flatten(0, 1)
 
     def joined(self, states: Tensor) -> Tensor:
         """See ``RecurrentLayer``."""
@@ -150,45 +150,22 @@ class RowLayer(RecurrentLayer):
 
 
 class DiagonalLayer(RecurrentLayer):
-    """A diagonal at a time: each cell is given the one to its left and the one above, from the left and from the right.
+    """A diagonal at a time: each cell is given the one above and the one to its left, or from the right, to its right.
 
-    Cells of a diagonal are those that the paper has in one column once its rows are skewed; no map is skewed here, and
-    nothing is computed beside the image. The map from the right is flipped before that, and what comes of it is seen a
-    row lower, or a place would see what is to its right. A single row has one direction.
+    Cells of a step are those that the paper has in one column once the rows of the map are skewed; no map is skewed
+    here, and nothing is computed beside the image. The map from the right is flipped before that, and what comes of it
+    is seen a row lower, or a place would see what is to its right. A single row has one direction.
     """
-
-    order: Tensor
-    left: Tensor
-    right: Tensor
 
     def __init__(self, space: tuple[int, int], *sizes: int) -> None:
         rows, width = space
         spans = [(max(0, k - width + 1), min(k + 1, rows)) for k in range(rows + width - 1)]
-        super().__init__(space, Sweep.of(spans, taps=2, carry=1), 2 if rows > 1 else 1, 1, *sizes)
         cells = [(row, k - row) for k, span in enumerate(spans) for row in range(*span)]
-        orders = torch.tensor([[row * width + column, row * width + width - 1 - column] for row, column in cells]).T
-        ranks = orders.argsort(1)
-        self.register_buffer("order", orders[: self.directions].flatten(), persistent=False)
-        self.register_buffer("left", ranks[0], persistent=False)
-        self.register_buffer("right", ranks[1, : (rows - 1) * width], persistent=False)
-
-    def arranged(self, given: Tensor) -> Tensor:
-        """See ``RecurrentLayer``."""
-        return given.index_select(1, self.order).unflatten(1, (self.directions, -1)).transpose(0, 1)
+        order = torch.tensor([[row * width + column, row * width + width - 1 - column] for row, column in cells]).T
+        super().__init__(space, Sweep.of(spans, taps=2, carry=1), order[: 2 if rows > 1 else 1].contiguous(), 1, *sizes)
 
     def joined(self, states: Tensor) -> Tensor:
         """See ``RecurrentLayer``."""
-        from_left = states[0].index_select(1, self.left)
         if self.directions == 1:
-            return from_left
-        return from_left + F.pad(states[1].index_select(1, self.right), [0, 0, self.space[1], 0])
-
-
-def of_features(linear: nn.Module, x: Tensor) -> Tensor:
-    """What a linear layer makes of a map ``(features, places, batch)``."""
-    flat = x.flatten(1)
-    if is_plain(linear, nn.Linear):
-        made = torch.addmm(cast(Tensor, linear.bias)[:, None], cast(Tensor, linear.weight), flat)
-    else:
-        made = linear(flat.mT).mT
-    return made.unflatten(1, x.shape[1:])
+            return states[0]
+        return states[0] + F.pad(states[1], [0, 0, 0, 0, self.space[1], -self.space[1]])

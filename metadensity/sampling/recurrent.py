@@ -70,7 +70,9 @@ class RecurrentSampler:
         # Weights inputs first, of each direction and layer, and where the network begins and ends.
         self.states = torch.stack([layer.states.mT for layer in layers], 1)
         self.inputs = torch.stack([_inputs_first(layer.inputs) for layer in layers], 1)
-        self.step_weights = torch.cat([self.inputs[0], self.states[0, :, planes:]], 1) if self.diagonal else self.inputs[0]
+        self.step_weights = (
+            torch.cat([self.inputs[0], self.states[0, :, planes:]], 1) if self.diagonal else self.inputs[0]
+        )
         biases = [layer.bias(own) for layer, own in zip(layers, condition.biases, strict=True)]
         self.bias = torch.stack([bias.repeat(batch // len(bias), 1, 1) for bias in biases]).permute(2, 0, 1, 3)
         outs = torch.stack([cast(Tensor, layer.out.weight).T for layer in layers])
@@ -81,8 +83,13 @@ class RecurrentSampler:
         reads = [_inputs_first(layer.reads) for layer in self.reading]
         self.reads = torch.stack(reads, 1) if reads else None  # (directions, layers that read, values, 4 * planes)
 
-        border = (torch.stack([layer.hidden for layer in layers], 1), torch.stack([layer.memory for layer in layers], 1))
-        self.border = [each[:, :, None].repeat(1, 1, batch, 1) for each in border]  # (directions, layers, batch, planes)
+        border = (
+            torch.stack([layer.hidden for layer in layers], 1),
+            torch.stack([layer.memory for layer in layers], 1),
+        )
+        self.border = [
+            each[:, :, None].repeat(1, 1, batch, 1) for each in border
+        ]  # (directions, layers, batch, planes)
         self.hidden, self.memory = (each[:, :, None].repeat(1, 1, width, 1, 1) for each in self.border)
         self.from_right = torch.zeros_like(self.hidden[0])
         self.given = self.hidden.new_zeros(count, batch, width + self.taps - 1, 2 * planes)
@@ -171,7 +178,7 @@ class RecurrentSampler:
         state, memory = (border[1] for border in self.border)
         for t in range(self.width - 1, -1, -1):
             z = torch.baddbmm(gates[:, t], state, self.states[1, :, planes:])
-            memory, state = lstm_cell(z, memory, -1)
+            memory, state = lstm_cell(z, memory)
             self.hidden[1, :, t] = state
         self.from_right = self.hidden[1]
 
