@@ -17,10 +17,10 @@ class DiagonalBiLSTM(PixelRNNModel, options=[PixelRNNConfig]):
     which is where the paper's multi-scale nets have what conditions them (section 3.5). With ``attention`` the layers
     from the middle on are also given what each place reads from patches of the supports, as in ``AttentionPixelCNN``.
 
-    Departures. Positions come in beside pixels. The convolution has no colour masks: the channels of a pixel are done in
-    the head, see ``Categorical``, which has one 1 x 1 layer more than the paper. The state beyond the border is
-    learned, and forget gates begin with a bias of one more. An image of one row has one direction. In a volume the
-    rows of all planes are one after another, as a raster scan has them.
+    Departures. Positions come in beside pixels. There are no colour masks: the head does the channels of a pixel, see
+    ``Categorical``, which has one 1 x 1 layer more than the paper. The state beyond the border is learned, and
+    forget gates begin with a bias of one more. An image of one row has one direction. In a volume the rows of all
+    planes are one after another, as a raster scan has them. Sizes are ours: the paper's for MNIST have 16 planes.
 
     Options: see ``PixelRNNConfig``.
     """

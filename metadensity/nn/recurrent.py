@@ -21,9 +21,10 @@ class RecurrentLayer(ABC, nn.Module):
 
     The residual block and the skip output of van den Oord et al. 2016, "Pixel Recurrent Neural Networks" (section 3.3).
 
-    space: rows and columns. sweep: the steps. order: of each direction, the places of the cells, ``(directions, places)``.
-    input_taps: places that come into a cell, this one and those to its left. skip: features of the skip output. context: features
-    of a vector for all places; 0 for none. attended: of what is read at each place; 0 for none.
+    space: rows and columns. sweep: the steps. order: of each direction the places of the cells, ``(directions,
+    places)``. input_taps: places that come into a cell, this one and those to its left. skip: features of the skip
+    output. context: features of a vector for all places; 0 for none. attended: of what is read at each place; 0 for
+    none.
     """
 
     order: Tensor
@@ -92,7 +93,8 @@ class RecurrentLayer(ABC, nn.Module):
 
         attended: ``(places, samples * tasks, values)``.
         """
-        given, weights, batch = self.taken(x), [self.states, self.hidden, self.memory], x.shape[1]
+        given, batch = self.taken(x), x.shape[1]
+        weights = self.states, self.hidden, self.memory
         if len(self.reads) and attended is not None:
             given = torch.cat([given, attended.to(given.dtype)], 2)
         if self._products_are_plain:

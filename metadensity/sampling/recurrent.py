@@ -1,7 +1,7 @@
 """The cached sampler of PixelRNN: two updates of a cell for each place and layer, or one of a Row LSTM's.
 
 What a place is given by the row above is known for the whole row before it begins, in all layers at once. The map from
-the right of a Diagonal BiLSTM is made when a row is finished, once and for all layers together, and the next row sees it.
+the right of a Diagonal BiLSTM is made when a row is finished, for all layers together, and the next row sees it.
 """
 
 from __future__ import annotations
@@ -75,21 +75,16 @@ class RecurrentSampler:
         )
         biases = [layer.bias(own) for layer, own in zip(layers, condition.biases, strict=True)]
         self.bias = torch.stack([bias.repeat(batch // len(bias), 1, 1) for bias in biases]).permute(2, 0, 1, 3)
-        outs = torch.stack([cast(Tensor, layer.out.weight).T for layer in layers])
-        out_bias = torch.stack([cast(Tensor, layer.out.bias) for layer in layers])
+        outs = torch.stack([layer.out.weight.T for layer in layers])
+        out_bias = torch.stack([layer.out.bias for layer in layers])
         self.onward, self.onward_bias = outs[:, :, : 2 * planes].contiguous(), out_bias[:, : 2 * planes]
         self.skips, self.skip_bias = outs[:, :, 2 * planes :].flatten(0, 1), out_bias[:, 2 * planes :].sum(0)
         self.reading = [layer for layer in layers if len(layer.reads)] if condition.memory is not None else []
         reads = [_inputs_first(layer.reads) for layer in self.reading]
         self.reads = torch.stack(reads, 1) if reads else None  # (directions, layers that read, values, 4 * planes)
 
-        border = (
-            torch.stack([layer.hidden for layer in layers], 1),
-            torch.stack([layer.memory for layer in layers], 1),
-        )
-        self.border = [
-            each[:, :, None].repeat(1, 1, batch, 1) for each in border
-        ]  # (directions, layers, batch, planes)
+        pairs = [[layer.hidden, layer.memory] for layer in layers]
+        self.border = [torch.stack(each, 1).unsqueeze(2).repeat(1, 1, batch, 1) for each in zip(*pairs, strict=True)]
         self.hidden, self.memory = (each[:, :, None].repeat(1, 1, width, 1, 1) for each in self.border)
         self.from_right = torch.zeros_like(self.hidden[0])
         self.given = self.hidden.new_zeros(count, batch, width + self.taps - 1, 2 * planes)

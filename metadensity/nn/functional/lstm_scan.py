@@ -48,8 +48,8 @@ class Sweep:
     def of(cls, spans: Sequence[tuple[int, int]], taps: int, carry: int) -> Sweep:
         """Steps over lines of cells: step k has those on lines ``first`` to ``last``, for each of ``spans``.
 
-        A cell on line n reads, by tap t, the cell on line ``n + t - carry`` of the step before; where there is none, the
-        border.
+        A cell on line n reads, by tap t, the cell on line ``n + t - carry`` of the step before; where there is none,
+        the state beyond the border.
         """
         steps, start, before, at = list[Step](), 0, (0, 0), 0
         for first, last in spans:
@@ -101,7 +101,7 @@ def lstm_scan(
     with torch.autocast(x.device.type, enabled=False):
         tensors = (x, inputs, bias, weight, hidden, memory)
         if not usable(tensors) or library() is None:
-            return lstm_scan_plain(*tensors, sweep, order, rank)
+            return lstm_scan_plain(x, inputs, bias, weight, hidden, memory, sweep, order, rank)
         differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         states: Tensor = _Scan.apply(differentiable, sweep, order, rank, *tensors)
     return states
@@ -177,6 +177,6 @@ class _Scan(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
             own = [tensor.view_as(tensor) for tensor in inputs]
             asked = [tensor for tensor in own if tensor.requires_grad]
-            states = lstm_scan_plain(*own, ctx.sweep, ctx.order, ctx.rank)
+            states = lstm_scan_plain(*own, ctx.sweep, ctx.order, ctx.rank)  # type: ignore[call-arg]
             found = iter(torch.autograd.grad(states, asked, gradient, create_graph=again))
         return None, None, None, None, *(next(found) if tensor.requires_grad else None for tensor in own)
