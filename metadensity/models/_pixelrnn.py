@@ -19,10 +19,11 @@ from metadensity.nn.recurrent import RecurrentLayer
 class PixelRNNModel(FewShotModel):
     """A PixelRNN given f(s), one vector of the support, and with attention what places read from its patches.
 
-    kind: of the sizes, whose fields are the model's options.
+    kind: of the sizes, whose fields are the model's options. beyond: see ``PixelRNN``.
     """
 
     kind: ClassVar[type[PixelRNNConfig]]
+    beyond: ClassVar[int] = 0
 
     def __init__(self, event_shape: Sequence[int], levels: int, **options: Any) -> None:
         super().__init__(event_shape, levels)
@@ -34,7 +35,7 @@ class PixelRNNModel(FewShotModel):
             if sizes.attention
             else None
         )
-        self.network = PixelRNN(shape, levels, lambda *own: self.layer(sizes, *own), sizes)
+        self.network = PixelRNN(shape, levels, lambda *own: self.layer(sizes, *own), sizes, self.beyond)
 
     @staticmethod
     @abstractmethod

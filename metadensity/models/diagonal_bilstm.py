@@ -18,14 +18,17 @@ class DiagonalBiLSTM(PixelRNNModel, options=[PixelRNNConfig]):
     from the middle on are also given what each place reads from patches of the supports, as in ``AttentionPixelCNN``.
 
     Departures. Positions come in beside pixels. There are no colour masks: the head does the channels of a pixel, see
-    ``Categorical``, which has one 1 x 1 layer more than the paper. The state beyond the border is learned, and
-    forget gates begin with a bias of one more. An image of one row has one direction. In a volume the rows of all
-    planes are one after another, as a raster scan has them. Sizes are ours: the paper's for MNIST have 16 planes.
+    ``Categorical``, which has one 1 x 1 layer more than the paper. There is a column to the right of the image: as
+    published, a place far to the left does not see the last pixel of the row above, which no state of that row has
+    seen. The state beyond the border is learned, and forget gates begin with a bias of one more. An image of one row
+    has one direction. In a volume the rows of all planes are one after another, as a raster scan has them. Sizes are
+    ours: the paper's for MNIST have 16 planes.
 
     Options: see ``PixelRNNConfig``.
     """
 
     kind = PixelRNNConfig
+    beyond = 1
 
     @staticmethod
     def layer(sizes: PixelRNNConfig, space: tuple[int, int], *own: int) -> DiagonalLayer:

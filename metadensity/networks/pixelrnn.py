@@ -27,8 +27,9 @@ class PixelRNN(CausalNetwork):
     The first layer is a convolution of what lies above and to the left. With attention what the middle layer is given
     are the queries, and what is read joins the inputs of the layers from there on.
 
-    layer: makes a layer of rows and columns, planes, skip, context and attended. sizes: those of the model.
-    context: features of the task vector that biases every gate.
+    layer: makes a layer of rows and columns, planes, skip, context and attended. sizes: those of the model. beyond:
+    columns to the right of an image of several rows. What a place sees of the row above from the right begins there:
+    one such column has seen the last pixel of its row, which no place of the image itself has, as none sees itself.
     """
 
     def __init__(
@@ -37,11 +38,14 @@ class PixelRNN(CausalNetwork):
         levels: int,
         layer: Callable[..., RecurrentLayer],
         sizes: PixelRNNConfig,
+        beyond: int = 0,
     ) -> None:
         super().__init__()
         planes, penultimate, context, attention = sizes.planes, sizes.penultimate, sizes.context, sizes.attention
         self.event_shape, self.levels = tuple(event_shape), levels
-        self.space = math.prod(event_shape[1:-1]), event_shape[-1]
+        rows = math.prod(event_shape[1:-1])
+        self.beyond = beyond if rows > 1 else 0
+        self.space = rows, event_shape[-1] + self.beyond
         space_dims, self.planes, self.penultimate = len(event_shape) - 1, planes, penultimate
         self.attention_layer = sizes.layers // 2
         self.input = PixelInput(event_shape, levels)
@@ -89,7 +93,7 @@ class PixelRNN(CausalNetwork):
         skip_sum: Tensor | None = None
         for i, layer in enumerate(self.layers):
             if i == self.attention_layer and self.attention is not None and condition.memory is not None:
-                read = self.attention(condition.memory, self._as_images(x))
+                read = self.attention(condition.memory, self._as_images(x, beyond=self.beyond))
                 attended = read.flatten(2).permute(2, 0, 1)
             x, skip_sum = layer(x, condition.biases[i], attended, skip_sum)
         assert skip_sum is not None
@@ -97,11 +101,13 @@ class PixelRNN(CausalNetwork):
 
     def _first(self, pixels: Tensor) -> Tensor:
         """``(places, batch, 2 * planes)`` of what lies before each place."""
-        rows = self.input(pixels).flatten(2).unflatten(2, self.space)
+        rows = F.pad(self.input(pixels), [0, self.beyond]).flatten(2).unflatten(2, self.space)
         return sum(conv(rows) for conv in self.first).flatten(2).permute(2, 0, 1).contiguous()
 
-    def _as_images(self, x: Tensor) -> Tensor:
-        return x.permute(1, 2, 0).unflatten(2, self.event_shape[1:])
+    def _as_images(self, x: Tensor, beyond: int = 0) -> Tensor:
+        """``(batch, features, *space)``, with so many of the columns beyond."""
+        *space, width = self.event_shape[1:]
+        return x.permute(1, 2, 0).unflatten(2, (*space, self.space[1]))[..., : width + beyond]
 
     def attention_weights(self, pixels: Tensor, condition: Conditioning) -> Tensor:
         """See ``CausalNetwork``."""

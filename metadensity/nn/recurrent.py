@@ -143,7 +143,8 @@ class RowLayer(RecurrentLayer):
     def taken(self, x: Tensor) -> Tensor:
         """See ``RecurrentLayer``: the leftmost place first."""
         grid = x.unflatten(0, self.space)
-        shifted = [F.pad(grid, [0, 0, 0, 0, back, -back]) for back in range(self.input_taps - 1, 0, -1)]
+        backs = [min(back, self.space[1]) for back in range(self.input_taps - 1, 0, -1)]
+        shifted = [F.pad(grid, [0, 0, 0, 0, back, -back]) for back in backs]
         return torch.cat([*shifted, grid], 3).flatten(0, 1)
 
     def joined(self, states: Tensor) -> Tensor:

@@ -50,7 +50,10 @@ def _draw_row(sampler: RecurrentSampler, pixels: Tensor, row: int, draws: Draws)
             logits = sampler.network.head.logits_at(features, here, channel)
             here[:, channel] = draws.map(operator.itemgetter((slice(None), channel, t))).levels(logits)
         sampler.take(here, row, t)
-    sampler.end_row(row)
+    if row + 1 < sampler.rows:
+        for t in range(pixels.shape[2], sampler.width):  # beyond the image, which the row below sees
+            sampler.step(t)
+        sampler.end_row(row)
 
 
 class RecurrentSampler:
@@ -95,7 +98,7 @@ class RecurrentSampler:
         self.above, self.beside = (convs[0] if len(convs) > 1 else None), convs[-1]
         self.reach, features = self.beside.reach, network.input.features
         self.beside_weight = self.beside.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # place after place
-        self.positions = network.input.positions.flatten(1).unflatten(1, network.space)
+        self.positions = network.input.positions.flatten(1).unflatten(1, (rows, -1))
         # What was drawn, with a border: of rows above as images, of this row place after place
         self.drawn = self.hidden.new_zeros(batch, features, rows + self.reach, width + 2 * self.reach)
         self.line = self.hidden.new_zeros(batch, width + self.reach, features)
@@ -162,7 +165,7 @@ class RecurrentSampler:
         """Let rows below see this one: as pixels, and in the map from the right."""
         inner = slice(self.reach, self.reach + self.width)
         self.drawn[:, :, row + self.reach, inner] = self.line[:, self.reach :].mT
-        if self.directions == 1 or row == self.rows - 1:
+        if self.directions == 1:
             return
         planes, shape = self.planes, self.hidden.shape[2:4]
         gates = self.given.transpose(1, 2).flatten(1, 2) @ self.inputs[1]

@@ -152,13 +152,13 @@ def field(network: CausalNetwork) -> Tensor:
 
 def _field_of_cells(network: PixelRNN) -> Tensor:
     """``field`` over rows and columns: what the convolution sees, then cell by cell what is said to come into it."""
-    rows, columns = network.space
+    (rows, columns), width = network.space, network.event_shape[-1]
     reach = cast(CausalConv, network.first[-1]).reach
     seen = {
         (row, column): {
             (i, j)
             for i in range(max(0, row - reach), row + 1)
-            for j in range(max(0, column - reach), min(columns, column + reach + 1))
+            for j in range(max(0, column - reach), min(width, column + reach + 1))
             if (i, j) < (row, column)
         }
         for row in range(rows)
@@ -175,7 +175,8 @@ def _field_of_cells(network: PixelRNN) -> Tensor:
             above = [(-1, step) for step in range(-half, half + 1)]
             made = _after_cells(seen, (1 - layer.input_taps, 0), above, range(columns))
         seen = {place: before | made[place] for place, before in seen.items()}
-    return torch.tensor([[source in seen[place] for place in seen] for source in seen])
+    pixels = [place for place in seen if place[1] < width]
+    return torch.tensor([[source in seen[place] for place in pixels] for source in pixels])
 
 
 def _after_cells(
