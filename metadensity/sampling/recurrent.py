@@ -57,30 +57,30 @@ def _draw_row(sampler: RecurrentSampler, pixels: Tensor, row: int, draws: Draws)
 
 
 class RecurrentSampler:
-    """State of one sampling run: of all layers, those of the row above, or of this one as far as it is drawn.
+    """State of one sampling run.
 
-    hidden: states ``(directions, layers, width, batch, planes)``. given: what came into each layer at each place of the
-    row, ``(layers, batch, places, 2 * planes)``, with as many places before the first as input taps look back.
+    hidden: states of the row above in all layers, ``(directions, layers, width, batch, planes)``. Of this row as far as
+    it is drawn, by layer and place: given, what came into a layer, with zeros before the first place; made, states.
+    left: the state and the memory of the place before, by layer.
     """
 
     def __init__(self, network: PixelRNN, condition: Conditioning, batch: int) -> None:
         self.network, self.memory_of_support, self.batch = network, condition.memory, batch
         self.layers = layers = [cast(RecurrentLayer, layer) for layer in network.layers]
-        (rows, width), planes, first, count = network.space, network.planes, layers[0], len(layers)
+        (rows, width), planes, first = network.space, network.planes, layers[0]
         self.rows, self.width, self.planes, self.taps = rows, width, planes, first.input_taps
         self.diagonal, self.directions = isinstance(first, DiagonalLayer), first.directions
 
         # Weights inputs first, of each direction and layer, and where the network begins and ends.
         self.states = torch.stack([layer.states.mT for layer in layers], 1)
         self.inputs = torch.stack([_inputs_first(layer.inputs) for layer in layers], 1)
-        self.step_weights = (
-            torch.cat([self.inputs[0], self.states[0, :, planes:]], 1) if self.diagonal else self.inputs[0]
-        )
+        beside = [self.states[0, :, planes:]] if self.diagonal else []
+        self.step_weights = torch.cat([self.inputs[0], *beside], 1).unbind()
         biases = [layer.bias(own) for layer, own in zip(layers, condition.biases, strict=True)]
         self.bias = torch.stack([bias.repeat(batch // len(bias), 1, 1) for bias in biases]).permute(2, 0, 1, 3)
         outs = torch.stack([layer.out.weight.T for layer in layers])
         out_bias = torch.stack([layer.out.bias for layer in layers])
-        self.onward, self.onward_bias = outs[:, :, : 2 * planes].contiguous(), out_bias[:, : 2 * planes]
+        self.onward, self.onward_bias = outs[:, :, : 2 * planes].unbind(), out_bias[:, : 2 * planes].unbind()
         self.skips, self.skip_bias = outs[:, :, 2 * planes :].flatten(0, 1), out_bias[:, 2 * planes :].sum(0)
         self.reading = [layer for layer in layers if len(layer.reads)] if condition.memory is not None else []
         reads = [_inputs_first(layer.reads) for layer in self.reading]
@@ -88,11 +88,10 @@ class RecurrentSampler:
 
         pairs = [[layer.hidden, layer.memory] for layer in layers]
         self.border = [torch.stack(each, 1).unsqueeze(2).repeat(1, 1, batch, 1) for each in zip(*pairs, strict=True)]
-        self.hidden, self.memory = (each[:, :, None].repeat(1, 1, width, 1, 1) for each in self.border)
-        self.from_right = torch.zeros_like(self.hidden[0])
-        self.given = self.hidden.new_zeros(count, batch, width + self.taps - 1, 2 * planes)
+        self.hidden, memory = (each[:, :, None].repeat(1, 1, width, 1, 1) for each in self.border)
+        self.memory = _lists(memory[0])  # of a Row LSTM
+        self.from_above = torch.zeros_like(self.hidden[0])  # what this row sees of the map from the right
         self.read = self.hidden.new_zeros(width, batch, 0 if self.reads is None else self.reads.shape[2])
-        self.seen = self.hidden.new_empty(batch, count, planes)  # of all layers at a place, as their outputs see it
 
         convs = [cast(CausalConv, conv) for conv in network.first]
         self.above, self.beside = (convs[0] if len(convs) > 1 else None), convs[-1]
@@ -106,10 +105,9 @@ class RecurrentSampler:
     def begin_row(self, row: int) -> None:
         """Compute what the cells of this row are given by the rows above it."""
         planes, edge = self.planes, self.border[0][0].unsqueeze(1)
-        self.first = self.beside.bias.expand(self.width, self.batch, -1)
+        first = self.beside.bias.expand(self.width, self.batch, -1)
         if self.above is not None:
-            rows = self.above.convolve(self.drawn[:, :, row : row + self.above.taps])[:, :, 0]
-            self.first = self.first + rows.permute(2, 0, 1)
+            first = first + self.above.convolve(self.drawn[:, :, row : row + self.above.taps])[:, :, 0].permute(2, 0, 1)
         if self.diagonal:
             base = self.hidden[0].flatten(1, 2) @ self.states[0, :, :planes]
         else:
@@ -117,32 +115,39 @@ class RecurrentSampler:
             padded = torch.cat([edge.expand(-1, half, -1, -1), self.hidden[0], edge.expand(-1, half, -1, -1)], 1)
             taps = [padded[:, tap : tap + self.width] for tap in range(2 * half + 1)]
             base = torch.cat(taps, -1).flatten(1, 2) @ self.states[0]
-        self.base = base.unflatten(1, (self.width, -1)) + self.bias[0].unsqueeze(1)
+        base = base.unflatten(1, (self.width, -1)) + self.bias[0].unsqueeze(1)
+        # Place by place, layer by layer, as a list is quicker to take from than a tensor.
+        self.first = first.unbind()
+        self.base, self.from_right = _lists(base), _lists(self.from_above)
         self.line.zero_()
-        self.beside_state, self.beside_memory = (border[0].clone() for border in self.border)
+        self.left = [list(border[0].unbind()) for border in self.border]
+        nothing = self.hidden.new_zeros(self.batch, 2 * planes)
+        self.given = [[nothing] * (self.taps - 1) for _ in self.layers]
+        self.made: list[list[Tensor]] = [[] for _ in self.layers]
 
     def step(self, t: int) -> Tensor:
         """The features ``(batch, penultimate)`` of place ``t`` of the row, of which those before it are drawn."""
-        network, planes, reads = self.network, self.planes, None
-        window = self.line[:, t : t + self.reach].flatten(1)
-        x = torch.addmm(self.first[t], window, self.beside_weight)
-        for i in range(len(self.layers)):
+        network, reads, seen = self.network, None, list[Tensor]()
+        x = torch.addmm(self.first[t], self.line[:, t : t + self.reach].flatten(1), self.beside_weight)
+        states, memories = (list(each) for each in self.left)
+        for i, weight in enumerate(self.step_weights):
             if self.reads is not None and i == network.attention_layer:
-                reads = iter(self._read(t, x).split(4 * planes, 1))
-            self.given[i, :, t + self.taps - 1] = x
+                reads = iter(self._read(t, x).split(4 * self.planes, 1))
+            self.given[i].append(x)
+            taken = torch.cat([x, states[i]] if self.diagonal else self.given[i][t : t + self.taps], 1)
+            z = torch.addmm(self.base[i][t], taken, weight)
+            memory = memories[i] if self.diagonal else self.memory[i][t]
+            memory, state = lstm_cell(z if reads is None else z + next(reads), memory)
+            self.made[i].append(state)
             if self.diagonal:
-                taken, memory = torch.cat([x, self.beside_state[i]], 1), self.beside_memory
+                states[i], memories[i] = state, memory
+                state = state + self.from_right[i][t]
             else:
-                taken, memory = self.given[i, :, t : t + self.taps].flatten(1), self.memory[0, :, t]
-            z = torch.addmm(self.base[i, t], taken, self.step_weights[i])
-            memory[i], state = lstm_cell(z if reads is None else z + next(reads), memory[i])
-            self.hidden[0, i, t] = state
-            if self.diagonal:
-                self.beside_state[i] = state
-                state = state + self.from_right[i, t]
-            self.seen[:, i] = state
+                self.memory[i][t] = memory
+            seen.append(state)
             x = x + torch.addmm(self.onward_bias[i], state, self.onward[i])
-        skip_sum = torch.addmm(self.skip_bias, self.seen.flatten(1), self.skips)
+        self.left = [states, memories]
+        skip_sum = torch.addmm(self.skip_bias, torch.cat(seen, 1), self.skips)
         return F.linear(F.relu(skip_sum), network.penult.weight.flatten(1), network.penult.bias)
 
     def _read(self, t: int, x: Tensor) -> Tensor:
@@ -165,10 +170,12 @@ class RecurrentSampler:
         """Let rows below see this one: as pixels, and in the map from the right."""
         inner = slice(self.reach, self.reach + self.width)
         self.drawn[:, :, row + self.reach, inner] = self.line[:, self.reach :].mT
+        self.hidden[0] = torch.stack([torch.stack(each) for each in self.made])
         if self.directions == 1:
             return
         planes, shape = self.planes, self.hidden.shape[2:4]
-        gates = self.given.transpose(1, 2).flatten(1, 2) @ self.inputs[1]
+        given = torch.stack([torch.stack(each) for each in self.given])
+        gates = given.flatten(1, 2) @ self.inputs[1]
         gates = gates + self.hidden[1].flatten(1, 2) @ self.states[1, :, :planes]
         gates = gates.unflatten(1, shape) + self.bias[1].unsqueeze(1)
         if self.reads is not None:
@@ -178,9 +185,14 @@ class RecurrentSampler:
             z = torch.baddbmm(gates[:, t], state, self.states[1, :, planes:])
             memory, state = lstm_cell(z, memory)
             self.hidden[1, :, t] = state
-        self.from_right = self.hidden[1]
+        self.from_above = self.hidden[1]
 
 
 def _inputs_first(linears: Iterable[nn.Module]) -> Tensor:
     """``(directions, inputs, outputs)``."""
     return torch.stack([cast(Tensor, linear.weight).T for linear in linears])
+
+
+def _lists(tensor: Tensor) -> list[list[Tensor]]:
+    """Of ``(layers, places, ...)`` those of each layer, place by place."""
+    return [list(each) for each in tensor.unbind()]
