@@ -142,10 +142,9 @@ def states_of_gates(
 
 def lstm_cell(z: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     """New memory and state ``(..., planes)`` from pre-activations o, f, i, g and the memory before."""
-    gates, update = z.split([3 * z.shape[-1] // 4, z.shape[-1] // 4], -1)
-    output, forget, write = torch.sigmoid(gates).chunk(3, -1)
-    memory = torch.addcmul(forget * memory, write, torch.tanh(update))
-    return memory, output * torch.tanh(memory)
+    output, forget, write, update = z.split_with_sizes([memory.shape[-1]] * 4, -1)
+    memory = torch.addcmul(torch.sigmoid(forget) * memory, torch.sigmoid(write), torch.tanh(update))
+    return memory, torch.sigmoid(output) * torch.tanh(memory)
 
 
 def _read(states: Tensor, border: Tensor, link: Link, step: Step, before: int) -> Tensor:
