@@ -29,7 +29,7 @@ from experiments.results import RECORDS
 from metadensity.files import write_atomically
 from metadensity.progress import with_progress
 
-PARTS = ("sampling", "training", "processes", "adaptation", "likelihood", "attention", "episodes")
+PARTS = ("sampling", "training", "recurrent", "processes", "adaptation", "likelihood", "attention", "episodes")
 BENCH_RECORDS = RECORDS / "bench"
 DOCUMENT = Path(__file__).parent / "benchmarks" / "README.md"
 RECORD, PICTURE = "benchmark.json", "sampling.png"
@@ -76,6 +76,12 @@ def sampling(quick: bool, _run: Run) -> dict[str, Any]:
 def training(quick: bool, _run: Run) -> dict[str, Any]:
     """The training step against the plain one."""
     return run_parts(("training",), quick, folder_of(_run))
+
+
+@experiment.command
+def recurrent(quick: bool, _run: Run) -> dict[str, Any]:
+    """PixelRNN's training step and sampler."""
+    return run_parts(("recurrent",), quick, folder_of(_run))
 
 
 @experiment.command

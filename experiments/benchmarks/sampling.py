@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.benchmarks.peers import PlainPixelCNN
 from experiments.benchmarks.timing import Row, interleaved, row
-from metadensity.densities.pixelcnn import PixelCNNDensity
+from metadensity.densities.pixelcnn import PixelCNNDensity, RasterDensity
 from metadensity.drawing import Draws
 from metadensity.evaluation.cost import parameter_count
 from metadensity.models import AttentionPixelCNN, UnconditionalPixelCNN, WaveNet
@@ -158,7 +158,7 @@ def curve(quick: bool) -> list[dict[str, float | str]]:
     return found
 
 
-def uniforms(batch: int, density: PixelCNNDensity) -> Tensor:
+def uniforms(batch: int, density: RasterDensity) -> Tensor:
     """``(batch, 1, *event_shape)`` numbers in [0, 1), the same each time."""
     return torch.rand(batch, 1, *density.event_shape, generator=torch.Generator().manual_seed(0))
 

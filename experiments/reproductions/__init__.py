@@ -5,6 +5,7 @@ from experiments.reproductions.omniglot import OMNIGLOT
 from experiments.reproductions.omniglot_28 import OMNIGLOT_28
 from experiments.reproductions.omniglot_adaptation import ADAPTATION
 from experiments.reproductions.omniglot_conditioning import CONDITIONING
+from experiments.reproductions.omniglot_recurrent import RECURRENT
 from experiments.reproductions.omniglot_stages import STAGES
 from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
@@ -16,7 +17,7 @@ __all__ = ["GROUPS", "MEANS", "PLANS", "Entry", "Plan"]
 PLANS: dict[str, Plan] = {
     plan.name: plan
     for plan in (
-        *(OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
+        *(OMNIGLOT, STAGES, CONDITIONING, RECURRENT, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
     )

@@ -10,6 +10,7 @@ from metadensity.models.attention import AttentionPixelCNN
 from metadensity.models.attention_meta import AttentionMetaPixelCNN
 from metadensity.models.bytenet import ByteNet
 from metadensity.models.conditional import ConditionalPixelCNN
+from metadensity.models.diagonal_bilstm import DiagonalBiLSTM
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.histogram import Histogram
 from metadensity.models.independent import IndependentPixels
@@ -18,6 +19,7 @@ from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
 from metadensity.models.multiscale import MultiscalePixelCNN
 from metadensity.models.ngram import NGram
+from metadensity.models.row_lstm import RowLSTM
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
 from metadensity.models.switching_prediction import SwitchingPrediction
@@ -37,6 +39,8 @@ MODELS: dict[str, type[FewShotModel]] = {
     "attention_meta": AttentionMetaPixelCNN,
     "multiscale": MultiscalePixelCNN,
     "ensemble": EnsemblePixelCNN,
+    "row_lstm": RowLSTM,
+    "diagonal_bilstm": DiagonalBiLSTM,
     "wavenet": WaveNet,
     "histogram": Histogram,
     "linear_prediction": LinearPrediction,
@@ -55,6 +59,7 @@ __all__ = [
     "AttentionPixelCNN",
     "ByteNet",
     "ConditionalPixelCNN",
+    "DiagonalBiLSTM",
     "EnsemblePixelCNN",
     "FewShotModel",
     "Histogram",
@@ -64,6 +69,7 @@ __all__ = [
     "MetaPixelCNN",
     "MultiscalePixelCNN",
     "NGram",
+    "RowLSTM",
     "SupportMean",
     "SupportMixture",
     "SwitchingPrediction",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from metadensity.checks import is_whole, require_sizes
 from metadensity.likelihoods import COMPONENTS, likelihood_options
@@ -42,6 +42,7 @@ class PixelCNNConfig:
     dilations: Sequence[int] = (1,)
     likelihood: str | Mapping[str, Any] = "categorical"
     components: int = COMPONENTS
+    fewest_layers: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         options = likelihood_options(self.likelihood, components=self.components)
@@ -49,8 +50,8 @@ class PixelCNNConfig:
         object.__setattr__(self, "components", options.pop("components", self.components))
         object.__setattr__(self, "likelihood", {"name": name, **options} if options else name)
         require_sizes(layers=self.layers, planes=self.planes, penultimate=self.penultimate, components=self.components)
-        if self.layers < 2:
-            raise ValueError(f"layers={self.layers}; a PixelCNN needs at least 2.")
+        if self.layers < self.fewest_layers:
+            raise ValueError(f"layers={self.layers}; a PixelCNN needs at least {self.fewest_layers}.")
         if self.first_kernel is not None and (
             not is_whole(self.first_kernel) or self.first_kernel < 3 or self.first_kernel % 2 == 0
         ):
@@ -165,6 +166,47 @@ class MultiscaleConfig(PatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes(base=self.base, upscaler_layers=self.upscaler_layers)
+
+
+@dataclass(frozen=True)
+class PixelRNNConfig(ConditionalConfig):
+    """A Diagonal BiLSTM. A layer has ``planes`` features in each gate of each direction, and twice as many outside.
+
+    layers: 1 or more, after the convolution. first_kernel: of that convolution; None: 3.
+    attention: over patches of the support, "dot", scaled dot products, or "additive"; None: f(s) alone.
+    patch_stride: places between these patches, 4, 2 or 1.
+    """
+
+    layers: int = 7
+    first_kernel: int | None = 7
+    # What these nets have none of, taken out of the fields.
+    kernel_size: ClassVar[int]  # type: ignore[misc]
+    dilations: ClassVar[Sequence[int]] = (1,)  # type: ignore[misc]
+    attention: Any = None
+    patch_stride: int = 4
+    fewest_layers: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_stride(self.patch_stride)
+        if self.attention is not None:
+            require_attention(self.attention)
+
+
+@dataclass(frozen=True)
+class RowLSTMConfig(PixelRNNConfig):
+    """A Row LSTM, with the options of a ``PixelRNNConfig``.
+
+    kernel_size: places of the row above whose states a cell is given, odd, 3 or more; of its own row it is given this
+        place and half as many before it.
+    """
+
+    kernel_size: int = 3  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_whole(self.kernel_size) or self.kernel_size < 3 or self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={self.kernel_size}; a Row LSTM needs an odd kernel of 3 or more.")
 
 
 @dataclass(frozen=True)

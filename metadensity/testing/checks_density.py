@@ -24,7 +24,9 @@ from metadensity.networks.aligned_bytenet import AlignedByteNetNetwork
 from metadensity.networks.bytenet import ByteNetDecoder, MaskedBlocks, SymbolNetwork
 from metadensity.networks.causal import CausalNetwork
 from metadensity.networks.pixelcnn import PixelCNN
-from metadensity.nn.causal import GatedLayer
+from metadensity.networks.pixelrnn import PixelRNN
+from metadensity.nn.causal import CausalConv, GatedLayer
+from metadensity.nn.recurrent import DiagonalLayer, RecurrentLayer
 from metadensity.nn.residual import ResidualBlock, SequenceConv
 from metadensity.testing.subjects import Subject, randomise
 
@@ -34,7 +36,7 @@ DRAWS = 20_000
 FALSE_ALARM = 1e-4
 
 
-KNOWN_FIELDS = (PixelCNN, ByteNetDecoder, AlignedByteNetNetwork)  # see ``field``
+KNOWN_FIELDS = (PixelCNN, PixelRNN, ByteNetDecoder, AlignedByteNetNetwork)  # see ``field``
 
 
 def agreement(dtype: torch.dtype) -> float:
@@ -125,6 +127,8 @@ def field(network: CausalNetwork) -> Tensor:
         return _field_of_blocks(network)
     if isinstance(network, AlignedByteNetNetwork):
         return _field_of_columns(network)
+    if isinstance(network, PixelRNN):
+        return _field_of_cells(network)
     assert isinstance(network, PixelCNN)
     space = network.event_shape[1:]
     places = list(itertools.product(*map(range, space)))
@@ -144,6 +148,50 @@ def field(network: CausalNetwork) -> Tensor:
             new.append(((seen @ taps + (new[-1] if k else 0)) > 0).float())
         stacks = new
     return stacks[-1] > 0
+
+
+def _field_of_cells(network: PixelRNN) -> Tensor:
+    """``field`` over rows and columns: what the convolution sees, then cell by cell what is said to come into it."""
+    (rows, columns), width = network.space, network.event_shape[-1]
+    reach = cast(CausalConv, network.first[-1]).reach
+    seen = {
+        (row, column): {
+            (i, j)
+            for i in range(max(0, row - reach), row + 1)
+            for j in range(max(0, column - reach), min(width, column + reach + 1))
+            if (i, j) < (row, column)
+        }
+        for row in range(rows)
+        for column in range(columns)
+    }
+    for each in network.layers:
+        layer = cast(RecurrentLayer, each)
+        if isinstance(layer, DiagonalLayer):
+            left = _after_cells(seen, (0, 0), [(0, -1), (-1, 0)], range(columns))
+            right = _after_cells(seen, (0, 0), [(0, 1), (-1, 0)], range(columns - 1, -1, -1))
+            made = {(i, j): left[i, j] | right.get((i - 1, j), set()) for i, j in seen}
+        else:
+            half = layer.state_taps // 2
+            above = [(-1, step) for step in range(-half, half + 1)]
+            made = _after_cells(seen, (1 - layer.input_taps, 0), above, range(columns))
+        seen = {place: before | made[place] for place, before in seen.items()}
+    pixels = [place for place in seen if place[1] < width]
+    return torch.tensor([[source in seen[place] for place in pixels] for source in pixels])
+
+
+def _after_cells(
+    seen: dict[tuple[int, int], set[tuple[int, int]]],
+    inputs: tuple[int, int],
+    states: list[tuple[int, int]],
+    columns: range,
+) -> dict[tuple[int, int], set[tuple[int, int]]]:
+    """What the state of each cell sees: inputs from the first to the last of two columns, and states at such steps."""
+    found: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    for i in range(len(seen) // len(columns)):
+        for j in columns:
+            given = [seen.get((i, j + step), set()) for step in range(inputs[0], inputs[1] + 1)]
+            found[i, j] = set().union(*given, *(found.get((i + down, j + step), set()) for down, step in states))
+    return found
 
 
 def _field_of_blocks(network: ByteNetDecoder) -> Tensor:
@@ -223,7 +271,7 @@ def is_causal(subject: Subject) -> None:
         assert influence.masked_fill(~before, 0).max() <= tolerance, "pixels said to be independent are not"
         return
     network = network_of(subject.model)
-    if isinstance(network, SymbolNetwork):  # whose reach is along the raster, not in any direction
+    if isinstance(network, SymbolNetwork | PixelRNN):  # whose reach is not the same in all directions
         seen = promised(network)
     else:
         seen = past(subject.event_shape, radius(density if steps is None else plain, subject.model), steps)

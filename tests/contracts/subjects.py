@@ -22,6 +22,8 @@ FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not e
 OVERRIDES: dict[str, dict[str, Any]] = {
     "multiscale": {"base": 2, "upscaler_layers": 2},
     "wavenet": {"patches": 3},
+    "row_lstm": {"layers": 2, "first_kernel": 3},
+    "diagonal_bilstm": {"layers": 2},
     "switching_prediction": {"states": 3, "taps": 4, "stay": 2},
     "ngram": {"entries": 64},
     "bytenet": {"layers": 2, "encoder_layers": 1, "planes": 8},
@@ -38,6 +40,8 @@ FEWER: dict[str, Sequence[Axis]] = {
     "aligned": ((ATTENTION[0], {**ATTENTION[1], **MORE[1]}),),
     "attention_meta": ((ATTENTION[0], {**ATTENTION[1], **MORE[1], "patch_stride": 2}),),
     "wavenet": (ATTENTION[1:],),
+    "row_lstm": (({"attention": None},),),
+    "diagonal_bilstm": (ATTENTION[1:],),
     "bytenet": (({"attention": None}, {**ATTENTION[1], "block": "relu"}),),
     "aligned_bytenet": (({"attention": None}, {**ATTENTION[1], "block": "multiplicative"}),),
     "multiscale": ((ATTENTION[0], {**ATTENTION[1], "first_kernel": 5, "patch_stride": 2}),),

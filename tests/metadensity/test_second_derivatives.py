@@ -33,6 +33,7 @@ from metadensity.testing.subjects import Case, randomise
 from tests.contracts.subjects import Recipe
 from tests.metadensity.native.test_gated_layer import Case as NativeCase
 from tests.metadensity.native.test_gated_layer import needs_compiler
+from tests.metadensity.native.test_lstm_scan import Case as ScanCase
 from tests.metadensity.native.test_sequence_layers import Case as SequenceCase
 
 # Of the attention of supports and the likelihoods, each once; the models in which there is no choice once.
@@ -181,6 +182,7 @@ APPLIED: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = 
 NATIVE: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "gated_layer._NativeLayer": (NativeCase(), NativeCase.layer),
     "sequence_layers._SequenceLayers": (SequenceCase(layers=3), SequenceCase.net),
+    "lstm_scan._Scan": (ScanCase(context=3), ScanCase.layer),
 }
 
 

@@ -22,6 +22,7 @@ from metadensity.nn.convolution import CONV
 EVENT, LEVELS = (2, 3, 4), 3
 SUPPORT, QUERY = (torch.randint(3, (2, 2, *EVENT), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
 NETWORKS = ["unconditional", "conditional", "attention", "aligned", "multiscale", "ensemble"]
+RECURRENT = ["row_lstm", "diagonal_bilstm"]
 
 
 def build(name: str, **options: Any) -> FewShotModel:
@@ -65,7 +66,7 @@ def old_norm(norm: Callable[..., object]) -> Callable[[nn.Module], object]:
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *RECURRENT])
 def test_hooks_of_all_parts_fire(name: str, likelihood: str) -> None:
     model, calls = build(name, likelihood=likelihood), Counter[str]()
     for part, module in model.named_modules():
@@ -88,7 +89,7 @@ def test_hooks_of_all_parts_fire(name: str, likelihood: str) -> None:
     ],
     ids=["pruned", "weight_norm", "spectral_norm", "parametrised"],
 )
-@pytest.mark.parametrize("name", ["attention", "aligned"])
+@pytest.mark.parametrize("name", ["attention", "aligned", "diagonal_bilstm"])
 def test_changed_weights_train_with_and_without_kernels(name: str, change: Callable[[nn.Module], object]) -> None:
     found = losses(name, change)
     with native.disabled():
@@ -97,7 +98,7 @@ def test_changed_weights_train_with_and_without_kernels(name: str, change: Calla
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("name", ["attention", "multiscale"])
+@pytest.mark.parametrize("name", ["attention", "multiscale", "row_lstm"])
 def test_samples_are_those_of_the_pruned_network(name: str, likelihood: str) -> None:
     """Pruned in place, without hooks, it is the same network: the samplers draw the same of both."""
     model, permanent = build(name, likelihood=likelihood), build(name, likelihood=likelihood)
