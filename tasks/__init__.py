@@ -58,6 +58,7 @@ TASKS = _Tasks(
     omniglot=omniglot.omniglot,
     digits=digits.digits,
     templates=templates.templates,
+    moving_templates=templates.moving_templates,
     chains=chains.chains,
     transduction=transduction.transduction,
     emoji=emoji.emoji,

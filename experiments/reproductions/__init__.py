@@ -10,6 +10,7 @@ from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
 from experiments.reproductions.speech import SPEECH
 from experiments.reproductions.strings import CHAINS, NAMES, TEXT, TUNES
+from experiments.reproductions.volumes import MOVING
 
 __all__ = ["GROUPS", "MEANS", "PLANS", "Entry", "Plan"]
 
@@ -19,6 +20,7 @@ PLANS: dict[str, Plan] = {
         *(OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
+        MOVING,
     )
 }
 GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}

@@ -25,8 +25,13 @@ from tasks.testing import (
 from .pictures import make_folder
 
 NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "own", "splits", "styles", "testing"}
-HOUSES = {"folders": {"folder", "mirror"}, "strings": {"names", "text", "tunes"}}  # folders of several tasks
-DRAWN = {"chains", "templates", "transduction"}  # drawn without end, from one prior: see the folders of these names
+HOUSES = {
+    "folders": {"folder", "mirror"},
+    "strings": {"names", "text", "tunes"},
+    "templates": {"moving_templates", "templates"},
+}  # folders of several tasks
+# Drawn without end, from one prior: see the folders of these names.
+DRAWN = {"chains", "moving_templates", "templates", "transduction"}
 FINITE = sorted(set(TASKS) - DRAWN)
 FILES = {"folder", "mirror"}  # over a folder that the user names: here over a generated one, split by rule
 PUBLISHED = {"emoji", "omniglot", "speech", "text"}  # images that are not in the package
