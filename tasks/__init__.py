@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import chains, digits, emoji, hershey, labelled, omniglot, pens, speech, templates, transduction
+from tasks import chains, digits, emoji, films, hershey, labelled, omniglot, pens, speech, templates, transduction
 from tasks.base import TaskDistribution
 from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
@@ -65,6 +65,7 @@ TASKS = _Tasks(
     speech=speech.speech,
     names=names.names,
     pens=pens.pens,
+    films=films.films,
     text=text.text,
     tunes=tunes.tunes,
     folder=folder.folder,

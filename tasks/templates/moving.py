@@ -63,10 +63,9 @@ def moving_templates(
     """Noisy films ``(1, frames, size, size)`` of ``classes`` random templates in motion; the optimum is known.
 
     In frame t the task's template lies ``shift + t * velocity`` pixels down and right, going on at the other side,
-    shift and velocity uniform and new for each film; each pixel is then flipped with probability ``flip``. The support tells
-    the template, the first frame the shift, the next ones the velocity: ``optimum`` is the exact p(x | support), a sum
-    over all of them. As in ``templates``, whose options these are and whose bitmaps have the same pixels, the splits
-    share the bitmaps.
+    shift and velocity uniform and new for each film; each pixel is then flipped with probability ``flip``. The support
+    tells the template, the first frame the shift, the next ones the velocity: ``optimum`` is the exact p(x | support),
+    a sum over all of them. The bitmaps are those of ``templates``, and as there the splits share them.
 
     split: "train", "validation", "test", or several joined by "+", which is one more stream.
     data_root: not used; the films are drawn.
