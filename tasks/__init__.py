@@ -17,7 +17,7 @@ from tasks.data.roots import DataError
 from tasks.episodes.fixed_episodes import FixedEpisodes
 from tasks.episodes.generated_episodes import GeneratedEpisodes
 from tasks.episodes.stored_episodes import StoredEpisodes
-from tasks.folders import folder, mirror
+from tasks.folders import folder, mirror, volumes
 from tasks.images import ImageTasks
 from tasks.strings import names, text, tunes
 from tasks.templates import TemplateTasks
@@ -70,5 +70,6 @@ TASKS = _Tasks(
     tunes=tunes.tunes,
     folder=folder.folder,
     mirror=mirror.mirror,
+    volumes=volumes.volumes,
     labelled=labelled.labelled,
 )
