@@ -10,7 +10,7 @@ from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
 from experiments.reproductions.speech import SPEECH
 from experiments.reproductions.strings import CHAINS, NAMES, TEXT, TUNES
-from experiments.reproductions.volumes import MOVING
+from experiments.reproductions.volumes import FILMS, FILMS_LAST, MOVING
 
 __all__ = ["GROUPS", "MEANS", "PLANS", "Entry", "Plan"]
 
@@ -20,10 +20,14 @@ PLANS: dict[str, Plan] = {
         *(OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
-        MOVING,
+        *(MOVING, FILMS, FILMS_LAST),
     )
 }
-GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}
+GROUPS: dict[str, tuple[Plan, ...]] = {
+    "strings": (CHAINS, NAMES, TUNES, TEXT),
+    "speech": SPEECH,
+    "volumes": (MOVING, FILMS, FILMS_LAST),
+}
 """Several tables that one command makes."""
 
 MEANS: dict[str, tuple[Plan, ...]] = {"speech": SPEECH}

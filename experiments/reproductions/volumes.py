@@ -6,6 +6,7 @@ independent given the frames before. Each training is of a quarter of an hour of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from experiments.reproductions.plan import Entry, Plan
@@ -59,4 +60,40 @@ MOVING = Plan(
     limit=1000,
     train_limit=0,
     fast_task={},
+)
+
+
+def _drawn(title: str, frames: int = 4, **model: Any) -> Entry:
+    """A net of five layers on films of Hershey glyphs of 12x12; ``model``: what differs."""
+    return Entry(
+        title,
+        ("films", "attention", "dot", "quarter_hour"),
+        {"task": {"size": 12, "frames": frames}, "model": {"layers": 5, "penultimate": 64, "patch_stride": 2, **model}},
+    )
+
+
+FILMS = Plan(
+    name="films",
+    weight_prefixes=("films",),
+    title="Glyphs being drawn, films of four frames of 12x12",
+    entries={
+        "frames": _drawn("Attention PixelCNN, frames independent", frame_independent=True),
+        "attention": _drawn("Attention PixelCNN"),
+    },
+    shots=(0, 1, 2, 4, 8),
+    baseline="frames",
+    gain=("attention", "frames"),
+    limit=1652,
+    train_limit=0,
+    fast_task={"size": 8, "frames": 2, "drawings": 3},
+)
+FILMS_LAST = replace(
+    FILMS,
+    name="films_last",
+    weight_prefixes=("films_last",),
+    title="The last frames of these films alone, drawings of 12x12",
+    entries={"attention": _drawn("Attention PixelCNN", frames=1)},
+    baseline="attention",
+    gain=None,
+    fast_task={"size": 8, "drawings": 3},
 )
