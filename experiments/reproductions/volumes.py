@@ -72,18 +72,24 @@ def _drawn(title: str, frames: int = 4, **model: Any) -> Entry:
     )
 
 
+def _pixels(frames: int) -> Entry:
+    """The floor: smoothed frequencies of each voxel in the support."""
+    return Entry("SupportMean", ("films", "support_mean", "baseline"), {"task": {"size": 12, "frames": frames}})
+
+
 FILMS = Plan(
     name="films",
     weight_prefixes=("films",),
     title="Glyphs being drawn, films of four frames of 12x12",
     entries={
+        "support_mean": _pixels(4),
         "frames": _drawn("Attention PixelCNN, frames independent", frame_independent=True),
         "attention": _drawn("Attention PixelCNN"),
     },
     shots=(0, 1, 2, 4, 8),
     baseline="frames",
     gain=("attention", "frames"),
-    limit=1652,
+    limit=413,
     train_limit=0,
     fast_task={"size": 8, "frames": 2, "drawings": 3},
 )
@@ -92,8 +98,8 @@ FILMS_LAST = replace(
     name="films_last",
     weight_prefixes=("films_last",),
     title="The last frames of these films alone, drawings of 12x12",
-    entries={"attention": _drawn("Attention PixelCNN", frames=1)},
-    baseline="attention",
-    gain=None,
+    entries={"support_mean": _pixels(1), "attention": _drawn("Attention PixelCNN", frames=1)},
+    baseline="support_mean",
+    gain=("attention", "support_mean"),
     fast_task={"size": 8, "drawings": 3},
 )
