@@ -86,12 +86,13 @@ FILMS = Plan(
         "frames": _drawn("Attention PixelCNN, frames independent", frame_independent=True),
         "attention": _drawn("Attention PixelCNN"),
     },
-    shots=(0, 1, 2, 4, 8),
+    shots=(0, 1, 2, 4),
     baseline="frames",
     gain=("attention", "frames"),
-    limit=413,
+    queries=2,
+    limit=826,
     train_limit=0,
-    fast_task={"size": 8, "frames": 2, "drawings": 3},
+    fast_task={"frames": 2, "drawings": 8},
 )
 FILMS_LAST = replace(
     FILMS,
@@ -101,5 +102,4 @@ FILMS_LAST = replace(
     entries={"support_mean": _pixels(1), "attention": _drawn("Attention PixelCNN", frames=1)},
     baseline="support_mean",
     gain=("attention", "support_mean"),
-    fast_task={"size": 8, "drawings": 3},
 )

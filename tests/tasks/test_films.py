@@ -17,7 +17,7 @@ from tasks.pens import image
 from tasks.pens.drawings import hershey_drawings
 
 # Those of tests/tasks/test_registry.py, so that they are drawn once.
-OPTIONS: dict[str, Any] = {"drawings": 3, "size": 12, "frames": 2}
+OPTIONS: dict[str, Any] = {"drawings": 8, "size": 12, "frames": 2}
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,8 @@ def test_ink_stays_and_the_last_frame_is_the_drawing(films: ImageTasks) -> None:
     every = films.pixels(range(films.images))[:, 0]
     assert (every.diff(dim=1) >= 0).all()
     assert (every.flatten(2).sum(-1).diff(dim=1) > 0).float().mean() > 0.9, "films stand still"
-    drawings = hershey_drawings(
-        [each for each in split_glyphs("validation") if each.name == films.class_names[3]], 0, 4
-    )
+    glyphs = [each for each in split_glyphs("validation") if each.name == films.class_names[3]]
+    drawings = hershey_drawings(glyphs, 0, 8)
     (own,) = drawings.values()
     expected = {image(strokes, 12).tobytes() for strokes in own}
     assert {film[-1].bool().numpy().tobytes() for film in every[films.labels == 3]} <= expected

@@ -44,7 +44,7 @@ def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     root = request.getfixturevalue("data_root") if request.param in PUBLISHED else None
     options: dict[str, Any] = {}
     if request.param == "films":
-        options = {"drawings": 3, "size": 12, "frames": 2}
+        options = {"drawings": 8, "size": 12, "frames": 2}  # as in the fast table of films
     if request.param in FILES:
         sizes = {f"class {number}": 10 + number % 3 for number in range(12)}
         options = {"folder": make_folder(tmp_path_factory.mktemp("images"), sizes), "size": 12}
