@@ -40,6 +40,7 @@ def test_training_completes_and_its_configuration_took_effect(trained: Any) -> N
         "seconds",
         "picture",
         "sounds",
+        "film",
         "text",
         "words",
         "remarks",
