@@ -52,7 +52,8 @@ class PixelCNN(CausalNetwork):
         planes, penultimate, kernel_size = config.planes, config.penultimate, config.kernel_size
         space_dims = len(event_shape) - 1
         self.event_shape, self.levels, self.space_dims = tuple(event_shape), levels, space_dims
-        self.planes, self.penultimate, self.frame_independent = planes, penultimate, config.frame_independent
+        self.planes, self.penultimate = planes, penultimate
+        self.frame_independent = config.frame_independent and space_dims > 1  # a frame of a sequence is a place
         if self.frame_independent and prototypes:
             raise ValueError(
                 f"prototypes={prototypes} with frame_independent=True; prototypes are compared with the pixels of a "
@@ -71,7 +72,7 @@ class PixelCNN(CausalNetwork):
                 context=context,
                 attended=planes if attention and i >= self.attention_layer else 0,
                 dilation=config.dilations[(i - 1) % len(config.dilations)] if i else 1,
-                stacks=1 if config.frame_independent else None,
+                stacks=self.stacks,
             )
             for i in range(config.layers)
         )

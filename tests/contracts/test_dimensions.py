@@ -122,6 +122,23 @@ def test_a_frame_independent_voxel_sees_the_frames_before_it_and_none_of_its_own
     assert torch.equal(checks_density.field(subject.model.network), before)
 
 
+@pytest.mark.parametrize("name", ["aligned", "ensemble", "meta", "maml", "attention_meta"])
+def test_frames_are_independent_in_every_model(name: str) -> None:
+    """Another voxel moves the terms of later frames, and in its own frame none but its own."""
+    case = Case((1, 3, 3, 3), options={"frame_independent": True})
+    subject = Recipe(name, {"attention": "dot"} if "meta" not in name and name != "maml" else {}).build(
+        case, torch.float64
+    )
+    density, one = subject(subject.images(2, 1, seed=6)), subject.images(1, 1, seed=5)
+    other = one.clone()
+    other[..., 1, 1, 1] = 1 - other[..., 1, 1, 1]
+    moved = (density.conditional_log_probs(one) != density.conditional_log_probs(other))[0, 0, 0]
+    expected = torch.zeros(3, 3, 3, dtype=torch.bool)
+    expected[1, 1, 1] = expected[2] = True
+    assert not (moved & ~expected).any()
+    assert moved[2].any()
+
+
 def test_a_leak_along_one_axis_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the matrix: the plane stack of one layer also sees the plane after."""
     subject = Recipe("attention", {"attention": "dot"}).build(Case((1, 3, 3, 3), options={"layers": 4}), torch.float64)
