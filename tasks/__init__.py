@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tasks import chains, digits, emoji, hershey, labelled, omniglot, pens, speech, templates, transduction
+from tasks import chains, digits, emoji, films, hershey, labelled, omniglot, pens, speech, templates, transduction
 from tasks.base import TaskDistribution
 from tasks.chains import ChainTasks
 from tasks.checks import SPLITS
@@ -17,7 +17,7 @@ from tasks.data.roots import DataError
 from tasks.episodes.fixed_episodes import FixedEpisodes
 from tasks.episodes.generated_episodes import GeneratedEpisodes
 from tasks.episodes.stored_episodes import StoredEpisodes
-from tasks.folders import folder, mirror
+from tasks.folders import folder, mirror, volumes
 from tasks.images import ImageTasks
 from tasks.strings import names, text, tunes
 from tasks.templates import TemplateTasks
@@ -58,15 +58,18 @@ TASKS = _Tasks(
     omniglot=omniglot.omniglot,
     digits=digits.digits,
     templates=templates.templates,
+    moving_templates=templates.moving_templates,
     chains=chains.chains,
     transduction=transduction.transduction,
     emoji=emoji.emoji,
     speech=speech.speech,
     names=names.names,
     pens=pens.pens,
+    films=films.films,
     text=text.text,
     tunes=tunes.tunes,
     folder=folder.folder,
     mirror=mirror.mirror,
+    volumes=volumes.volumes,
     labelled=labelled.labelled,
 )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
+_BETWEEN_FRAMES = 190  # the grey of the lines
 _WIDE, _WAVE, _BANDS, _WINDOW = 160, 40, 40, 128  # pixels of the picture of a sound; samples of a window
 
 
@@ -81,6 +82,10 @@ class Medium:
         """The event as a picture, all of one medium of one size. length: how many of its first places are real."""
         return None
 
+    def film(self, event: Tensor) -> NDArray[np.uint8] | None:
+        """The event in motion, pictures ``(frames, H, W, 3)``, all of one medium of one size."""
+        return None
+
     def sound(self, event: Tensor, length: int | None = None) -> tuple[NDArray[np.float64], int] | None:
         """Samples ``(n,)`` in [-1, 1] and how many there are in a second, of the real places."""
         return None
@@ -109,6 +114,29 @@ class Images(Medium):
         if event.ndim != 3 or event.shape[0] not in (1, 3):
             raise ValueError(f"pixels of shape {tuple(event.shape)} are no picture; give (1 or 3, height, width).")
         return as_shown(event, self.levels, self.ink).expand(3, -1, -1).permute(1, 2, 0).numpy()
+
+
+@dataclass(frozen=True)
+class Volumes(Medium):
+    """Volumes ``(1 or 3, frames, H, W)``, such as films and scans: the frames side by side, or one after the other."""
+
+    levels: int
+    ink: bool = False
+    words: ClassVar[Words] = Words("volume", "voxel")
+    zoom: ClassVar[int] = 3
+
+    def film(self, event: Tensor) -> NDArray[np.uint8]:
+        """See ``Medium.film``. Raises ValueError for events that are no volumes of 1 or 3 channels."""
+        if event.ndim != 4 or event.shape[0] not in (1, 3):
+            raise ValueError(f"voxels of shape {tuple(event.shape)} are no film; give (1 or 3, frames, height, width).")
+        frames = as_shown(event.transpose(0, 1), self.levels, self.ink)
+        return frames.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+
+    def picture(self, event: Tensor, length: int | None = None) -> Picture:
+        """The frames from left to right, a grey line between them."""
+        first, *others = self.film(event)
+        line = np.full((len(first), 1, 3), _BETWEEN_FRAMES, np.uint8)
+        return np.concatenate([first, *(piece for frame in others for piece in (line, frame))], axis=1)
 
 
 @dataclass(frozen=True)
@@ -206,4 +234,6 @@ def usual_medium(event_shape: Sequence[int], levels: int, ink: bool = False) -> 
     """The medium of events of which nothing but their shape is known."""
     if len(event_shape) == 3 and event_shape[0] in (1, 3):
         return Images(levels, ink)
+    if len(event_shape) == 4 and event_shape[0] in (1, 3):
+        return Volumes(levels, ink)
     return Sequences() if len(event_shape) == 2 else Medium()

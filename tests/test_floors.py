@@ -47,8 +47,8 @@ ROOMS = {
             densities coding adaptation models persistence exporting evaluation training testing
         """,
         "tasks": """
-            checks data splits styles media base images digits emoji hershey pens omniglot templates chains transduction
-            speech strings folders own episodes interop labelled testing
+            checks data splits styles media base images digits emoji hershey pens films omniglot templates chains
+            transduction speech strings folders own episodes interop labelled testing
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify

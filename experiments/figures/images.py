@@ -7,6 +7,7 @@ kind are shown by ``experiments.figures.shown``.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from metadensity.episode import Episode
 from metadensity.progress import progress_bar
 from tasks.media import Images, as_shown
 
+FRAME = 250  # milliseconds of a frame of a film; the last stands three times as long
 GAP, LINE, PAPER = 2, 150, 255  # pixels between images, grey of the line, grey of the background
 
 
@@ -78,6 +80,16 @@ def save_picture(picture: NDArray[np.uint8], path: str | Path, zoom: int = 3) ->
     image = Image.fromarray(picture)
     image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST).save(path)
     return path
+
+
+def gif(film: NDArray[np.uint8], zoom: int = 3) -> bytes:
+    """Pictures ``(frames, H, W, 3)`` as an animated GIF that goes on for ever, each pixel ``zoom`` pixels wide."""
+    size = (film.shape[2] * zoom, film.shape[1] * zoom)
+    first, *others = (Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in film)
+    stream = io.BytesIO()
+    times = [FRAME] * len(others) + [3 * FRAME]
+    first.save(stream, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    return stream.getvalue()
 
 
 def image_array(pixels: Tensor, levels: int, ink: bool = False) -> NDArray[np.uint8]:

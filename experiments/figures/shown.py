@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.figures.images import save_picture, support_beside_samples
+from experiments.figures.images import gif, save_picture, support_beside_samples
 from metadensity import Episode
 from metadensity.files import write_atomically
 from tasks import TaskDistribution
-from tasks.media import Medium
+from tasks.media import Medium, Picture
 from tasks.speech.sound_files import wav
 
 _STRING = re.compile(r"  (\S+(?: \S+)*?) +(\".*\")")
@@ -53,11 +53,12 @@ class Events:
 
 @dataclass(frozen=True)
 class Written:
-    """The files: a PNG, a folder of WAV files, a text; None for what the medium has not."""
+    """The files: a PNG, a folder of WAV files, a text, an animated GIF; None for what the medium has not."""
 
     picture: Path | None
     sounds: Path | None
     text: Path | None
+    film: Path | None = None
 
     def record(self) -> dict[str, str | None]:
         """The paths as JSON values."""
@@ -87,11 +88,33 @@ def titles_of(episode: Episode, task: TaskDistribution) -> list[str]:
 
 def grid(medium: Medium, events: Sequence[Events]) -> NDArray[np.uint8] | None:
     """All of them as one picture ``(H, W, 3)``; None where the medium has none."""
+    return _grid(medium.picture, events)
+
+
+def films(medium: Medium, events: Sequence[Events]) -> NDArray[np.uint8] | None:
+    """All of them in motion in one grid, pictures ``(frames, H, W, 3)``; None where the medium has no films."""
+    first = next((row[0][0] for kind in events for row in kind if row), None)
+    whole = None if first is None else medium.film(first)
+    if whole is None:
+        return None
+
+    def moment(frame: int) -> NDArray[np.uint8] | None:
+        def at(event: Tensor, length: int | None) -> Picture | None:
+            film = medium.film(event)
+            return None if film is None else film[frame]
+
+        return _grid(at, events)
+
+    found = [moment(frame) for frame in range(len(whole))]
+    return np.stack([each for each in found if each is not None]) if any(each is not None for each in found) else None
+
+
+def _grid(picture: Callable[[Tensor, int | None], Picture | None], events: Sequence[Events]) -> Picture | None:
     blocks: dict[int, list[Tensor]] = {}
     for kind in events:
         for row in kind if kind.block is not None else ():
-            seen = [medium.picture(event, length) for event, length in row]
-            shown = [torch.from_numpy(picture).permute(2, 0, 1) for picture in seen if picture is not None]
+            seen = [picture(event, length) for event, length in row]
+            shown = [torch.from_numpy(each).permute(2, 0, 1) for each in seen if each is not None]
             if len(shown) < len(seen):
                 return None
             blocks.setdefault(kind.block or 0, []).append(torch.stack(shown))
@@ -148,7 +171,7 @@ def parse_text(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def write(folder: Path, stem: str, medium: Medium, events: Sequence[Events], titles: Sequence[str]) -> Written:
-    """``stem.png``, the folder ``stem`` of WAV files and ``stem.txt``, as far as the medium has them."""
+    """``stem.png``, the folder ``stem`` of WAV files, ``stem.txt`` and ``stem.gif``, as far as the medium has them."""
     picture, text = grid(medium, events), as_text(medium, events, titles)
     heard = None
     for name, samples, rate in sounds(medium, events):
@@ -160,15 +183,29 @@ def write(folder: Path, stem: str, medium: Medium, events: Sequence[Events], tit
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(read, text.encode())
     seen = None if picture is None else save_picture(picture, folder / f"{stem}.png", medium.zoom)
-    return Written(seen, heard, read if text else None)
+    moving, film = films(medium, events), folder / f"{stem}.gif"
+    if moving is not None:
+        write_atomically(film, gif(moving, medium.zoom))
+    return Written(seen, heard, read if text else None, None if moving is None else film)
+
+
+def add_video(writer: SummaryWriter, tag: str, film: NDArray[np.uint8], zoom: int, step: int) -> None:
+    """Pictures ``(frames, H, W, 3)`` as a video. What torch's ``add_video`` writes, which needs moviepy for the GIF."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    _, height, width, _ = film.shape
+    image = Summary.Image(height=height * zoom, width=width * zoom, colorspace=3, encoded_image_string=gif(film, zoom))
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 def add_to_tensorboard(
     writer: SummaryWriter, tag: str, medium: Medium, events: Sequence[Events], titles: Sequence[str], step: int
 ) -> None:
-    """The same as an image, as audio of a tag each, and as text."""
+    """The same as an image, as a video, as audio of a tag each, and as text."""
     if (picture := grid(medium, events)) is not None:
         writer.add_image(tag, picture, step, dataformats="HWC")
+    if (moving := films(medium, events)) is not None:
+        add_video(writer, f"{tag}, in motion", moving, medium.zoom, step)
     for name, samples, rate in sounds(medium, events):
         if len(samples) > 1:  # torch takes no sound of one sample
             writer.add_audio(f"{tag}/{name}", samples[None], step, rate)

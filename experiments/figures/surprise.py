@@ -33,7 +33,8 @@ def surprise_figure(
         if seen is not None:
             axes[0, task].imshow(seen)
         for axis, nats in zip(axes[1:, task], costs.values(), strict=True):
-            axis.imshow(nats[task].numpy(), cmap="Greys", vmin=0, vmax=top)
+            frames = nats[task] if nats.ndim == 4 else nats[task][None]  # of a volume side by side, as it is shown
+            axis.imshow(frames.movedim(0, 1).flatten(1).numpy(), cmap="Greys", vmin=0, vmax=top)
             axis.set_title(f"{nats[task].sum():.1f} nats", fontsize=8)
         for axis in axes[:, task]:
             axis.set(xticks=[], yticks=[])

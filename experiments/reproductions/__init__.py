@@ -11,6 +11,7 @@ from experiments.reproductions.plan import Entry, Plan
 from experiments.reproductions.products import PRODUCTS
 from experiments.reproductions.speech import SPEECH
 from experiments.reproductions.strings import CHAINS, NAMES, TEXT, TUNES
+from experiments.reproductions.volumes import FILMS, FILMS_LAST, MOVING
 
 __all__ = ["GROUPS", "MEANS", "PLANS", "Entry", "Plan"]
 
@@ -20,9 +21,14 @@ PLANS: dict[str, Plan] = {
         *(OMNIGLOT, STAGES, CONDITIONING, RECURRENT, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
+        *(MOVING, FILMS, FILMS_LAST),
     )
 }
-GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}
+GROUPS: dict[str, tuple[Plan, ...]] = {
+    "strings": (CHAINS, NAMES, TUNES, TEXT),
+    "speech": SPEECH,
+    "volumes": (MOVING, FILMS, FILMS_LAST),
+}
 """Several tables that one command makes."""
 
 MEANS: dict[str, tuple[Plan, ...]] = {"speech": SPEECH}

@@ -374,8 +374,10 @@ def drawn(figure: Figure, name: str) -> Markup:
 
 
 def shown(folder: Path, stem: str, name: str) -> Markup:
-    """What ``experiments.figures.shown.write`` made, within the page: a picture, players, tables; "" for nothing."""
+    """What ``experiments.figures.shown.write`` made, within the page: a picture, a film, players, tables; or ""."""
     found = picture(folder / f"{stem}.png", name) if (folder / f"{stem}.png").is_file() else Markup()
+    if (film := folder / f"{stem}.gif").is_file():
+        found += _embedded(film.read_bytes(), f"{name}, in motion", "gif")
     sounds = sorted((folder / stem).glob("*.wav")) if (folder / stem).is_dir() else []
     if sounds:
         found += _players(sounds)
@@ -436,8 +438,9 @@ def picture(path: Path, name: str) -> Markup:
     return _embedded(path.read_bytes(), name)
 
 
-def _embedded(data: bytes, name: str) -> Markup:
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(name, base64.b64encode(data).decode())
+def _embedded(data: bytes, name: str, kind: str = "png") -> Markup:
+    held = base64.b64encode(data).decode()
+    return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(name, kind, held)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -113,7 +113,7 @@ class LearnedLoss(nn.Module):
 
 def features_of_layer(network: PixelCNN, pixels: Tensor, condition: Conditioning, layer: int) -> Tensor:
     """Activations ``(samples * tasks, planes, *space)`` of the last stack after ``layer`` layers, as in ``trunk``."""
-    stacks, attended = [network.input(pixels)] * network.space_dims, None
+    stacks, attended = [network.input(pixels)] * network.stacks, None
     for i in range(layer):
         if i == network.attention_layer and network.attention is not None and condition.memory is not None:
             attended = network.attention(condition.memory, stacks[-1])

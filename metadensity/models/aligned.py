@@ -38,7 +38,7 @@ class AlignedPixelCNN(FewShotModel, options=[AlignedConfig]):
         self.patches = SupportPatchEncoder(*patches) if sizes.attention else None
         self.map = SupportMap(self.event_shape, levels, sizes.map_features, normed=sizes.support_norm)
         self.mapped = range(0, sizes.layers, sizes.map_every)
-        biases = len(self.mapped) * space_dims * 2 * planes
+        biases = len(self.mapped) * (1 if sizes.frame_independent else space_dims) * 2 * planes
         self.to_gates = pointwise(2 * sizes.map_features, biases, space_dims, bias=False)
         self.network = PixelCNN(self.event_shape, levels, **sizes.network)
 

@@ -15,6 +15,8 @@ from metadensity.networks.pixelcnn import PixelCNN
 from metadensity.networks.upscaler import Upscaler
 from metadensity.nn.encoders import SupportPatchEncoder, SupportVectorEncoder
 
+_OF_BASE = ("first_kernel", "dilations", "frame_independent")
+
 
 class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
     """An AttentionPixelCNN of a small image and a network a doubling (Reed et al. 2018, section 4.3, as recalled).
@@ -42,7 +44,7 @@ class MultiscalePixelCNN(FewShotModel, options=[MultiscaleConfig]):
         patches: Any = (self.event_shape, levels, planes, planes, planes, sizes.patch_stride, sizes.support_norm)
         self.patches = nn.ModuleList(SupportPatchEncoder(*patches) for _ in shapes)
         self.base = PixelCNN(shapes[0], levels, **of_base)
-        of_upscalers = {name: each for name, each in of_base.items() if name not in ("first_kernel", "dilations")}
+        of_upscalers = {name: each for name, each in of_base.items() if name not in _OF_BASE}
         of_upscalers["layers"] = sizes.upscaler_layers
         self.upscalers = nn.ModuleList(Upscaler(shape, levels, **of_upscalers) for shape in shapes[1:])
 

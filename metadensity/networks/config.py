@@ -23,12 +23,17 @@ class PixelCNNConfig:
     """A gated PixelCNN. The defaults are those of Reed et al. 2018 for Omniglot.
 
     layers: 2 or more. planes: features of a layer. penultimate: features that the likelihood is given.
-    kernel_size: odd, 3 or more. first_kernel: of the first layer, which looks at the image itself, as the 7 of
-        van den Oord et al. 2016; None: ``kernel_size``. Twice the longest side of an image less one sees all of its
-        past at once.
+    kernel_size: odd, 3 or more; or one for each space dimension, of which some may be 1: ``(1, 3, 3)`` for layers that
+        look within a frame. first_kernel: of the first layer, which looks at the image itself, as the 7 of
+        van den Oord et al. 2016, 3 or more along each dimension; None: ``kernel_size``. Twice the longest side of an
+        image less one sees all of its past at once.
     dilations: places from one tap of a kernel to the next, of the layers after the first: the second has the first of
         these, and after the last the first comes again. ``(1,)``: no gaps. ``(1, 2, 4, 8)`` sees 15 times as far in 4
-        layers as ``(1,)`` in one (van den Oord et al. 2016, "WaveNet", section 2.1).
+        layers as ``(1,)`` in one (van den Oord et al. 2016, "WaveNet", section 2.1). Each is one number, or one for
+        each space dimension: ``((1, 1, 1), (1, 2, 2))``.
+    frame_independent: whether a place sees nothing of its own slice of the first space dimension, only the slices
+        before it: a film whose pixels are independent within a frame, the baseline of Kalchbrenner et al. 2016, "Video
+        Pixel Networks", section 5.
     likelihood: of a pixel given its past: a name in ``LIKELIHOODS``, or a mapping with a name and options of its own.
     components: of a mixture; the same as ``likelihood={"name": "logistic", "components": ...}``, which is stored so.
     Raises ValueError for a value out of range.
@@ -37,9 +42,10 @@ class PixelCNNConfig:
     layers: int = 12
     planes: int = 24
     penultimate: int = 32
-    kernel_size: int = 3
-    first_kernel: int | None = None
-    dilations: Sequence[int] = (1,)
+    kernel_size: Any = 3
+    first_kernel: Any = None
+    dilations: Sequence[Any] = (1,)
+    frame_independent: bool = field(default=False, metadata={"earlier": False})
     likelihood: str | Mapping[str, Any] = "categorical"
     components: int = COMPONENTS
     fewest_layers: ClassVar[int] = 2
@@ -52,26 +58,47 @@ class PixelCNNConfig:
         require_sizes(layers=self.layers, planes=self.planes, penultimate=self.penultimate, components=self.components)
         if self.layers < self.fewest_layers:
             raise ValueError(f"layers={self.layers}; a PixelCNN needs at least {self.fewest_layers}.")
-        if self.first_kernel is not None and (
-            not is_whole(self.first_kernel) or self.first_kernel < 3 or self.first_kernel % 2 == 0
+        first, kernel = _numbers(self.first_kernel), _numbers(self.kernel_size)
+        if self.first_kernel is not None and (not first or min(first) < 3 or not all(each % 2 for each in first)):
+            raise ValueError(
+                f"first_kernel={self.first_kernel}; give an odd number of 3 or more, or one for each space dimension, "
+                "or None for kernel_size."
+            )
+        if isinstance(self.kernel_size, Sequence) and (
+            not kernel or max(kernel) < 3 or not all(each % 2 for each in kernel)
         ):
             raise ValueError(
-                f"first_kernel={self.first_kernel}; give an odd number of 3 or more, or None for kernel_size."
+                f"kernel_size={self.kernel_size!r}; give one odd number for each space dimension, 3 or more for one of "
+                "them at least, for example (1, 3, 3)."
             )
-
+        if first is None and kernel and min(kernel) < 3 and isinstance(self.kernel_size, Sequence):
+            raise ValueError(
+                f"kernel_size={self.kernel_size!r} without first_kernel; the first layer sees 3 places or more along "
+                "each dimension. Give first_kernel=3, for example."
+            )
         dilations = self.dilations
         listed = isinstance(dilations, Sequence) and not isinstance(dilations, str)
-        if not listed or not dilations or not all(is_whole(each) and each >= 1 for each in dilations):
+        if not listed or not dilations or not all(_numbers(each) for each in dilations):
             raise ValueError(
                 f"dilations={dilations!r}; give whole numbers of at least 1, one for each layer after the first or for "
-                "some that come again and again, for example (1, 2, 4, 8); (1,) for none."
+                "some that come again and again, for example (1, 2, 4, 8); (1,) for none. Each may be several, one for "
+                "each space dimension."
             )
-        object.__setattr__(self, "dilations", tuple(dilations))
+        tuples = [tuple(each) if isinstance(each, Sequence) else each for each in dilations]
+        object.__setattr__(self, "dilations", tuple(tuples))
+        if not isinstance(self.frame_independent, bool):
+            raise ValueError(f"frame_independent={self.frame_independent!r}; give True or False.")
 
     @property
     def network(self) -> dict[str, Any]:
         """These as arguments of ``metadensity.networks.pixelcnn.PixelCNN``."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_MODELS}
+
+
+def _numbers(given: Any) -> tuple[int, ...] | None:
+    """One whole number of at least 1, or one for each dimension, as a tuple; None for anything else."""
+    numbers = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    return numbers if numbers and all(is_whole(each) and each >= 1 for each in numbers) else None
 
 
 @dataclass(frozen=True)
@@ -166,6 +193,8 @@ class MultiscaleConfig(PatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_sizes(base=self.base, upscaler_layers=self.upscaler_layers)
+        if self.frame_independent:
+            raise ValueError("frame_independent=True; a multiscale image has no frames of its own. Leave it False.")
 
 
 @dataclass(frozen=True)
@@ -182,6 +211,7 @@ class PixelRNNConfig(ConditionalConfig):
     # What these nets have none of, taken out of the fields.
     kernel_size: ClassVar[int]  # type: ignore[misc]
     dilations: ClassVar[Sequence[int]] = (1,)  # type: ignore[misc]
+    frame_independent: ClassVar[bool] = False  # type: ignore[misc]
     attention: Any = None
     patch_stride: int = 4
     fewest_layers: ClassVar[int] = 1
@@ -225,8 +255,8 @@ class WaveNetConfig(ConditionalConfig):
     layers: int = 31
     planes: int = 32
     penultimate: int = 64
-    first_kernel: int | None = 5
-    dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    first_kernel: Any = 5
+    dilations: Sequence[Any] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     attention: Any = None
     patches: int = 32
     prediction: int = 0
@@ -268,8 +298,8 @@ class ByteNetConfig(PixelCNNConfig):
     planes: int = 32
     penultimate: int = 64
     kernel_size: int = 5
-    first_kernel: int | None = 3
-    dilations: Sequence[int] = (1, 2, 4, 8, 16)
+    first_kernel: Any = 3
+    dilations: Sequence[Any] = (1, 2, 4, 8, 16)
     block: str = "multiplicative"
     context: Any = None
     attention: Any = "dot"
@@ -285,6 +315,12 @@ class ByteNetConfig(PixelCNNConfig):
         require_sizes(context=self.context, encoder_layers=self.encoder_layers)
         if not is_whole(self.kernel_size) or self.kernel_size < 3 or self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={self.kernel_size}; a causal convolution needs an odd kernel of 3 or more.")
+        several = [each for each in (self.first_kernel, *self.dilations) if isinstance(each, Sequence)]
+        if several or self.frame_independent:
+            raise ValueError(
+                f"{several[0] if several else 'frame_independent=True'}: a ByteNet reads places in one row, which has "
+                "one kernel, one dilation a layer and no frames. Give single numbers, and frame_independent=False."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout}; give the part of the features to drop, from 0 to below 1.")
         if self.block not in BLOCKS:

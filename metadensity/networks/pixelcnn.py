@@ -53,6 +53,12 @@ class PixelCNN(CausalNetwork):
         space_dims = len(event_shape) - 1
         self.event_shape, self.levels, self.space_dims = tuple(event_shape), levels, space_dims
         self.planes, self.penultimate = planes, penultimate
+        self.frame_independent = config.frame_independent and space_dims > 1  # a frame of a sequence is a place
+        if self.frame_independent and prototypes:
+            raise ValueError(
+                f"prototypes={prototypes} with frame_independent=True; prototypes are compared with the pixels of a "
+                "place's own frame as well. Give prototypes=0."
+            )
         self.attention_layer = config.layers // 2
         self.input = PixelInput(event_shape, levels, placed) if input is None else input
         self.layers = nn.ModuleList(
@@ -66,6 +72,7 @@ class PixelCNN(CausalNetwork):
                 context=context,
                 attended=planes if attention and i >= self.attention_layer else 0,
                 dilation=config.dilations[(i - 1) % len(config.dilations)] if i else 1,
+                stacks=self.stacks,
             )
             for i in range(config.layers)
         )
@@ -82,6 +89,11 @@ class PixelCNN(CausalNetwork):
     def device(self) -> torch.device:
         """Where it computes."""
         return self.input.positions.device
+
+    @property
+    def stacks(self) -> int:
+        """Stacks of features, see ``metadensity.nn.causal``."""
+        return 1 if self.frame_independent else self.space_dims
 
     @property
     def is_plain(self) -> bool:
@@ -116,7 +128,7 @@ class PixelCNN(CausalNetwork):
 
     def features_of(self, inputs: Tensor, pixels: Tensor, condition: Conditioning) -> Tensor:
         """``features``, once ``inputs`` of these pixels are known."""
-        stacks = [inputs] * self.space_dims
+        stacks = [inputs] * self.stacks
         layers, biases, middle = [*self.layers], condition.biases, self.attention_layer
         attended: Tensor | None = None
         skip_sum: Tensor | None = None
@@ -136,7 +148,7 @@ class PixelCNN(CausalNetwork):
         """
         if self.attention is None or condition.memory is None:
             raise ValueError("This network has no attention; attention maps need a model such as AttentionPixelCNN.")
-        stacks = [self.inputs(pixels, condition)] * self.space_dims
+        stacks = [self.inputs(pixels, condition)] * self.stacks
         for layer, biases in list(zip(self.layers, condition.biases, strict=True))[: self.attention_layer]:
             stacks, _ = layer(stacks, biases)
         return self.attention.weights(condition.memory, stacks[-1])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metadensity.likelihoods import build_likelihood
 from metadensity.networks.conditioning import Conditioning
 from metadensity.nn.attention import SupportAttention
-from metadensity.nn.convolution import CONV, pointwise
+from metadensity.nn.convolution import PerAxis, around, per_axis, pointwise
 from metadensity.nn.functional.gate import gate
 from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import positions, to_unit_range
@@ -32,9 +32,11 @@ def strided_index(offset: Sequence[int], stride: int = 2) -> Any:
 class UpscalerLayer(nn.Module):
     """A gated residual layer that sees both sides, with a skip output; the conditions are those of ``GatedLayer``."""
 
-    def __init__(self, planes: int, skip: int, space_dims: int, kernel_size: int, context: int, attended: int) -> None:
+    def __init__(
+        self, planes: int, skip: int, space_dims: int, kernel_size: PerAxis, context: int, attended: int
+    ) -> None:
         super().__init__()
-        self.conv = CONV[space_dims](planes, 2 * planes, kernel_size, padding=kernel_size // 2)
+        self.conv = around(planes, 2 * planes, space_dims, kernel_size)
         self.context = nn.Linear(context, 2 * planes, bias=False)
         self.read = pointwise(attended, 2 * planes, space_dims, bias=False) if attended else None
         self.out = pointwise(planes, planes + skip, space_dims)
@@ -73,7 +75,7 @@ class Upscaler(nn.Module):
         layers: int,
         planes: int,
         penultimate: int,
-        kernel_size: int,
+        kernel_size: PerAxis,
         context: int,
         attention: str,
         likelihood: str | Mapping[str, Any],
@@ -91,10 +93,11 @@ class Upscaler(nn.Module):
             for number, offset in enumerate(self.offsets)
             if number and all(first < size for first, size in zip(offset, space, strict=True))
         ]
-        self.attention_layer, self.reach = layers // 2, kernel_size // 2 * (layers + 1)  # in blocks, without attention
+        sides = per_axis("kernel_size", kernel_size, self.space_dims)
+        self.attention_layer, self.reach = layers // 2, min(sides) // 2 * (layers + 1)  # in blocks, without attention
         self.register_buffer("positions", positions(tuple(self.blocks)), persistent=False)
         inputs = len(self.offsets) * (channels + 1) + self.space_dims
-        self.first = CONV[self.space_dims](inputs, planes, kernel_size, padding=kernel_size // 2)
+        self.first = around(inputs, planes, self.space_dims, kernel_size)
         self.layers = nn.ModuleList(
             UpscalerLayer(
                 planes, penultimate, self.space_dims, kernel_size, context, planes if i >= self.attention_layer else 0

@@ -25,7 +25,7 @@ from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import to_unit_range
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel
-from metadensity.sampling.naive import sample_by_logits
+from metadensity.sampling.naive import sample_by_logits, sample_frames
 
 
 def sample_cached(network: PixelCNN, condition: Conditioning, draws: Draws, compiled: bool = True) -> Tensor:
@@ -43,14 +43,15 @@ def sample_ensemble(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Dra
 
 
 def _sample(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws, compiled: bool) -> Tensor:
-    if all(network.is_plain for network, _ in members):
+    independent = {network.frame_independent for network, _ in members}
+    if independent == {False} and all(network.is_plain for network, _ in members):
         batch = len(draws.uniforms)
         return _run([CachedSampler(network, condition, batch, compiled) for network, condition in members], draws)
 
     def logits(pixels: Tensor) -> Tensor:
         return mixture_logits([network(pixels, condition) for network, condition in members], 1)
 
-    return sample_by_logits(logits, draws)
+    return sample_frames(logits, draws) if independent == {True} else sample_by_logits(logits, draws)
 
 
 def _run(samplers: Sequence[CachedSampler], draws: Draws) -> Tensor:
@@ -128,9 +129,9 @@ class CachedSampler:
         self.kernel = native_kernel(network, condition, last, batch) if compiled else None
 
     def _buffer(self, conv: CausalConv) -> Tensor:
-        """Zeros ``(batch, in, n_k + reach, n_j + 2 * reach for j > k)``."""
-        k, reach = conv.stack, conv.reach
-        padded = [self.space[k] + reach] + [size + 2 * reach for size in self.space[k + 1 :]]
+        """Zeros ``(batch, in, n_k + reach_k, n_j + 2 * reach_j for j > k)``."""
+        k, sides = conv.stack, zip(self.space, conv.reaches, strict=True)
+        padded = [self.space[k] + conv.reach] + [size + 2 * reach for size, reach in list(sides)[k + 1 :]]
         return conv.weight.new_zeros(self.batch, conv.weight.shape[1], *padded)
 
     def begin_line(self, prefix: tuple[int, ...]) -> None:
@@ -164,7 +165,8 @@ class CachedSampler:
         for i, layer in enumerate(self.layers):
             conv, buffer = layer.conv(k), self.buffers[i][k]
             if state is not None:
-                inner = [slice(conv.reach, -conv.reach)] * (self.space_dims - k - 1)
+                sides = list(zip(self.space, conv.reaches, strict=True))[k + 1 :]
+                inner = [slice(reach, reach + size) for size, reach in sides]
                 target = buffer.select(2, prefix[k] + conv.reach)[(slice(None), slice(None), *inner)]
                 target.copy_(state.view(target.shape))
             window = buffer[:, :, conv.taps_from(prefix[k])]
@@ -236,8 +238,9 @@ class CachedSampler:
         """Put the input features of a finished line where stack k, not the last, will look."""
         line: Any = (slice(None), slice(None), *(slice(t, t + 1) for t in prefix), slice(None))
         inputs = self.network.input(pixels, line)
-        reach = self.layers[0].conv(k).reach
-        inner: Any = (*(t + reach for t in prefix[k:]), slice(reach, reach + self.space[-1]))
+        *before, last = self.layers[0].conv(k).reaches
+        places = zip(prefix[k:], before[k:], strict=True)
+        inner: Any = (*(t + reach for t, reach in places), slice(last, last + self.space[-1]))
         self.buffers[0][k][(slice(None), slice(None), *inner)] = inputs.view(*inputs.shape[:2], -1)
 
 

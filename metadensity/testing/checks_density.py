@@ -87,7 +87,8 @@ def radius(density: Density, model: FewShotModel) -> float:
 
 
 def _reach(network: PixelCNN) -> int:
-    return sum(layer.conv(0).reach for layer in _layers(network))
+    """Along the dimension that is seen least far."""
+    return min(map(sum, zip(*(layer.conv(0).reaches for layer in _layers(network)), strict=True)))
 
 
 def _layers(network: PixelCNN) -> list[GatedLayer]:
@@ -132,17 +133,18 @@ def field(network: CausalNetwork) -> Tensor:
     assert isinstance(network, PixelCNN)
     space = network.event_shape[1:]
     places = list(itertools.product(*map(range, space)))
-    number, stacks = {place: n for n, place in enumerate(places)}, [torch.eye(len(places))] * len(space)
+    number, stacks = {place: n for n, place in enumerate(places)}, [torch.eye(len(places))] * network.stacks
     for layer in _layers(network):
         new: list[Tensor] = []
         for k, seen in enumerate(stacks):
-            size, step = layer.conv(k).weight.shape[2:], layer.conv(k).dilation
+            size, dilations = layer.conv(k).weight.shape[2:], layer.conv(k).dilations
             taps = torch.zeros(len(places), len(places))
             last = size[k] - (not layer.conv(k).excludes_current)  # the tap that is no step back
             for tap in itertools.product(*map(range, size)):
                 back = [0] * k + [tap[k] - last] + [tap[j] - size[j] // 2 for j in range(k + 1, len(space))]
                 for t, place in enumerate(places):
-                    u = number.get(tuple(here + step * steps for here, steps in zip(place, back, strict=True)))
+                    moved = zip(place, dilations, back, strict=True)
+                    u = number.get(tuple(here + step * steps for here, step, steps in moved))
                     if u is not None:
                         taps[u, t] = 1
             new.append(((seen @ taps + (new[-1] if k else 0)) > 0).float())

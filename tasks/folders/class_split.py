@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from tasks.checks import SPLITS
 from tasks.data.notices import in_short, say_once
@@ -59,7 +60,19 @@ def listed(files: ImageFiles) -> dict[str, dict[str, list[str]]] | None:
     return parts
 
 
-def by_folder(files: ImageFiles, flat: bool = False, refuse: bool = True) -> Parts:
+class Files(Protocol):
+    """Files of examples below a folder."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+
+    @property
+    def images(self) -> Sequence[str]:
+        """Their names below it, with slashes."""
+
+
+def by_folder(files: Files, flat: bool = False, refuse: bool = True) -> Parts:
     """By part, the images of each class, which is the folder they lie in.
 
     Parts are the top folders named train, val and test or alike (``SPELLINGS``), under any folders that all images

@@ -86,7 +86,7 @@ def pens(
     drawings = require_count("drawings", drawings, LEAST)
     if folder is None and corpus not in CORPORA:
         raise ValueError(f"corpus={corpus!r}; give one of {', '.join(CORPORA)}, or folder= with QuickDraw's files.")
-    source, classes_of, noun, read = _source(corpus, folder, data_root, drawings, drawing_seed)
+    source, classes_of, noun, read = strokes_source(corpus, folder, data_root, drawings, drawing_seed)
     recipe: dict[str, Any] = {
         "task": "pens",
         "version": 1,
@@ -175,7 +175,7 @@ def _of_splits(held: Arrays, classes_of: Split, length: int) -> dict[str, _Chose
     return chosen
 
 
-def _source(
+def strokes_source(
     corpus: str,
     folder: str | os.PathLike[str] | None,
     data_root: str | os.PathLike[str] | None,

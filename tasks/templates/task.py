@@ -40,16 +40,20 @@ class TemplateTasks(TaskDistribution):
     def __init__(
         self, name: str, split: str, seed: int, *, templates: Bitmaps, reach: int, flip: float, recipe: dict[str, Any]
     ) -> None:
-        classes, *space = templates.shape
-        super().__init__(name, split, seed, (1, *space), levels=2)
         self.templates, self.reach, self.flip, self.recipe = templates, reach, flip, recipe
+        classes, moved = len(templates), self._moved()
+        super().__init__(name, split, seed, (1, *moved.shape[2:]), levels=2)
         self.class_names = [f"template {number}" for number in range(classes)]
         self.group_names, self.class_group = self.class_names, np.arange(classes)
         parts = split_parts(name, split)
         self._stream = sum(2 ** SPLITS.index(part) for part in parts)
-        offsets = range(-reach, reach + 1)
-        moved = [np.roll(templates, (down, right), axis=(1, 2)) for down in offsets for right in offsets]
-        self._drawn_from = np.stack(moved, axis=1).reshape(classes, len(moved), -1)  # (classes, shifts, pixels)
+        self._drawn_from = moved.reshape(*moved.shape[:2], -1)  # (classes, variants, pixels)
+
+    def _moved(self) -> Bitmaps:
+        """All that an image is before pixels are flipped, equally likely: ``(classes, variants, *space)``."""
+        offsets = range(-self.reach, self.reach + 1)
+        moved = [np.roll(self.templates, (down, right), axis=(1, 2)) for down in offsets for right in offsets]
+        return np.stack(moved, axis=1)
 
     @property
     def classes(self) -> int:
@@ -57,8 +61,8 @@ class TemplateTasks(TaskDistribution):
         return len(self.templates)
 
     @property
-    def shifts(self) -> int:
-        """Number of shifts of a template."""
+    def variants(self) -> int:
+        """Number of images that a template may be before pixels are flipped: its shifts."""
         return self._drawn_from.shape[1]
 
     @cached_property
@@ -90,8 +94,8 @@ class TemplateTasks(TaskDistribution):
             np.random.Generator(bits).random(out=row)
         classes = (uniform[:, 0] * self.classes).astype(np.int64)
         chance = uniform[:, 1:].reshape(tasks, images, 2 + dims).swapaxes(0, 1)
-        shift = (chance[..., 0] * self.shifts).astype(np.int64)
-        flipped = self._drawn_from[classes, shift] ^ (chance[..., 2:] < self.flip)
+        variant = (chance[..., 0] * self.variants).astype(np.int64)
+        flipped = self._drawn_from[classes, variant] ^ (chance[..., 2:] < self.flip)
         pixels = torch.from_numpy(flipped.view(np.uint8)).view(images, tasks, *self.event_shape)
         numbers = torch.from_numpy((chance[..., 1] * 2**53).astype(np.int64))
         class_ids = torch.from_numpy(classes)
@@ -105,12 +109,12 @@ class TemplateTasks(TaskDistribution):
         )
 
     def class_log_posterior(self, support: Tensor) -> Tensor:
-        """log p(class | support), ``(tasks, classes)`` float64, of supports ``(S, tasks, 1, height, width)``.
+        """log p(class | support), ``(tasks, classes)`` float64, of supports ``(S, tasks, 1, *space)``.
 
-        p(class | support) is proportional to prod_i mean_s p(support_i | class, shift s). Raises ValueError for
+        p(class | support) is proportional to prod_i mean_s p(support_i | class, variant s). Raises ValueError for
         images of another shape or pixels other than 0 and 1.
         """
-        if tuple(support.shape[2:]) != self.event_shape or support.ndim != 5:
+        if tuple(support.shape[2:]) != self.event_shape or support.ndim != len(self.event_shape) + 2:
             raise ValueError(
                 f"support has shape {tuple(support.shape)}; {self.name} takes (shots, tasks, "
                 f"{', '.join(map(str, self.event_shape))})."
@@ -119,17 +123,17 @@ class TemplateTasks(TaskDistribution):
             raise ValueError(
                 f"support holds pixels from {int(support.min())} to {int(support.max())}; {self.name} has 0 and 1."
             )
-        by_shift = noise_log_prob(support.flatten(2), self._components(support.device), self.flip)
-        by_class = by_shift.unflatten(-1, (self.classes, self.shifts)).logsumexp(-1)  # but for log(shifts), a constant
+        by_variant = noise_log_prob(support.flatten(2), self._components(support.device), self.flip)
+        by_class = by_variant.unflatten(-1, (self.classes, self.variants)).logsumexp(-1)  # but for log(variants)
         return by_class.sum(0).log_softmax(-1)
 
     def optimum(self, episode: Episode) -> TemplateDensity:
-        """p(x | support) = sum_c p(c | support) mean_s p(x | c, s), over all templates c and shifts s; exact.
+        """p(x | support) = sum_c p(c | support) mean_s p(x | c, s), over all templates c and variants s; exact.
 
         Raises as ``class_log_posterior`` does.
         """
-        by_class = self.class_log_posterior(episode.support) - math.log(self.shifts)
-        weights = by_class.repeat_interleave(self.shifts, dim=-1)
+        by_class = self.class_log_posterior(episode.support) - math.log(self.variants)
+        weights = by_class.repeat_interleave(self.variants, dim=-1)
         components = self._components(episode.support.device).view(-1, *self.event_shape)
         return TemplateDensity(components, weights, self.flip)
 
@@ -187,18 +191,7 @@ def templates(
             f"shifts={shifts} with size={size}; give the square of an odd number, such as 1, 9 or 25, of at most "
             "size pixels, so that no two shifts are the same."
         )
-    if not 0 < flip <= 0.5:
-        raise ValueError(f"flip={flip}; give the chance of a pixel to be flipped, above 0 and at most 0.5.")
-    if not 0 < ink < 1:
-        raise ValueError(f"ink={ink}; give the part of a template that is ink, strictly between 0 and 1.")
-    if not 0 <= smooth < math.inf:
-        raise ValueError(f"smooth={smooth}; give the width of a blur in pixels, 0 for none.")
-    if not 0 <= variety <= 1:
-        raise ValueError(f"variety={variety}; give the part of a template that is its own, from 0 to 1.")
-    key = np.array([require_uint64("template_seed", template_seed), _PATTERN_STREAM], dtype=np.uint64)
-    uniform = np.random.Generator(np.random.Philox(key=key)).random((1 + 2 * classes, size, size))
-    common, own, chosen = uniform[0], uniform[1::2], uniform[2::2]
-    drawn = _inked(_blurred(np.where(chosen < variety, own, common), smooth), ink)
+    drawn = drawn_templates(size, classes, flip, ink, variety, smooth, template_seed)
     recipe: dict[str, Any] = {
         "task": "templates",
         "version": 1,
@@ -220,6 +213,24 @@ def templates(
         flip=float(flip),
         recipe=recipe,
     )
+
+
+def drawn_templates(
+    size: int, classes: int, flip: float, ink: float, variety: float, smooth: float, template_seed: int
+) -> Bitmaps:
+    """The templates ``(classes, size, size)`` of these options of ``templates``. ValueError for one out of range."""
+    if not 0 < flip <= 0.5:
+        raise ValueError(f"flip={flip}; give the chance of a pixel to be flipped, above 0 and at most 0.5.")
+    if not 0 < ink < 1:
+        raise ValueError(f"ink={ink}; give the part of a template that is ink, strictly between 0 and 1.")
+    if not 0 <= smooth < math.inf:
+        raise ValueError(f"smooth={smooth}; give the width of a blur in pixels, 0 for none.")
+    if not 0 <= variety <= 1:
+        raise ValueError(f"variety={variety}; give the part of a template that is its own, from 0 to 1.")
+    key = np.array([require_uint64("template_seed", template_seed), _PATTERN_STREAM], dtype=np.uint64)
+    uniform = np.random.Generator(np.random.Philox(key=key)).random((1 + 2 * classes, size, size))
+    common, own, chosen = uniform[0], uniform[1::2], uniform[2::2]
+    return _inked(_blurred(np.where(chosen < variety, own, common), smooth), ink)
 
 
 def _blurred(fields: NDArray[np.float64], width: float) -> NDArray[np.float64]:

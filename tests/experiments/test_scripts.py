@@ -40,6 +40,7 @@ def test_training_completes_and_its_configuration_took_effect(trained: Any) -> N
         "seconds",
         "picture",
         "sounds",
+        "film",
         "text",
         "words",
         "remarks",
@@ -176,7 +177,7 @@ def test_a_long_result_is_recorded_whole_and_printed_in_part() -> None:
 def test_bad_input_is_named(script: Any, trained: Any, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model.name='pixelrnn'; choose one of independent, "):
         script(train.experiment, "hershey", "fast", model={"name": "pixelrnn"})
-    with pytest.raises(KeyError, match=r"no task 'mnist'; give one of chains, digits, emoji, folder, hershey, "):
+    with pytest.raises(KeyError, match=r"no task 'mnist'; give one of chains, digits, emoji, films, folder, "):
         script(train.experiment, "fast", task={"name": "mnist"})
     with pytest.raises(ValueError, match=r"optimizer='sgd'; choose one of 'adamw', 'rmsprop', 'muon'"):
         script(train.experiment, "hershey", "fast", training={"optimizer": "sgd"})

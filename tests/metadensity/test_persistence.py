@@ -35,6 +35,7 @@ def test_arguments_that_are_not_the_defaults(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         **sizes,
         "dilations": [1, 2],
+        "frame_independent": False,
         "attention": "dot",
         "patch_stride": 2,
         "prototypes": 3,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tasks import TASKS, ImageTasks
-from tasks.media import OF_IMAGES, Images, Medium, Sequences, Sounds, Strings, Words, spectrogram, usual_medium
+from tasks.media import OF_IMAGES, Images, Medium, Sequences, Sounds, Strings, Volumes, Words, spectrogram, usual_medium
 from tasks.speech import mu_law
 from tasks.speech.sound_files import read_sound, wav
 
@@ -77,7 +77,8 @@ def test_what_is_known_of_nothing_but_its_shape() -> None:
     assert usual_medium((1, 4, 4), 2, ink=True) == Images(2, ink=True)
     assert usual_medium((2, 5), 12) == Sequences()
     assert Sequences().text(torch.tensor([[10, 3, 7], [1, 0, 2]]), 2) == "10,1 3,0"
-    for shape in ((1, 4, 4, 4), (2, 4, 4)):
+    assert usual_medium((1, 4, 4, 4), 2, ink=True) == Volumes(2, ink=True)
+    for shape in ((2, 4, 4, 4), (2, 4, 4)):
         medium, event = usual_medium(shape, 2), torch.zeros(shape, dtype=torch.long)
         assert type(medium) is Medium
         assert (medium.picture(event), medium.sound(event), medium.text(event)) == (None, None, None)

@@ -25,10 +25,15 @@ from tasks.testing import (
 from .pictures import make_folder
 
 NO_TASKS = {"media", "base", "checks", "data", "episodes", "images", "interop", "own", "splits", "styles", "testing"}
-HOUSES = {"folders": {"folder", "mirror"}, "strings": {"names", "text", "tunes"}}  # folders of several tasks
-DRAWN = {"chains", "templates", "transduction"}  # drawn without end, from one prior: see the folders of these names
+HOUSES = {
+    "folders": {"folder", "mirror", "volumes"},
+    "strings": {"names", "text", "tunes"},
+    "templates": {"moving_templates", "templates"},
+}  # folders of several tasks
+# Drawn without end, from one prior: see the folders of these names.
+DRAWN = {"chains", "moving_templates", "templates", "transduction"}
 FINITE = sorted(set(TASKS) - DRAWN)
-FILES = {"folder", "mirror"}  # over a folder that the user names: here over a generated one, split by rule
+FILES = {"folder", "mirror", "volumes"}  # over a folder that the user names: here over a generated one, split by rule
 PUBLISHED = {"emoji", "omniglot", "speech", "text"}  # images that are not in the package
 Build = Callable[..., ImageTasks]
 
@@ -38,9 +43,17 @@ def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """``build(split)`` of one task, made once."""
     root = request.getfixturevalue("data_root") if request.param in PUBLISHED else None
     options: dict[str, Any] = {}
+    if request.param == "films":
+        options = {"drawings": 8, "size": 12, "frames": 2}  # as in the fast table of films
     if request.param in FILES:
         sizes = {f"class {number}": 10 + number % 3 for number in range(12)}
         options = {"folder": make_folder(tmp_path_factory.mktemp("images"), sizes), "size": 12}
+    if request.param == "volumes":
+        root, random = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0)
+        for number in range(12 * 10):
+            (root / f"class {number // 10}").mkdir(exist_ok=True)
+            np.save(root / f"class {number // 10}" / f"{number}.npy", random.random((2, 3, 4)))
+        options = {"folder": root}
     if request.param == "labelled":
         path = tmp_path_factory.mktemp("arrays") / "arrays.npz"
         images = np.random.default_rng(0).integers(0, 256, (120, 8, 8), dtype=np.uint8)
@@ -119,5 +132,5 @@ def test_an_episode_set_covers_the_split(build: Build) -> None:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_a_task_over_files_says_what_to_give(name: str) -> None:
-    with pytest.raises(DataError, match=rf"the task {name} needs a folder of images: give folder="):
+    with pytest.raises(DataError, match=rf"the task {name} needs a folder of (images|volumes): give folder="):
         TASKS[name]()

@@ -5,11 +5,11 @@ them is chosen by one function, which says what it takes:
 
 | rendering | chosen by | dimensions | kernels | biases | numbers | gradients |
 |---|---|---|---|---|---|---|
-| ``gated_layer_plain`` | otherwise | 1, 2, 3 | odd, 3 or more, dilated | that broadcast | any, any device | any, all transforms |
+| ``gated_layer_plain`` | otherwise | 1, 2, 3 | odd, dilated, of each dimension | that broadcast | any, any device | any, all transforms |
 | kernel csrc/gated_layer | ``supports`` | 2 | 3, not dilated | a task or a place | float32 on the CPU; AMX: bfloat16 products under autocast | the first; higher ones plain; no transforms |
 | kernel csrc/sequence_layers.cpp | ``sequence_layers.supports`` | 1 | odd, 3 or more, dilated | a task | as csrc/gated_layer | as csrc/gated_layer |
-| sampler, sampling/cached.py | ``sample_cached`` | 1, 2, 3 | odd, 3 or more, dilated | that broadcast | any, any device | none |
-| kernel csrc/line_sampler.cpp, the last stack | ``native_kernel`` | 1, 2, 3 | odd, 3 or more, dilated | that broadcast | float32, float64 on the CPU, no autocast | none |
+| sampler, sampling/cached.py | ``sample_cached`` | 1, 2, 3 | odd, dilated, of each dimension | that broadcast | any, any device | none |
+| kernel csrc/line_sampler.cpp, the last stack | ``native_kernel`` | 1, 2, 3 | odd, dilated | that broadcast | float32, float64 on the CPU, no autocast | none |
 
 All take a first layer (no current place, no residual), a context from attention, and a sum of skip outputs.
 """  # noqa: E501
@@ -27,7 +27,7 @@ from torch import Tensor
 from metadensity.native.buffer_pool import empty_from_pool
 from metadensity.native.calls import bfloat16_wanted, usable
 from metadensity.native.gated_layer import _INPUTS, GRADIENTS, _Call, _places, has_amx, library
-from metadensity.nn.convolution import CONVOLVE
+from metadensity.nn.convolution import CONVOLVE, PerAxis, per_axis
 from metadensity.nn.functional.gate import gate
 
 
@@ -55,19 +55,21 @@ def gated_layer(
     skip_sum: Tensor | None = None,
     excludes_current: bool = False,
     residual: bool = True,
-    dilation: int = 1,
+    dilation: PerAxis = 1,
 ) -> tuple[list[Tensor], Tensor]:
     """The next stacks ``(batch, planes, *space)``, and the skip output ``(batch, skip, *space)``.
 
     stacks: ``(batch, features, *space)`` a dimension. biases: none, or for each stack ``(tasks, 2 * planes, *space or
     ones)``, the batch being ``(samples * tasks)``. attended: ``(batch, values, *space)``, what the gates of the last
     stack are given besides, or None. skip_sum: what the skip output is added to, or None. excludes_current: kernels
-    leave out the current place. residual: the stacks are added to their outputs. dilation: of the kernels.
+    leave out the current place. residual: the stacks are added to their outputs. dilation: of the kernels, one or
+    one a dimension. Of N dimensions the first stacks may be given alone, with weights of as many.
 
     In the native kernel where ``supports``, which may round otherwise; else as ``gated_layer_plain``.
     """
     attended = None if weights.from_attention is None else attended
-    if dilation == 1 and supports(stacks, weights, biases, attended, skip_sum, excludes_current, residual):
+    dense = set(per_axis("dilation", dilation, weights.out.ndim - 2)) == {1}
+    if dense and supports(stacks, weights, biases, attended, skip_sum, excludes_current, residual):
         return _native(stacks, weights, biases, attended, skip_sum)
     return gated_layer_plain(stacks, weights, biases, attended, skip_sum, excludes_current, residual, dilation)
 
@@ -80,10 +82,10 @@ def gated_layer_plain(
     skip_sum: Tensor | None = None,
     excludes_current: bool = False,
     residual: bool = True,
-    dilation: int = 1,
+    dilation: PerAxis = 1,
 ) -> tuple[list[Tensor], Tensor]:
     """``gated_layer`` in torch's operations: the definition, in any number of dimensions."""
-    pointwise, stack_convs = CONVOLVE[len(stacks)], zip(weights.convs, weights.conv_biases, strict=True)
+    pointwise, stack_convs = CONVOLVE[weights.out.ndim - 2], zip(weights.convs, weights.conv_biases, strict=True)
     convolve = partial(causal_convolution, excludes_current=excludes_current, dilation=dilation)
     convs = [partial(convolve, weight=weight, bias=bias, stack=k) for k, (weight, bias) in enumerate(stack_convs)]
     links = [partial(pointwise, weight=link) for link in weights.links]
@@ -123,16 +125,18 @@ def gated_layer_of(
 
 
 def causal_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stack: int, excludes_current: bool, dilation: int = 1
+    x: Tensor, weight: Tensor, bias: Tensor | None, stack: int, excludes_current: bool, dilation: PerAxis = 1
 ) -> Tensor:
     """``x`` ``(batch, features, *space)`` with the kernel of ``stack``: see ``CausalConv``."""
     after, taps = weight.ndim - 3 - stack, weight.shape[2 + stack]
-    reach = (taps if excludes_current else taps - 1) * dilation
+    dilations = per_axis("dilation", dilation, weight.ndim - 2)
+    reach = (taps if excludes_current else taps - 1) * dilations[stack]
     # Dimensions after the stack's see both sides; those before it are not padded. A negative pad drops the last place:
     # that is the shift.
     padded = F.pad(x, [0, 0] * after + [reach, -1 if excludes_current else 0])
-    padding = [0] * (stack + 1) + [reach] * after
-    return CONVOLVE[weight.ndim - 2](padded, weight, bias, padding=padding, dilation=dilation)
+    sides = [size // 2 * step for size, step in zip(weight.shape[2:], dilations, strict=True)]
+    padding = [0] * (stack + 1) + sides[stack + 1 :]
+    return CONVOLVE[weight.ndim - 2](padded, weight, bias, padding=padding, dilation=dilations)
 
 
 def add_per_task(x: Tensor, bias: Tensor) -> Tensor:

@@ -313,7 +313,7 @@ def with_a_wider_kernel(case: Case, layer: GatedLayer, given: dict[str, Tensor])
 
 def with_a_dilation(case: Case, layer: GatedLayer, given: dict[str, Tensor]) -> None:
     for conv in layer.convs:
-        conv.dilation = 2
+        conv.dilations = (2, 2)
     case.run(layer, given)
 
 

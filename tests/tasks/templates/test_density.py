@@ -240,9 +240,9 @@ def nats_per_image(task: TemplateTasks, shots: int, images: int) -> tuple[float,
     generator = torch.Generator().manual_seed(0)
     components = task.optimum(task.episode(0, 1, 0, 1)).components.bool()
     classes = torch.randint(task.classes, (images,), generator=generator)
-    shift = torch.randint(task.shifts, (shots + 1, images), generator=generator)
+    shift = torch.randint(task.variants, (shots + 1, images), generator=generator)
     flips = torch.rand(shots + 1, images, components.shape[1], generator=generator) < task.flip
-    drawn = (components[classes * task.shifts + shift] ^ flips).byte().view(shots + 1, images, *task.event_shape)
+    drawn = (components[classes * task.variants + shift] ^ flips).byte().view(shots + 1, images, *task.event_shape)
     count = flips[:1].sum(-1)
     noise = -(count * math.log(task.flip) + (components.shape[1] - count) * math.log1p(-task.flip))
     nats = -task.optimum(Episode(drawn[1:], drawn[:1])).log_prob(drawn[:1])

@@ -94,7 +94,7 @@ def test_it_is_what_it_says() -> None:
     task = make(split="validation")
     assert isinstance(task, TaskDistribution)
     assert (task.name, task.split, task.event_shape, task.levels) == ("templates", "validation", (1, 8, 8), 2)
-    assert (task.classes, task.shifts, len(task.class_names), len(task.group_names)) == (64, 9, 64, 64)
+    assert (task.classes, task.variants, len(task.class_names), len(task.group_names)) == (64, 9, 64, 64)
     assert task.class_group.tolist() == list(range(64))
     assert json.loads(json.dumps(task.recipe)) == task.recipe
     assert len(np.unique(task.templates, axis=0)) == 64
