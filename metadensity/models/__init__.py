@@ -13,6 +13,7 @@ from metadensity.models.conditional import ConditionalPixelCNN
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.histogram import Histogram
 from metadensity.models.independent import IndependentPixels
+from metadensity.models.kernel_density import KernelDensity
 from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
@@ -28,6 +29,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "independent": IndependentPixels,
     "support_mean": SupportMean,
     "support_mixture": SupportMixture,
+    "kernel_density": KernelDensity,
     "unconditional": UnconditionalPixelCNN,
     "conditional": ConditionalPixelCNN,
     "attention": AttentionPixelCNN,
@@ -59,6 +61,7 @@ __all__ = [
     "FewShotModel",
     "Histogram",
     "IndependentPixels",
+    "KernelDensity",
     "LinearPrediction",
     "MAMLPixelCNN",
     "MetaPixelCNN",
