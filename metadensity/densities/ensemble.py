@@ -25,7 +25,7 @@ IMPOSSIBLE = -1e4
 """What stands for the logarithm of zero in a product in which another member has a level for possible."""
 
 
-def ensemble_density(members: Sequence[Density], way: str = "mean", log_weights: Tensor | None = None) -> Density:
+def ensemble_density(members: Sequence[Density], combine: str = "mean", log_weights: Tensor | None = None) -> Density:
     """One density of several of the same tasks and images.
 
     mixture: p(x) = sum_m w_m p_m(x). mean: p(x_t | x_<t) = sum_m w_m p_m(x_t | x_<t) at each place. product: the same
@@ -37,31 +37,31 @@ def ensemble_density(members: Sequence[Density], way: str = "mean", log_weights:
     weights that follow the pixels so far, w_m <- w_m p_m(x_t | x_<t).
     Raises ValueError for members that are not made for the way.
     """
-    if way not in WAYS:
-        raise ValueError(f"way={way!r}; choose one of {', '.join(WAYS)}.")
+    if combine not in WAYS:
+        raise ValueError(f"combine={combine!r}; choose one of {', '.join(WAYS)}.")
     odd = next((member for member in members if not _in_raster_order(member)), None)
     if odd is not None:
-        if way != "mixture":
+        if combine != "mixture":
             raise ValueError(
-                f"way={way!r} takes members that go through an image in raster order, each place given those before "
-                f"it; {type(odd).__name__} does not. Take way='mixture', or leave that member out."
+                f"combine={combine!r} takes members that go through an image in raster order, each place given those "
+                f"before it; {type(odd).__name__} does not. Take combine='mixture', or leave that member out."
             )
         return MixedDensity(members, log_weights)
     if all(isinstance(member, RasterDensity) for member in members):
-        return EnsembleDensity(members, way, log_weights)
-    return SequentialEnsembleDensity(members, way, log_weights)
+        return EnsembleDensity(members, combine, log_weights)
+    return SequentialEnsembleDensity(members, combine, log_weights)
 
 
 def _in_raster_order(member: Density) -> bool:
     return isinstance(member, SequentialDensity | IndependentDensity) and member._first_to_last()
 
 
-def combined_terms(terms: Tensor, way: str, log_weights: Tensor | None, dims: int) -> Tensor:
+def combined_terms(terms: Tensor, combine: str, log_weights: Tensor | None, dims: int) -> Tensor:
     """log p(x_t | x_<t) of the mean or the mixture, ``(*sample, tasks, C, *space)``, from the members', stacked first.
 
     log_weights: see ``ensemble_density``; dims: of space.
     """
-    if way == "mean":
+    if combine == "mean":
         return (
             logmeanexp(list(terms))
             if log_weights is None
@@ -73,11 +73,11 @@ def combined_terms(terms: Tensor, way: str, log_weights: Tensor | None, dims: in
     return out_of_order(found.to(terms.dtype), (terms.shape[-dims - 1], *terms.shape[-dims:]))
 
 
-def combined_levels(tables: Tensor, way: str, log_weights: Tensor | None, value: Tensor, dims: int) -> Tensor:
+def combined_levels(tables: Tensor, combine: str, log_weights: Tensor | None, value: Tensor, dims: int) -> Tensor:
     """Log-probabilities of all levels ``(*sample, tasks, levels, C, *space)``, from the members', stacked first."""
-    if way == "product":
+    if combine == "product":
         return _product(tables, None if log_weights is None else _along(log_weights, tables, dims + 2), -2 - dims)
-    if way == "mean":
+    if combine == "mean":
         weighted = (
             tables - math.log(len(tables)) if log_weights is None else tables + _along(log_weights, tables, dims + 2)
         )
@@ -105,7 +105,7 @@ def _product(tables: Tensor, log_weights: Tensor | None, levels: int) -> Tensor:
 def _along(log_weights: Tensor, terms: Tensor, after: int) -> Tensor:
     """Weights ``(tasks, members)`` beside what is stacked as ``(members, *sample, tasks, *after)``."""
     members, tasks = log_weights.shape[1], log_weights.shape[0]
-    return log_weights.T.view(members, *[1] * (terms.ndim - 2 - after), tasks, *[1] * after)
+    return log_weights.T.to(terms.dtype).view(members, *[1] * (terms.ndim - 2 - after), tasks, *[1] * after)
 
 
 def _before(sites: Tensor, log_weights: Tensor | None) -> Tensor:
@@ -118,10 +118,16 @@ class _Members(Protocol):
     """What the densities below have in common."""
 
     members: list[Any]
-    way: str
+    combine: str
     log_weights: Tensor | None
-    tasks: int
-    event_shape: torch.Size
+
+    @property
+    def tasks(self) -> int:
+        """See ``Density.tasks``."""
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """See ``Density``."""
 
 
 def _tables(self: _Members, value: Tensor) -> Tensor:
@@ -131,12 +137,12 @@ def _tables(self: _Members, value: Tensor) -> Tensor:
 
 def _terms_of(self: _Members, value: Tensor) -> Tensor:
     dims = len(self.event_shape) - 1
-    if self.way == "product":
+    if self.combine == "product":
         return taken(
             combined_levels(_tables(self, value), "product", self.log_weights, value, dims)[None], value, dims
         )[0]
     terms = torch.stack([member._conditional_log_probs(value) for member in self.members])
-    return combined_terms(terms, self.way, self.log_weights, dims)
+    return combined_terms(terms, self.combine, self.log_weights, dims)
 
 
 def _whole(self: _Members, value: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -160,14 +166,14 @@ def _in_step(self: _Members, draws: Draws) -> Tensor:
         weights = torch.full((self.tasks, count), -math.log(count), device=draws.uniforms.device)
     now = weights.double().repeat(rows // self.tasks, 1).T.contiguous()  # (members, N)
 
-    def combine(logits: list[Tensor]) -> Tensor:
+    def joint(logits: list[Tensor]) -> Tensor:
         found = torch.stack([each.double().log_softmax(-1) for each in logits])
-        if self.way == "product":
+        if self.combine == "product":
             return _product(found, now.unsqueeze(-1), -1)
         return (found + now.unsqueeze(-1)).logsumexp(0)
 
     def decided(logits: list[Tensor], levels: Tensor) -> None:
-        if self.way == "mixture":
+        if self.combine == "mixture":
             found = torch.stack([each.double().log_softmax(-1) for each in logits])
             now.add_(found.gather(-1, levels.expand(count, -1).unsqueeze(-1)).squeeze(-1))
             now.sub_(now.logsumexp(0).nan_to_num(neginf=0.0))
@@ -179,7 +185,7 @@ def _in_step(self: _Members, draws: Draws) -> Tensor:
             )  # a task at a time, its cached sampler is not in step with others
         return member.drawn
 
-    return draw_together([sampler(member) for member in self.members], draws, self.event_shape, combine, decided)
+    return draw_together([sampler(member) for member in self.members], draws, self.event_shape, joint, decided)
 
 
 class EnsembleDensity(RasterDensity):
@@ -193,28 +199,28 @@ class EnsembleDensity(RasterDensity):
     def __init__(
         self,
         members: Sequence[Density],
-        way: str = "mean",
+        combine: str = "mean",
         log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.members = [cast(RasterDensity, member) for member in members]
-        self.way, self.log_weights = way, log_weights
+        self.combine, self.log_weights = combine, log_weights
         first = self.members[0]
         super().__init__(first.tasks, first.event_shape, first.levels, validate_args)
 
     def _network_logits(self, pixels: Tensor) -> Tensor:
-        if self.way == "mean" and self.log_weights is None:
+        if self.combine == "mean" and self.log_weights is None:
             return mixture_logits([member._network_logits(pixels) for member in self.members], 1)
         tables = torch.stack([member._logits(pixels) for member in self.members]).log_softmax(2)
         tables, value = tables.unflatten(1, (-1, self.tasks)), pixels.unflatten(0, (-1, self.tasks))
         dims = len(self.event_shape) - 1
-        return combined_levels(tables, self.way, self.log_weights, value, dims).flatten(0, 1)
+        return combined_levels(tables, self.combine, self.log_weights, value, dims).flatten(0, 1)
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         return _terms_of(self, value)
 
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
-        return _whole(self, value, generator) if self.way == "mixture" else super()._log_prob(value, generator)
+        return _whole(self, value, generator) if self.combine == "mixture" else super()._log_prob(value, generator)
 
     @property
     def device(self) -> torch.device:
@@ -230,7 +236,7 @@ class EnsembleDensity(RasterDensity):
         return torch.stack([member._attention_weights(value) for member in self.members]).mean(0)
 
     def _sample_cached(self, draws: Draws) -> Tensor:
-        equal = self.way == "mean" and self.log_weights is None
+        equal = self.combine == "mean" and self.log_weights is None
         nets = [member for member in self.members if isinstance(member, PixelCNNDensity)]
         if not equal or len(nets) < len(self.members):
             return _in_step(self, draws.map(lambda part: part.unflatten(0, (-1, self.tasks)))).flatten(0, 1)
@@ -246,12 +252,12 @@ class SequentialEnsembleDensity(SequentialDensity):
     def __init__(
         self,
         members: Sequence[Density],
-        way: str = "mean",
+        combine: str = "mean",
         log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.members = [cast(FactorisedDensity, member) for member in members]
-        self.way, self.log_weights = way, log_weights
+        self.combine, self.log_weights = combine, log_weights
         first = self.members[0]
         super().__init__(first.tasks, first.event_shape, first.levels, validate_args)
 
@@ -259,10 +265,10 @@ class SequentialEnsembleDensity(SequentialDensity):
         return _terms_of(self, value)
 
     def _level_log_probs(self, value: Tensor) -> Tensor:
-        return combined_levels(_tables(self, value), self.way, self.log_weights, value, len(self.event_shape) - 1)
+        return combined_levels(_tables(self, value), self.combine, self.log_weights, value, len(self.event_shape) - 1)
 
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
-        return _whole(self, value, generator) if self.way == "mixture" else super()._log_prob(value, generator)
+        return _whole(self, value, generator) if self.combine == "mixture" else super()._log_prob(value, generator)
 
     @property
     def device(self) -> torch.device:
@@ -281,7 +287,7 @@ class MixedDensity(Density):
     mean is its probability, the mixture is one too.
     """
 
-    way = "mixture"
+    combine = "mixture"
 
     def __init__(
         self, members: Sequence[Density], log_weights: Tensor | None = None, validate_args: bool | None = None

@@ -29,7 +29,7 @@ class Evidence:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, members: Sequence[Density], way: str, value: Tensor, real: Tensor | None = None) -> Evidence:
+    def of(cls, members: Sequence[Density], combine: str, value: Tensor, real: Tensor | None = None) -> Evidence:
         """Of images ``(N, tasks, C, *space)``. real: ``(N, tasks, places)`` which places of sequences count.
 
         Raises TypeError for members whose numbers are bounds, which say nothing of one another.
@@ -40,13 +40,13 @@ class Evidence:
             )
         dims = value.ndim - 3
         counts = torch.ones(1, 1, 1, 1, device=value.device) if real is None else real.to(value.device).unsqueeze(2)
-        if way == "mixture" and real is None:
+        if combine == "mixture" and real is None:
             return cls(torch.stack([member.log_prob(value) for member in members], 2).unsqueeze(-1))
         factorised = [member for member in members if isinstance(member, FactorisedDensity)]
-        if way != "product":
+        if combine != "product":
             terms = torch.stack([in_order(member.conditional_log_probs(value), dims) for member in factorised], 2)
             terms = torch.where(counts > 0, terms, 0.0)
-            return cls(terms.sum(-1, keepdim=True) if way == "mixture" else terms)
+            return cls(terms.sum(-1, keepdim=True) if combine == "mixture" else terms)
         whole = torch.stack([member.level_log_probs(value) for member in factorised])
         terms = in_order(taken(whole, value, dims), dims).movedim(0, 2)
         tables = in_order(whole.movedim(-2 - dims, 0), dims).movedim((1, 0), (2, 3))
@@ -103,7 +103,8 @@ class Evidence:
                 step = torch.linalg.solve(curvature + ridge, pull.unsqueeze(-1)).squeeze(-1).clamp(-1, 1)
                 other = self._look(theta + step)
                 away = (theta + step - origin).square().sum(-1) - (theta - origin).square().sum(-1)
-                better = (other[0] - likelihood - prior.squeeze(-1) * away / 2 > 0).unsqueeze(-1)
+                gain = other[0] - likelihood - prior.squeeze(-1) * away / 2
+                better = (gain > -1e-9 * likelihood.abs()).unsqueeze(-1)  # not of rounding, which differs with batches
                 theta = torch.where(better, theta + step, theta)
                 likelihood = torch.where(better.squeeze(-1), other[0], likelihood)
                 gradient = torch.where(better, other[1], gradient)

@@ -33,7 +33,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
         models of any kinds, each by its name in ``metadensity.models.MODELS`` with its own options.
     member: which kind, where they are of one: a model with one PixelCNN. The others: what that kind takes, of
         attention nets see ``AttentionConfig``.
-    way: the "mean" of conditionals, their "product", or the "mixture" of whole images, which alone takes members of
+    combine: the "mean" of conditionals, their "product", or the "mixture" of whole images, which alone takes members of
         any order of pixels, and bounds; see ``metadensity.densities.ensemble.ensemble_density``.
     weights: "equal"; "fitted", a row for each number of shots, which ``fit_weights`` learns; "leave_one_out", for each
         task those under which each of its supports is likeliest given the others, from the fitted ones on, which
@@ -51,7 +51,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
         *,
         members: int | Sequence[Mapping[str, Any]] = 2,
         member: str = "attention",
-        way: str = "mean",
+        combine: str = "mean",
         weights: str | Sequence[float] = "equal",
         anchors: Sequence[int] = (0, 1, 2, 4, 8),
         strength: float = 16.0,
@@ -73,9 +73,9 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
             self.members = nn.ModuleList(made)
             names = [str(described["name"]) for described in members]
             self.config["members"] = [_described(*each) for each in zip(names, made, strict=True)]
-        if way not in WAYS:
-            raise ValueError(f"way={way!r}; choose one of {', '.join(WAYS)}.")
-        self.way, self.weights = way, weights if isinstance(weights, str) else [float(each) for each in weights]
+        if combine not in WAYS:
+            raise ValueError(f"combine={combine!r}; choose one of {', '.join(WAYS)}.")
+        self.combine, self.weights = combine, weights if isinstance(weights, str) else [float(each) for each in weights]
         self.anchors, self.strength = [int(each) for each in anchors], float(strength)
         if not self.anchors or sorted(set(self.anchors)) != self.anchors or self.anchors[0] < 0:
             raise ValueError(f"anchors={list(anchors)}; give numbers of shots, ascending, of 0 or more.")
@@ -122,7 +122,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
     def of(
         cls,
         models: Sequence[FewShotModel],
-        way: str = "mean",
+        combine: str = "mean",
         weights: str | Sequence[float] = "equal",
         **settings: Any,
     ) -> EnsemblePixelCNN:
@@ -145,9 +145,9 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
                     f"{model.levels}; give models of the same images."
                 )
         alike = all(type(model) is type(first) and model.config == first.config for model in models)
-        own: dict[str, Any] = {"way": way, "weights": weights, **settings}
+        own: dict[str, Any] = {"combine": combine, "weights": weights, **settings}
         if alike and isinstance(getattr(first, "network", None), PixelCNN):
-            ensemble = cls(members=len(models), member=names[0], **first.config, **own)
+            ensemble = cls(members=len(models), member=str(names[0]), **first.config, **own)
         else:
             described = [_described(str(name), model) for name, model in zip(names, models, strict=True)]
             ensemble = cls(first.event_shape, first.levels, members=described, **own)
@@ -164,7 +164,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
         return self._conditioned(support, lengths)
 
     def _conditioned(self, support: Tensor, lengths: Tensor | None) -> Density:
-        return ensemble_density(self._densities(support, lengths), self.way, self._weights(support, lengths))
+        return ensemble_density(self._densities(support, lengths), self.combine, self._weights(support, lengths))
 
     def _densities(self, support: Tensor, lengths: Tensor | None) -> list[Density]:
         members = [cast(FewShotModel, member) for member in self.members]
@@ -177,8 +177,8 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
         if self.weights == "equal":
             return None
         if not isinstance(self.weights, str):
-            given = torch.tensor(self.weights, device=next(self.parameters()).device)
-            return (given if self.way == "product" else given / given.sum()).log()
+            given = torch.tensor(self.weights, device=next(self.parameters()).device, dtype=torch.float64)
+            return (given if self.combine == "product" else given / given.sum()).log()
         place = [math.log(1 + each) for each in self.anchors]
         here = min(max(math.log(1 + shots), place[0]), place[-1])
         above = next(i for i, each in enumerate(place) if each >= here)
@@ -186,7 +186,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
         part = (here - place[below]) / (place[above] - place[below]) if above > below else 1.0
         rows = self.log_weights.to(torch.promote_types(self.log_weights.dtype, torch.float32))
         found = torch.lerp(rows[below], rows[above], part)
-        return found if self.way == "product" else found.log_softmax(-1)
+        return found if self.combine == "product" else found.log_softmax(-1)
 
     def _weights(self, support: Tensor, lengths: Tensor | None) -> Tensor | None:
         """Logarithms of each task's weights, ``(tasks, members)``."""
@@ -208,7 +208,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
         value, real = support.flatten(0, 1).unsqueeze(0), None
         if lengths is not None:
             real = real_places(lengths.flatten().unsqueeze(0), support.shape[-1])
-        return Evidence.of(self._densities(rest, few), self.way, value, real).unfolded(shots)
+        return Evidence.of(self._densities(rest, few), self.combine, value, real).unfolded(shots)
 
     @torch.no_grad()
     def fit_weights(self, episodes: Iterable[Episode]) -> dict[int, list[float]]:
@@ -229,7 +229,7 @@ class EnsemblePixelCNN(FewShotModel, options=[AttentionConfig]):
             members, real = self._densities(episode.support, episode.support_lengths), None
             if episode.query_lengths is not None:
                 real = real_places(episode.query_lengths, episode.query.shape[-1])
-            found[shots].append(Evidence.of(members, self.way, episode.query, real))
+            found[shots].append(Evidence.of(members, self.combine, episode.query, real))
         if missing := [shots for shots, parts in found.items() if not parts]:
             raise ValueError(f"There are no episodes with {missing} supports, which anchors={self.anchors} asks for.")
         equal = torch.full_like(self.log_weights[0], -math.log(len(self.members)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from metadensity.densities.ensemble import MixedDensity, SequentialEnsembleDensity, ensemble_density
 from metadensity.density import Density
 from metadensity.models import MODELS, EnsemblePixelCNN
-from metadensity.testing import checks_density
+from metadensity.testing import checks_density, checks_model
 from metadensity.testing.contracts import CONTRACTS, Contract
 from metadensity.testing.subjects import Case, Subject, random_images, small_model
 
@@ -27,12 +27,16 @@ ORDERED: list[Mapping[str, Any]] = [
 ]
 OTHER_ORDER: Mapping[str, Any] = {"name": "multiscale", **NET, "base": 2, "upscaler_layers": 2}
 ENSEMBLES: dict[str, dict[str, Any]] = {
-    "mean": {"members": ORDERED, "way": "mean", "weights": "fitted"},
-    "mixture": {"members": ORDERED, "way": "mixture", "weights": "leave_one_out"},
-    "product": {"members": ORDERED, "way": "product", "weights": "leave_one_out"},
-    "nets_product": {"members": 2, "member": "conditional", **NET, "way": "product", "weights": "fitted"},
-    "nets_mixture": {"members": [*ORDERED[:1], {"name": "conditional", **NET}], "way": "mixture", "weights": [1, 2]},
-    "other_order": {"members": [*ORDERED[:2], OTHER_ORDER], "way": "mixture", "weights": "leave_one_out"},
+    "mean": {"members": ORDERED, "combine": "mean", "weights": "fitted"},
+    "mixture": {"members": ORDERED, "combine": "mixture", "weights": "leave_one_out"},
+    "product": {"members": ORDERED, "combine": "product", "weights": "leave_one_out"},
+    "nets_product": {"members": 2, "member": "conditional", **NET, "combine": "product", "weights": "fitted"},
+    "nets_mixture": {
+        "members": [*ORDERED[:1], {"name": "conditional", **NET}],
+        "combine": "mixture",
+        "weights": [1, 2],
+    },
+    "other_order": {"members": [*ORDERED[:2], OTHER_ORDER], "combine": "mixture", "weights": "leave_one_out"},
 }
 # One case of each check, the smallest that says something: members are checked at length where they are listed.
 CASES = {
@@ -40,6 +44,7 @@ CASES = {
     checks_density.is_causal: (Case((2, 4)), Case((1, 2, 2), 3)),
     checks_density.gradients_are_causal: (Case((2, 2, 2)),),
     checks_density.samples_follow: (Case((1, 2, 3)),),
+    checks_model.samplers_agree: (Case((2, 3, 3), 3),),
 }
 
 
@@ -73,7 +78,7 @@ def test_the_mixture_is_the_mean_with_weights_that_follow_the_prefix(dtype: torc
     assert density.log_weights is not None
     whole = density.log_weights + torch.stack([member.log_prob(value) for member in density.members], -1)
     by_prefix = density.conditional_log_probs(value).double().flatten(2).sum(-1)
-    tolerance = 1e-6 if dtype == torch.float64 else 1e-6 * float(whole.abs().max())
+    tolerance = 1e-6 if dtype == torch.float64 else 1e-6 * float(whole.detach().abs().max())
     torch.testing.assert_close(by_prefix, whole.logsumexp(-1).double(), rtol=0, atol=tolerance)
     unweighted = ensemble_density(density.members, "mean", density.log_weights).log_prob(value)
     assert (unweighted - whole.logsumexp(-1)).abs().min() > 1e-3, "the same without the prefix, which tests nothing"
@@ -130,10 +135,10 @@ def test_faults_are_caught() -> None:
         checks_density.sums_to_one(loose)
 
 
-@pytest.mark.parametrize("way", ["mean", "product"])
-def test_another_order_of_pixels_is_refused_but_in_a_mixture(way: str) -> None:
-    model = EnsemblePixelCNN((1, 4, 4), 2, members=[*ORDERED[:2], OTHER_ORDER], way=way)
-    with pytest.raises(ValueError, match=f"way='{way}' takes members that go through an image in raster order"):
+@pytest.mark.parametrize("combine", ["mean", "product"])
+def test_another_order_of_pixels_is_refused_but_in_a_mixture(combine: str) -> None:
+    model = EnsemblePixelCNN((1, 4, 4), 2, members=[*ORDERED[:2], OTHER_ORDER], combine=combine)
+    with pytest.raises(ValueError, match=f"combine='{combine}' takes members that go through an image in raster order"):
         model(random_images(2, 1, 1, 4, 4, levels=2, seed=0))
 
 

@@ -26,7 +26,7 @@ from metadensity.testing.subjects import random_images, randomise
 EVENT = (1, 5, 4)
 SIZES: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8, "attention": "dot"}
 
-DEFAULTS = {"way": "mean", "weights": "equal", "anchors": [0, 1, 2, 4, 8], "strength": 16.0}
+DEFAULTS = {"combine": "mean", "weights": "equal", "anchors": [0, 1, 2, 4, 8], "strength": 16.0}
 
 
 def members(count: int = 3) -> list[AttentionPixelCNN]:
@@ -136,7 +136,7 @@ def test_models_that_make_no_ensemble() -> None:
     with pytest.raises(ValueError, match=r"members has \{'name': 'nothing'\}; give each as a mapping with its name"):
         EnsemblePixelCNN(EVENT, 2, members=[{"name": "nothing"}])
     for wrong, message in (
-        ({"way": "sum"}, "way='sum'; choose one of mean, mixture, product"),
+        ({"combine": "sum"}, "combine='sum'; choose one of mean, mixture, product"),
         ({"weights": "best"}, "weights='best'; choose one of equal, fitted, leave_one_out, or give a list"),
         ({"weights": [1.0]}, r"weights=\[1.0\]; give 2 positive numbers"),
         ({"anchors": [2, 1]}, r"anchors=\[2, 1\]; give numbers of shots, ascending"),
