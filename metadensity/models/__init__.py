@@ -18,6 +18,7 @@ from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
 from metadensity.models.multiscale import MultiscalePixelCNN
+from metadensity.models.nade import NADE
 from metadensity.models.ngram import NGram
 from metadensity.models.support_mean import SupportMean
 from metadensity.models.support_mixture import SupportMixture
@@ -31,6 +32,7 @@ MODELS: dict[str, type[FewShotModel]] = {
     "support_mixture": SupportMixture,
     "kernel_density": KernelDensity,
     "unconditional": UnconditionalPixelCNN,
+    "nade": NADE,
     "conditional": ConditionalPixelCNN,
     "attention": AttentionPixelCNN,
     "aligned": AlignedPixelCNN,
@@ -51,6 +53,7 @@ EnsemblePixelCNN.kinds = MODELS
 
 __all__ = [
     "MODELS",
+    "NADE",
     "AlignedByteNet",
     "AlignedPixelCNN",
     "AttentionMetaPixelCNN",
