@@ -1,6 +1,7 @@
 """Tables that one command makes: ``python -m experiments.reproduce NAME``."""
 
 from experiments.reproductions.mirror import MIRROR, MIRROR_48
+from experiments.reproductions.mixtures import MIXTURES, WITH_COUNTS
 from experiments.reproductions.omniglot import OMNIGLOT
 from experiments.reproductions.omniglot_28 import OMNIGLOT_28
 from experiments.reproductions.omniglot_adaptation import ADAPTATION
@@ -19,6 +20,7 @@ PLANS: dict[str, Plan] = {
         *(OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
+        *(MIXTURES, *WITH_COUNTS),
     )
 }
 GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}
