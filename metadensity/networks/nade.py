@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metadensity.densities.linear_prediction import in_order, out_of_order
 from metadensity.drawing import Draws
 from metadensity.nn.inputs import to_unit_range
 
@@ -25,7 +24,7 @@ class NADENetwork(nn.Module):
 
     def __init__(self, event_shape: Sequence[int], levels: int, hidden: int) -> None:
         super().__init__()
-        self.event_shape, self.levels, self.dims = tuple(event_shape), levels, len(event_shape) - 1
+        self.event_shape, self.levels = tuple(event_shape), levels
         sites = math.prod(self.event_shape)
         self.inputs = nn.Parameter(torch.randn(sites, hidden) / math.sqrt(sites))
         self.outputs = nn.Parameter(torch.randn(sites, levels, hidden) / math.sqrt(hidden))
@@ -33,11 +32,11 @@ class NADENetwork(nn.Module):
 
     def forward(self, pixels: Tensor, bias: Tensor) -> Tensor:
         """Logits ``(N, levels, C, *space)`` of images ``(N, C, *space)``; bias: ``(tasks, hidden)``, tasks fastest."""
-        x = in_order(to_unit_range(pixels, self.levels, self.inputs.dtype), self.dims)
+        x = to_unit_range(pixels.movedim(1, -1).flatten(1), self.levels, self.inputs.dtype)
         taken = F.pad((x.unsqueeze(-1) * self.inputs).cumsum(1), (0, 0, 1, -1))  # (N, sites, hidden)
         hidden = (taken + bias.repeat(len(x) // len(bias), 1).unsqueeze(1)).sigmoid()
         logits = torch.einsum("nsh,slh->nls", hidden, self.outputs) + self.bias.T
-        return out_of_order(logits, self.event_shape)
+        return logits.unflatten(-1, (*self.event_shape[1:], self.event_shape[0])).movedim(-1, 2)
 
     def draw(self, bias: Tensor, draws: Draws) -> Tensor:
         """Images ``(N, C, *space)``, each site at the cost of one row of the hidden layer."""
