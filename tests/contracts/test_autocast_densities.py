@@ -68,11 +68,17 @@ def optional(name: str, **options: Any) -> Callable[[torch.dtype], tuple[Distrib
     return given
 
 
+NET = {"layers": 2, "planes": 8, "penultimate": 8}
+SIZES: dict[str, dict[str, Any]] = {"conditional": NET, "multiscale": {**NET, "base": 4, "upscaler_layers": 2}}
+
+
 def together(*names: str, **options: Any) -> Callable[[torch.dtype], tuple[Distribution, Tensor]]:
     """An ensemble of models of these names."""
 
     def given(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
-        model = MODELS["ensemble"]((1, 12), 4, members=[{"name": name} for name in names], **options)
+        model = MODELS["ensemble"](
+            (1, 12), 4, members=[{"name": name, **SIZES.get(name, {})} for name in names], **options
+        )
         randomise(model, 1)
         return model.to(dtype)(images(2)), images(20)
 
