@@ -20,7 +20,7 @@ PLANS: dict[str, Plan] = {
         *(OMNIGLOT, STAGES, CONDITIONING, OMNIGLOT_28, ADAPTATION, MIRROR, MIRROR_48, PRODUCTS),
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
-        *(MIXTURES, *WITH_COUNTS),
+        *(MIXTURES, *WITH_COUNTS[:2]),
     )
 }
 GROUPS: dict[str, tuple[Plan, ...]] = {"strings": (CHAINS, NAMES, TUNES, TEXT), "speech": SPEECH}
