@@ -30,6 +30,7 @@ from experiments.recording.run_folder import folder_of
 from experiments.recording.score_files import FILE as SCORES
 from experiments.recording.score_files import save_scores
 from experiments.recording.trained_model import find_model, require_models
+from experiments.reporting.ensemble_weights import weight_lines
 from experiments.reporting.evaluation_report import (
     evaluation_report,
     group_records,
@@ -151,7 +152,8 @@ def evaluate(
         best = optimal(task, _of_given(task, batches), device, duplicates, progress)
         parts = part_records(evaluations, given, optimum, best)
         sections.insert(1, part_section(parts, words))
-    print("\n" + "\n".join(section.plain() for section in sections))
+    weighed = [line for model in models.values() for line in weight_lines(model)]
+    print("\n" + "\n".join([*(section.plain() for section in sections), *weighed]))
     identity = {
         "units": UNITS,
         "pixels": pixel_identity(task),

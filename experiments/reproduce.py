@@ -24,6 +24,7 @@ from experiments.recording.command_line import main, make_experiment
 from experiments.recording.comparability import UNITS
 from experiments.recording.run_folder import folder_of
 from experiments.reporting.document_blocks import replace_block
+from experiments.reporting.ensemble_weights import weight_lines
 from experiments.reporting.tables import cost_record, records
 from experiments.reproductions import GROUPS, MEANS, PLANS, Entry, Plan
 from experiments.reproductions.omniglot_adaptation import QUARTER_HOUR
@@ -46,6 +47,7 @@ from metadensity import FewShotModel
 from metadensity.adaptation.fine_tuning import FineTuned, FineTuning
 from metadensity.evaluation.cost import parameter_count
 from metadensity.files import write_atomically
+from metadensity.models import EnsemblePixelCNN
 from metadensity.progress import with_progress
 
 SPLITS = ("train", "validation", "test")
@@ -236,6 +238,7 @@ def reproduce(
             found = {"test": best}
         else:
             model, chosen = source.model(device), None
+            weights_found = _fitted(model, source.file, sets["validation"], name, progress)
             if entry.tunings:
                 model, chosen = _tuned(model, entry, sets["validation"], progress)
             found = {
@@ -251,6 +254,7 @@ def reproduce(
                 "steps_before": steps_before(plan, entry.fine_tunes or name, fast),
                 "parameters": parameter_count(model),
                 "fine_tuning": chosen,
+                **({} if weights_found is None else {"weights_by_shots": weights_found}),
             }
         values = {
             "plan": plan.name,
@@ -323,6 +327,19 @@ def _tuned(
         for settings, found in zip(entry.tunings, scores, strict=True)
     ]
     return FineTuned(model, best), {"chosen": dataclasses.asdict(best), "tried": tried}
+
+
+def _fitted(
+    model: FewShotModel, file: Path, validation: EpisodeBatches, name: str, progress: bool
+) -> dict[str, list[float]] | None:
+    """Let an ensemble whose weights are fitted have those of validation classes, and its file as well; prints them."""
+    if not isinstance(model, EnsemblePixelCNN) or model.weights not in ("fitted", "leave_one_out"):
+        return None
+    found = model.fit_weights(with_progress(validation, f"weights of {name}", "batches", progress))
+    known = {key: value for key, value in model.provenance.items() if key != "weights_sha256"}
+    model.provenance = {**known, "weights_sha256": metadensity.save(model, file, known)}
+    print("\n" + "\n".join(weight_lines(model)))
+    return {str(shots): weights for shots, weights in found.items()}
 
 
 def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

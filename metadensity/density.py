@@ -19,7 +19,7 @@ from metadensity.checks import (
     require_sizes,
     require_temperature,
 )
-from metadensity.drawing import Draws, draw_uniforms
+from metadensity.drawing import Draws, Told, draw_uniforms
 
 EXACT = "exact"
 """The quantity of a density that is no bound."""
@@ -213,6 +213,21 @@ class FactorisedDensity(Density):
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         """``conditional_log_probs`` of a value that has been checked."""
 
+    def level_log_probs(self, value: Tensor) -> Tensor:
+        """Log-probabilities of all levels at each place given those before it, ``(*sample, tasks, levels, C, *space)``.
+
+        Raises as ``log_prob`` does, and ValueError for densities that do not tell those of other levels.
+        """
+        self.check_value(value)
+        return self._level_log_probs(value)
+
+    def _level_log_probs(self, value: Tensor) -> Tensor:
+        """``level_log_probs`` of a value that has been checked."""
+        raise ValueError(
+            f"{type(self).__name__} tells the probabilities of the pixels that are there, not of all levels in their "
+            "place. Take a density that draws pixel after pixel, or one of independent pixels."
+        )
+
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
         return self._summed(self._conditional_log_probs(value))
 
@@ -271,6 +286,18 @@ class SequentialDensity(FactorisedDensity):
     def _first_to_last(self) -> bool:
         steps = self.generation_order.flatten()
         return bool((steps[1:] > steps[:-1]).all())
+
+    def _level_log_probs(self, value: Tensor) -> Tensor:
+        """By its sampler, which is given all pixels; so without gradients, where a density has no other way."""
+        if not self._first_to_last():
+            return super()._level_log_probs(value)
+        channels, *space = self.event_shape
+        if not value.numel():
+            return torch.zeros(*value.shape[: -1 - len(space)], self.levels, channels, *space, device=value.device)
+        told = Told(torch.zeros((), device=value.device).expand(value.shape), value.long())
+        self.drawn(told)
+        found = torch.stack([each.reshape(*value.shape[: -1 - len(space)], -1) for each in told.found], -1)
+        return found.unflatten(-1, (*space, channels)).movedim(-1, -1 - len(space))
 
     @property
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -40,6 +40,19 @@ class Draws:
         """Report that all these pixels were decided."""
         if self.report is not None:
             self.report(self.uniforms.numel())
+
+
+@dataclass(frozen=True)
+class Told(Draws):
+    """Pixels that are all known, ``found`` the log-probabilities ``(..., levels)`` that each was told beside it."""
+
+    native: ClassVar[bool] = False
+    found: list[Tensor] = field(default_factory=list)
+
+    def levels(self, logits: Tensor) -> Tensor:
+        assert self.known is not None
+        self.found.append(logits.log_softmax(-1))
+        return self.known
 
 
 def draw_uniforms(

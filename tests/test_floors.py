@@ -52,8 +52,8 @@ ROOMS = {
         """,
         "experiments": """
             results recording ingredients reporting figures benchmarks train evaluate sample episodes compare classify
-            compress memorisation studies reproductions shots_grid split_sensitivity reproduce sweep weights bench
-            coverage demo runs run_page report new_task own_project_template __main__
+            compress ensemble memorisation studies reproductions shots_grid split_sensitivity reproduce sweep weights
+            bench coverage demo runs run_page report new_task own_project_template __main__
         """,
     }.items()
 }

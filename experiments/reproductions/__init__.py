@@ -1,6 +1,7 @@
 """Tables that one command makes: ``python -m experiments.reproduce NAME``."""
 
 from experiments.reproductions.mirror import MIRROR, MIRROR_48
+from experiments.reproductions.mixtures import MIXTURES, WITH_COUNTS
 from experiments.reproductions.omniglot import OMNIGLOT
 from experiments.reproductions.omniglot_28 import OMNIGLOT_28
 from experiments.reproductions.omniglot_adaptation import ADAPTATION
@@ -22,6 +23,7 @@ PLANS: dict[str, Plan] = {
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
         *(MOVING, FILMS, FILMS_LAST),
+        *(MIXTURES, *WITH_COUNTS[:2]),
     )
 }
 GROUPS: dict[str, tuple[Plan, ...]] = {

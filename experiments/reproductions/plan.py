@@ -16,6 +16,7 @@ class Entry:
     title: what the row is called. named, updates: named configurations of experiments.train, and settings beside them.
     initialised_from: the entry whose weights training begins with.
     ensemble_of: instead of training, the entries whose models are the members of its ensemble.
+    combine, weights: how these are one density; fitted weights are those of validation classes, see EnsemblePixelCNN.
     fine_tunes, tunings: instead of training, the entry whose model is fine-tuned on each support at test time, and the
         settings to choose from, by the likelihood of validation classes.
     paper: nats/dim that were published: (test, train) by number of shots; None where it is not known.
@@ -28,6 +29,8 @@ class Entry:
     updates: Mapping[str, Any] = field(default_factory=dict)
     initialised_from: str | None = None
     ensemble_of: tuple[str, ...] = ()
+    combine: str = "mean"
+    weights: str = "equal"
     fine_tunes: str | None = None
     tunings: tuple[FineTuning, ...] = ()
     paper: Mapping[int, tuple[float, float | None]] = field(default_factory=dict)
@@ -45,8 +48,8 @@ class Plan:
     support. limit: at most so many test episodes (None: every test image once), spread over the classes.
     train_limit: as many of training classes, for the likelihood of training images; 0: it is not asked for, and the
     table has the interval of each number in its place. tuning_limit: as many of validation classes, by which settings
-    of fine-tuning are chosen. baseline: the entry that the others are compared with in pairs. gain: (model, baseline)
-    whose gain is shown in per cent. notes: to stand below.
+    of fine-tuning and weights of ensembles are chosen. baseline: the entry that the others are compared with in pairs.
+    gain: (model, baseline) whose gain is shown in per cent. notes: to stand below.
     unit: "nats/image"; "nats/dim", as is usual for colour, with bits/dim beside it; or nats or bits a place of a
     sequence, by its name, such as "bits/character": the sum over all queries divided by that of their sizes.
     given: places at the beginning of each sequence that are given and not scored.

@@ -92,7 +92,8 @@ def trained(
     entry = plan.entries[name]
     if entry.ensemble_of:
         members = [trained(plan, each, run, made, weights, fast, device, progress) for each in entry.ensemble_of]
-        made[name] = _together(members, folder_of(run) / weights_name(plan.weight_prefixes[0], name))
+        together = folder_of(run) / weights_name(plan.weight_prefixes[0], name)
+        made[name] = _together(members, together, entry, plan.shots)
         return made[name]
     named, updates = recipe(plan, entry, fast)
     config = kept(named, updates)
@@ -159,13 +160,22 @@ def trainings(plan: Plan, names: Sequence[str], weights: str | None, fast: bool,
     return list(found.values())
 
 
-def _together(members: Sequence[Trained], file: Path) -> Trained:
-    """Trained models as an ensemble, in a file of its own."""
+def _together(members: Sequence[Trained], file: Path, entry: Entry, shots: Sequence[int]) -> Trained:
+    """Trained models as an ensemble, in a file of its own; weights that are to be fitted are equal still."""
     models, config = [member.model("cpu") for member in members], members[0].config
     known = {key: models[0].provenance[key] for key in ("task", "split")}
     weights = [model.provenance["weights_sha256"] for model in models]
-    metadensity.save(EnsemblePixelCNN.of(models), file, {**known, "members": weights})
-    sizes = {**config["model"], "name": "ensemble", "members": len(members), "member": config["model"]["name"]}
+    if entry.weights == "equal" and entry.combine == "mean":
+        ensemble = EnsemblePixelCNN.of(models)
+    else:
+        ensemble = EnsemblePixelCNN.of(models, entry.combine, entry.weights, anchors=shots)
+    metadensity.save(ensemble, file, {**known, "members": weights})
+    if isinstance(ensemble.config["members"], int):
+        sizes = {**config["model"], "name": "ensemble", "members": len(members), "member": config["model"]["name"]}
+        if entry.weights != "equal" or entry.combine != "mean":
+            sizes |= {"combine": entry.combine, "weights": entry.weights, "anchors": list(shots)}
+    else:
+        sizes = {"name": "ensemble", **{k: v for k, v in ensemble.config.items() if k not in ("event_shape", "levels")}}
     return Trained(file, {**config, "model": sizes}, None, tuple(members))
 
 

@@ -233,6 +233,7 @@ class AdaptedPixelCNNDensity(AdaptedFactorisedDensity, RasterDensity):
     runs the whole networks.
     """
 
+    tasks_together = False
     sample = RasterDensity.sample
     _first_to_last = RasterDensity._first_to_last
 

@@ -65,8 +65,8 @@ class SupportCounts:
         """``context_numbers`` of strings."""
         return context_numbers(x, self.levels, len(self.strengths) - 1)
 
-    def at_places(self, p: Tensor, x: Tensor) -> Tensor:
-        """On top of probabilities ``(n, tasks, places)`` of the symbols x of as many strings.
+    def at_places(self, p: Tensor, x: Tensor, asked: Tensor | None = None) -> Tensor:
+        """On top of probabilities ``(n, tasks, places)`` of the symbols x of as many strings, or of those ``asked``.
 
         As many places are compared with all symbols at a time as ``_NUMBERS_AT_A_TIME`` allows.
         """
@@ -74,18 +74,22 @@ class SupportCounts:
         rows = max(1, _NUMBERS_AT_A_TIME // (tasks * (places + self.symbols.shape[-1])))  # of strings, or of one
         strings, step = max(1, rows // places), min(places, rows)
         found = []
-        for one, symbols in zip(p.split(strings), x.split(strings), strict=True):
+        asked = x if asked is None else asked
+        for one, symbols, others in zip(p.split(strings), x.split(strings), asked.split(strings), strict=True):
             contexts = self.contexts_of(symbols)
-            parts = [self._at(part, symbols, contexts, step * at) for at, part in enumerate(one.split(step, -1))]
+            parts = [
+                self._at(part, symbols, here, contexts, step * at)
+                for at, (part, here) in enumerate(zip(one.split(step, -1), others.split(step, -1), strict=True))
+            ]
             found.append(torch.cat(parts, -1))
         return torch.cat(found)
 
-    def _at(self, p: Tensor, x: Tensor, contexts: Tensor, first: int) -> Tensor:
+    def _at(self, p: Tensor, x: Tensor, asked: Tensor, contexts: Tensor, first: int) -> Tensor:
         """``at_places`` from ``first`` on, of as many places as p has. contexts: of all places of x."""
         here = slice(first, first + p.shape[-1])
         places = torch.arange(x.shape[-1], device=x.device)
         earlier = places < places[here].unsqueeze(-1)
-        symbols = x[..., here].unsqueeze(-1)
+        symbols = asked.unsqueeze(-1)
         same = symbols == self.symbols.unsqueeze(-2), symbols == x.unsqueeze(-2)
         for length, strength in enumerate(self.strengths):
             context = contexts[..., here, length].unsqueeze(-1)

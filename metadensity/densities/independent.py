@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from metadensity.density import FactorisedDensity
-from metadensity.drawing import draw_uniforms, invert_cdf
+from metadensity.drawing import Draws, draw_uniforms, invert_cdf
 from metadensity.likelihoods.levels import at_least_float32, gather_levels
+from metadensity.sampling.naive import sample_by_logits
 
 
 class IndependentDensity(FactorisedDensity):
@@ -28,6 +29,17 @@ class IndependentDensity(FactorisedDensity):
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
         return gather_levels(self.log_probs, value)
+
+    def _level_log_probs(self, value: Tensor) -> Tensor:
+        sample = value.shape[: -len(self.event_shape) - 1]
+        return self.log_probs.expand(*sample, self.tasks, *self.log_probs.shape[1:])
+
+    @torch.no_grad()
+    def drawn(self, draws: Draws) -> Tensor:
+        """Images whose pixels ``draws`` decides in raster order; see ``SequentialDensity.drawn``."""
+        flat = draws.map(lambda part: part.reshape(-1, *self.event_shape))
+        table = self._level_log_probs(draws.uniforms).flatten(0, -len(self.event_shape) - 2)
+        return sample_by_logits(lambda _: table, flat).view(draws.uniforms.shape)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:

@@ -46,6 +46,15 @@ class LinearPredictionDensity(SequentialDensity):
         _, mean, scale = self.predictor(codes)
         return out_of_order(self._log_mass(codes, mean, scale), self.event_shape)
 
+    def _level_log_probs(self, value: Tensor) -> Tensor:
+        codes = in_order(value, len(self.event_shape) - 1).long()
+        if not codes.numel():
+            return super()._level_log_probs(value)
+        _, mean, scale = self.predictor(codes)
+        levels = torch.arange(self.levels, device=self.device)
+        found = self._log_mass(levels.expand(*codes.shape, -1), mean.unsqueeze(-1), scale.unsqueeze(-1))
+        return out_of_order(found.mT, self.event_shape)
+
     def _log_mass(self, codes: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         uniform = self.predictor.uniform
         return ((1 - uniform) * level_mass(codes, mean, scale, self.levels) + uniform / self.levels).log()

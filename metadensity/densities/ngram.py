@@ -99,6 +99,19 @@ class NGramDensity(SequentialDensity):
         terms = self._ended(x, self.counts.at_places(self._trained(self.counts.contexts_of(x), x), x))
         return out_of_order(terms.view(*sample, *sites.shape[-2:]), self.event_shape)
 
+    def _level_log_probs(self, value: Tensor) -> Tensor:
+        dims = len(self.event_shape) - 1
+        sites = in_order(value, dims).long()
+        if not sites.numel():
+            return super()._level_log_probs(value)
+        x = sites.reshape(-1, *sites.shape[-2:])
+        contexts, every = self.counts.contexts_of(x), [torch.full_like(x, level) for level in range(self.levels)]
+        found = [self.counts.at_places(self._trained(contexts, each), x, each).log() for each in every]
+        if self.end is not None:
+            ended = after_an_end(x, self.end)
+            found = [torch.where(ended, 0.0 if i == self.end else -torch.inf, each) for i, each in enumerate(found)]
+        return out_of_order(torch.stack(found, -2).view(*sites.shape[:-1], self.levels, -1), self.event_shape)
+
     def _trained(self, contexts: Tensor, symbols: Tensor) -> Tensor:
         """p of the training data, of the shape of ``symbols``; contexts ``(..., order + 1)`` broadcast with it."""
         p = torch.full_like(symbols, 1 / self.levels, dtype=self.counts.strengths.dtype)

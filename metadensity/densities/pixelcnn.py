@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,11 @@ class RasterDensity(SequentialDensity):
 
     One network, several whose conditionals are averaged, or one with parameters of its own for each task: what they
     have in common is that the logits are those of the density's conditionals.
+
+    tasks_together: whether its cached sampler decides a pixel of all tasks before the next.
     """
+
+    tasks_together: ClassVar[bool] = True
 
     def logits(self, value: Tensor) -> Tensor:
         """Logits ``(*sample, tasks, levels, C, *space)`` of each pixel given its past; raises as ``log_prob``."""
@@ -46,6 +50,10 @@ class RasterDensity(SequentialDensity):
     @abstractmethod
     def _network_logits(self, pixels: Tensor) -> Tensor:
         """``_logits`` of one image at least, as the network gives them."""
+
+    def _level_log_probs(self, value: Tensor) -> Tensor:
+        logits = self._logits(value.reshape(-1, *self.event_shape))
+        return logits.log_softmax(1).view(*value.shape[: -len(self.event_shape)], *logits.shape[1:])
 
     def attention_weights(self, value: Tensor) -> Tensor:
         """See ``SequentialDensity.attention_weights``."""

@@ -14,10 +14,12 @@ from metadensity.models.diagonal_bilstm import DiagonalBiLSTM
 from metadensity.models.ensemble import EnsemblePixelCNN
 from metadensity.models.histogram import Histogram
 from metadensity.models.independent import IndependentPixels
+from metadensity.models.kernel_density import KernelDensity
 from metadensity.models.linear_prediction import LinearPrediction
 from metadensity.models.maml import MAMLPixelCNN
 from metadensity.models.meta import MetaPixelCNN
 from metadensity.models.multiscale import MultiscalePixelCNN
+from metadensity.models.nade import NADE
 from metadensity.models.ngram import NGram
 from metadensity.models.row_lstm import RowLSTM
 from metadensity.models.support_mean import SupportMean
@@ -30,7 +32,9 @@ MODELS: dict[str, type[FewShotModel]] = {
     "independent": IndependentPixels,
     "support_mean": SupportMean,
     "support_mixture": SupportMixture,
+    "kernel_density": KernelDensity,
     "unconditional": UnconditionalPixelCNN,
+    "nade": NADE,
     "conditional": ConditionalPixelCNN,
     "attention": AttentionPixelCNN,
     "aligned": AlignedPixelCNN,
@@ -53,6 +57,7 @@ EnsemblePixelCNN.kinds = MODELS
 
 __all__ = [
     "MODELS",
+    "NADE",
     "AlignedByteNet",
     "AlignedPixelCNN",
     "AttentionMetaPixelCNN",
@@ -64,6 +69,7 @@ __all__ = [
     "FewShotModel",
     "Histogram",
     "IndependentPixels",
+    "KernelDensity",
     "LinearPrediction",
     "MAMLPixelCNN",
     "MetaPixelCNN",

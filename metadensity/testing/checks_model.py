@@ -23,7 +23,7 @@ from metadensity.density import Density, FactorisedDensity, SequentialDensity
 from metadensity.drawing import Draws
 from metadensity.persistence import load, save
 from metadensity.testing.checks_density import agreement
-from metadensity.testing.subjects import Subject, arguments, randomise
+from metadensity.testing.subjects import Subject, randomise
 
 # Largest mean difference of log p in bfloat16 from float32, in nats/dim, and largest difference of one image.
 # bfloat16 keeps 8 bits: each rounding is off by up to 0.4 %, and several layers follow one another.
@@ -263,9 +263,8 @@ def a_file_keeps_it(subject: Subject) -> None:
     """Saved and loaded, it is the same to the last bit: weights, log p, arguments, and where it came from."""
     model = subject.model.eval()
     support, value = subject.images(2, 2, seed=27), subject.images(4, 2, seed=28)
-    assert list(model.config) == arguments(type(model)), (
-        f"config names {list(model.config)}, the constructor takes {arguments(type(model))}"
-    )
+    takes = list(type(model).signature(model.config).parameters)
+    assert list(model.config) == takes, f"config names {list(model.config)}, the constructor takes {takes}"
     assert json.loads(json.dumps(model.config)) == model.config
     provenance = {"run": 7, "task": "toy", "seed": [1, None]}
     with tempfile.TemporaryDirectory() as folder:

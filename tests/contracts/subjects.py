@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8}
 FEW: dict[str, Any] = {"components": 3}  # the same, of likelihoods, which not every network has a choice of
 OVERRIDES: dict[str, dict[str, Any]] = {
     "multiscale": {"base": 2, "upscaler_layers": 2},
+    "nade": {"hidden": 8, "context": 4},
     "wavenet": {"patches": 3},
     "row_lstm": {"layers": 2, "first_kernel": 3},
     "diagonal_bilstm": {"layers": 2},

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 
 from metadensity import Density
 from metadensity.densities.counts import CountedDensity
+from metadensity.densities.ensemble import MixedDensity, SequentialEnsembleDensity
 from metadensity.densities.pixelcnn import PredictedDensity
 from metadensity.densities.sequence import SequenceDensity
 from metadensity.density import BoundDensity, DerivedDensity, ExpandedDensity, FactorisedDensity, SequentialDensity
@@ -67,6 +68,23 @@ def optional(name: str, **options: Any) -> Callable[[torch.dtype], tuple[Distrib
     return given
 
 
+NET = {"layers": 2, "planes": 8, "penultimate": 8}
+SIZES: dict[str, dict[str, Any]] = {"conditional": NET, "multiscale": {**NET, "base": 4, "upscaler_layers": 2}}
+
+
+def together(*names: str, **options: Any) -> Callable[[torch.dtype], tuple[Distribution, Tensor]]:
+    """An ensemble of models of these names."""
+
+    def given(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
+        model = MODELS["ensemble"](
+            (1, 12), 4, members=[{"name": name, **SIZES.get(name, {})} for name in names], **options
+        )
+        randomise(model, 1)
+        return model.to(dtype)(images(2)), images(20)
+
+    return given
+
+
 def expanded(dtype: torch.dtype) -> tuple[Distribution, Tensor]:
     return conditional(dtype)(images(2)).expand((5, 2)), images(35).view(7, 5, 2, 1, 12)
 
@@ -84,6 +102,8 @@ OTHERS: dict[type, Callable[[torch.dtype], tuple[Distribution, Tensor]]] = {
     ExpandedDensity: expanded,
     PredictedDensity: optional("wavenet", prediction=3, likelihood="logistic"),
     CountedDensity: optional("bytenet", counts=2),
+    SequentialEnsembleDensity: together("conditional", "kernel_density", combine="product", weights="leave_one_out"),
+    MixedDensity: together("conditional", "multiscale", combine="mixture", weights="fitted"),
     TemplateDensity: lambda dtype: optimum("templates", size=8, classes=6),
     UrnDensity: lambda dtype: optimum("chains", length=8),
     TransductionDensity: lambda dtype: optimum("transduction", rule="substitution"),

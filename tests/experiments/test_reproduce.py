@@ -54,7 +54,7 @@ def begun(plan: Plan, name: str) -> int:
 ALIKE = {plan.name for plans in MEANS.values() for plan in plans[1:]}
 
 
-@pytest.mark.parametrize("name", [name for name in PLANS if name not in ALIKE])
+@pytest.mark.parametrize("name", [name for name in PLANS if name not in ALIKE and not name.startswith("mixtures_")])
 def test_every_table_can_be_made(name: str, script: Any, tmp_path: Path) -> None:
     plan = PLANS[name]
     made = run(script, name, keep_records=str(tmp_path / "records"), keep_weights=str(tmp_path / "weights"))

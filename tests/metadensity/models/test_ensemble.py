@@ -26,6 +26,8 @@ from metadensity.testing.subjects import random_images, randomise
 EVENT = (1, 5, 4)
 SIZES: dict[str, Any] = {"layers": 3, "planes": 6, "penultimate": 8, "attention": "dot"}
 
+DEFAULTS = {"combine": "mean", "weights": "equal", "anchors": [0, 1, 2, 4, 8], "strength": 16.0}
+
 
 def members(count: int = 3) -> list[AttentionPixelCNN]:
     nets = [AttentionPixelCNN(EVENT, 2, **SIZES) for _ in range(count)]
@@ -100,7 +102,7 @@ def test_members_of_any_kind(kind: type[FewShotModel], tmp_path: Path) -> None:
         randomise(nets[-1], seed)
     ensemble = EnsemblePixelCNN.of(nets)
     name = next(name for name, listed in MODELS.items() if listed is kind)
-    assert ensemble.config == {**nets[0].config, "members": 2, "member": name}
+    assert ensemble.config == {**nets[0].config, "members": 2, "member": name, **DEFAULTS}
     terms = torch.stack([net(support).conditional_log_probs(images) for net in nets])
     torch.testing.assert_close(ensemble(support).conditional_log_probs(images), terms.exp().mean(0).log())
     chances = torch.rand(5, 2, *EVENT, generator=torch.Generator().manual_seed(0))
@@ -122,15 +124,25 @@ def test_what_it_takes_is_what_its_members_take() -> None:
 def test_models_that_make_no_ensemble() -> None:
     with pytest.raises(ValueError, match="models is empty; give the trained models"):
         EnsemblePixelCNN.of([])
-    conditional = ConditionalPixelCNN(EVENT, 2, layers=2, planes=4, penultimate=4)
-    with pytest.raises(TypeError, match="one of type ConditionalPixelCNN beside one of type AttentionPixelCNN"):
-        EnsemblePixelCNN.of([*members(1), conditional])
+    smaller = ConditionalPixelCNN((1, 4, 4), 2, layers=2, planes=4, penultimate=4)
+    with pytest.raises(ValueError, match=r"models are of images \(1, 5, 4\) of 2 levels and \(1, 4, 4\) of 2"):
+        EnsemblePixelCNN.of([*members(1), smaller])
     with pytest.raises(ValueError, match="member='maml'; choose a model with one PixelCNN"):
-        EnsemblePixelCNN.of([MODELS["maml"](EVENT, 2, layers=2, planes=4, penultimate=4)])
+        EnsemblePixelCNN(EVENT, 2, member="maml", layers=2, planes=4, penultimate=4)
     with pytest.raises(ValueError, match=r"member='ensemble'; choose one of independent, .*aligned"):
         EnsemblePixelCNN(EVENT, 2, member="ensemble")
-    other = AttentionPixelCNN(EVENT, 2, **{**SIZES, "planes": 8})
-    with pytest.raises(ValueError, match=r"models differ in context: 12 and 16\. Give models built with the same"):
-        EnsemblePixelCNN.of([*members(1), other])
+    with pytest.raises(ValueError, match="members is empty; give the models"):
+        EnsemblePixelCNN(EVENT, 2, members=[])
+    with pytest.raises(ValueError, match=r"members has \{'name': 'nothing'\}; give each as a mapping with its name"):
+        EnsemblePixelCNN(EVENT, 2, members=[{"name": "nothing"}])
+    for wrong, message in (
+        ({"combine": "sum"}, "combine='sum'; choose one of mean, mixture, product"),
+        ({"weights": "best"}, "weights='best'; choose one of equal, fitted, leave_one_out, or give a list"),
+        ({"weights": [1.0]}, r"weights=\[1.0\]; give 2 positive numbers"),
+        ({"anchors": [2, 1]}, r"anchors=\[2, 1\]; give numbers of shots, ascending"),
+        ({"strength": 0.0}, "strength=0.0; give a positive number of supports"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EnsemblePixelCNN(EVENT, 2, **wrong)
     with pytest.raises(ValueError, match="members=0; it must be a whole number of at least 1"):
         EnsemblePixelCNN(EVENT, 2, members=0)

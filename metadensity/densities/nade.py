@@ -1,0 +1,41 @@
+"""The density of a feed-forward NADE."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metadensity.densities.pixelcnn import RasterDensity
+from metadensity.drawing import Draws
+from metadensity.networks.captured import CapturedTensors
+from metadensity.networks.nade import NADENetwork
+
+
+class NADEDensity(RasterDensity):
+    """The density of a ``NADENetwork``; bias: of the hidden layer, ``(tasks, hidden)``."""
+
+    def __init__(self, network: NADENetwork, bias: Tensor, validate_args: bool | None = None) -> None:
+        self.network, self.bias = network, bias
+        self.captured = CapturedTensors(network)
+        super().__init__(len(bias), network.event_shape, network.levels, validate_args)
+
+    def _network_logits(self, pixels: Tensor) -> Tensor:
+        with self.captured.restored():
+            logits: Tensor = self.network(pixels, self.bias)
+        return logits
+
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        levels = value.ndim - len(self.event_shape)
+        return self._level_log_probs(value).gather(levels, value.long().unsqueeze(levels)).squeeze(levels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where pixels are drawn."""
+        return self.bias.device
+
+    def _attention_weights(self, value: Tensor) -> Tensor:
+        return super().attention_weights(value)  # there are none
+
+    def _sample_cached(self, draws: Draws) -> Tensor:
+        with self.captured.restored():
+            return self.network.draw(self.bias, draws)
