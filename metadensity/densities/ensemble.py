@@ -39,6 +39,8 @@ def ensemble_density(members: Sequence[Density], combine: str = "mean", log_weig
     """
     if combine not in WAYS:
         raise ValueError(f"combine={combine!r}; choose one of {', '.join(WAYS)}.")
+    if all(isinstance(member, RasterDensity) for member in members):
+        return EnsembleDensity(members, combine, log_weights)
     odd = next((member for member in members if not _in_raster_order(member)), None)
     if odd is not None:
         if combine != "mixture":
@@ -47,8 +49,6 @@ def ensemble_density(members: Sequence[Density], combine: str = "mean", log_weig
                 f"before it; {type(odd).__name__} does not. Take combine='mixture', or leave that member out."
             )
         return MixedDensity(members, log_weights)
-    if all(isinstance(member, RasterDensity) for member in members):
-        return EnsembleDensity(members, combine, log_weights)
     return SequentialEnsembleDensity(members, combine, log_weights)
 
 

@@ -116,13 +116,13 @@ def test_an_interruption_loses_nothing_that_is_finished(
     assert json.loads((folder / "run.json").read_text())["status"] == "INTERRUPTED"
 
 
-def test_models_that_do_not_draw_pixel_by_pixel_are_sampled_too(script: Any) -> None:
+def test_models_of_the_support_alone_are_sampled_too(script: Any) -> None:
     run = script(train.experiment, "hershey", "fast", task={"size": 12}, model={"name": "support_mixture"}).result
     result = script(sample.experiment, "fast", run=run["folder"]).result
     assert tensors(result)[0]["samples"].shape == (2, 2, 1, 12, 12)
     assert RunFolder(run["folder"]).config()["model"]["name"] == "support_mixture"
-    with pytest.raises(TypeError, match="does not draw its pixels one by one"):
-        script(sample.experiment, "fast", run=run["folder"], observed="top")
+    seen = tensors(script(sample.experiment, "fast", run=run["folder"], observed="top").result)[0]
+    assert torch.equal(seen["samples"][..., :6, :], seen["query"][..., :6, :].expand(2, -1, -1, -1, -1))
 
 
 @pytest.mark.parametrize("name", ["samples", "tasks", "images_at_once"])

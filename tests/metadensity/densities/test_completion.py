@@ -24,6 +24,7 @@ from metadensity.models import (
 )
 from metadensity.testing.checks_density import all_images, goodness_of_fit, table
 from metadensity.testing.subjects import randomise
+from tests.contracts.latent import LatentModel
 
 SHAPE = (1, 3, 3)
 DRAWS, FALSE_ALARM = 20_000, 1e-4  # of each of the chi-square tests, if its seed were drawn anew
@@ -213,10 +214,8 @@ def test_temperature_channels_and_masks_reach_every_scale() -> None:
 
 
 def test_densities_that_cannot_say_so() -> None:
-    with pytest.raises(
-        TypeError, match=f"{type(density(SupportMixture)).__name__} does not draw its pixels one by one"
-    ):
-        complete(density(SupportMixture), seeds_of(0, 1, 1))
+    with pytest.raises(TypeError, match="LatentBound does not draw its pixels one by one"):
+        complete(LatentModel(SHAPE, 2)(torch.zeros(1, 1, *SHAPE, dtype=torch.long)), seeds_of(0, 1, 1))
 
 
 def test_wrong_arguments_are_named() -> None:
