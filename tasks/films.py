@@ -21,7 +21,7 @@ from tasks.data.roots import DataError
 from tasks.images import ImageTasks
 from tasks.pens.drawings import Drawing
 from tasks.pens.rendering import film
-from tasks.pens.task import CORPORA, LEAST, PACKED, Split, strokes_source
+from tasks.pens.task import CORPORA, LEAST, PACKED, Split, described_classes, strokes_source
 
 Film = NDArray[np.bool_]  # (frames, size, size)
 
@@ -78,18 +78,13 @@ def films(
     kept = {name: own for part in parts for name, own in chosen[part].films.items()}
     if not kept:
         raise DataError(f"{where}: no class has {LEAST} different films. Give a greater size, or more drawings.")
-    group = {name: group for part in parts for group, names in classes_of[part].items() for name in names}
-    groups = list(dict.fromkeys(group[name] for name in kept))
     return ImageTasks(
         "films",
         "+".join(parts),
         seed,
         images=np.concatenate(list(kept.values())),
         packed=True,
-        labels=np.repeat(np.arange(len(kept)), [len(own) for own in kept.values()]),
-        class_names=list(kept),
-        group_names=groups,
-        class_group=[groups.index(group[name]) for name in kept],
+        **described_classes(kept, classes_of, parts),
         group_noun=noun,
         event_shape=(1, frames, size, size),
         levels=2,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -116,17 +116,12 @@ def pens(
     images = np.full((len(every), 1, length), end, dtype=np.uint8)
     for row, string in enumerate(every):
         images[row, 0, : len(string)] = string
-    group = {name: group for part in parts for group, names in classes_of[part].items() for name in names}
-    groups = list(dict.fromkeys(group[name] for name in kept))
     return ImageTasks(
         "pens",
         "+".join(parts),
         seed,
         images=images,
-        labels=np.repeat(np.arange(len(kept)), [len(strings) for strings in kept.values()]),
-        class_names=list(kept),
-        group_names=groups,
-        class_group=[groups.index(group[name]) for name in kept],
+        **described_classes(kept, classes_of, parts),
         group_noun=noun,
         event_shape=(1, length),
         levels=end + 1,
@@ -173,6 +168,18 @@ def _of_splits(held: Arrays, classes_of: Split, length: int) -> dict[str, _Chose
                 here.strings[name] = fits
         taken |= mine
     return chosen
+
+
+def described_classes(kept: Mapping[str, Sized], classes_of: Split, parts: Sequence[str]) -> dict[str, Any]:
+    """What ``ImageTasks`` is told of the examples that were kept, by class: their labels, and classes and groups."""
+    group = {name: group for part in parts for group, names in classes_of[part].items() for name in names}
+    groups = list(dict.fromkeys(group[name] for name in kept))
+    return {
+        "labels": np.repeat(np.arange(len(kept)), [len(own) for own in kept.values()]),
+        "class_names": list(kept),
+        "group_names": groups,
+        "class_group": [groups.index(group[name]) for name in kept],
+    }
 
 
 def strokes_source(
