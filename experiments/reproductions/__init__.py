@@ -23,7 +23,7 @@ PLANS: dict[str, Plan] = {
         *(CHAINS, NAMES, TUNES, TEXT),
         *SPEECH,
         *(MOVING, FILMS, FILMS_LAST),
-        *(MIXTURES, *WITH_COUNTS[:2]),
+        *(MIXTURES, *WITH_COUNTS),
     )
 }
 GROUPS: dict[str, tuple[Plan, ...]] = {

@@ -1,4 +1,4 @@
-"""Ensembles of several kinds on Omniglot, strings and speech, beside their best member and ensembles of one kind."""
+"""Ensembles of several kinds on Omniglot and of strings, beside their best member and ensembles of one kind."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import replace
 from experiments.reproductions.omniglot import OMNIGLOT, SHOTS
 from experiments.reproductions.omniglot_adaptation import quarter_hour
 from experiments.reproductions.plan import Entry, Plan
-from experiments.reproductions.speech import SPEECH
-from experiments.reproductions.strings import NAMES, TEXT, TUNES
+from experiments.reproductions.strings import NAMES, TUNES
 
 _FOUR = ("attention_longer", "attention_again_longer", "attention", "attention_again")
 _ALIKE = (*_FOUR, "quarter_hour")  # 1.34 million parameters
@@ -50,30 +49,26 @@ MIXTURES = Plan(
 )
 
 
-def _with_counts(plan: Plan, net: str, counts: str, what: str, tuning_limit: int = 48) -> Plan:
-    """A net of another plan, and its product with counts or linear prediction."""
+def _with_counts(plan: Plan) -> Plan:
+    """The net of a plan of strings, and its mean and its product with counts."""
+    net, counts = "bytenet", "ngram"
     kept = {name: replace(entry, in_table=name in (net, counts)) for name, entry in plan.entries.items()}
     entries = {name: entry for name, entry in kept.items() if not (entry.fine_tunes or entry.optimum)}
-    entries["mean"] = Entry(f"Mean of the net and {what}", ensemble_of=(net, counts), weights="fitted")
+    entries["mean"] = Entry("Mean of the net and counts", ensemble_of=(net, counts), weights="fitted")
     entries["product"] = Entry(
-        f"Product of the net and {what}", ensemble_of=(net, counts), combine="product", weights="fitted"
+        "Product of the net and counts", ensemble_of=(net, counts), combine="product", weights="fitted"
     )
     return replace(
         plan,
         name=f"mixtures_{plan.name}",
         weight_prefixes=(f"mixtures_{plan.name}", *plan.weight_prefixes),
-        title=f"{plan.title}: a net with {what}",
+        title=f"{plan.title}: a net with counts",
         entries=entries,
         baseline=net,
         gain=("product", net),
-        tuning_limit=tuning_limit,
+        tuning_limit=48,
         timed=False,
     )
 
 
-WITH_COUNTS = (
-    _with_counts(NAMES, "bytenet", "ngram", "counts"),
-    _with_counts(TUNES, "bytenet", "ngram", "counts"),
-    _with_counts(TEXT, "bytenet_hour", "ngram", "counts", tuning_limit=8),
-    *(_with_counts(plan, "wavenet", "linear_prediction", "linear prediction", tuning_limit=4) for plan in SPEECH),
-)
+WITH_COUNTS = (_with_counts(NAMES), _with_counts(TUNES))

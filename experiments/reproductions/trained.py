@@ -165,15 +165,14 @@ def _together(members: Sequence[Trained], file: Path, entry: Entry, shots: Seque
     models, config = [member.model("cpu") for member in members], members[0].config
     known = {key: models[0].provenance[key] for key in ("task", "split")}
     weights = [model.provenance["weights_sha256"] for model in models]
-    if entry.weights == "equal" and entry.combine == "mean":
-        ensemble = EnsemblePixelCNN.of(models)
-    else:
-        ensemble = EnsemblePixelCNN.of(models, entry.combine, entry.weights, anchors=shots)
+    settings: dict[str, Any] = {}
+    if (entry.combine, entry.weights) != ("mean", "equal"):
+        settings = {"combine": entry.combine, "weights": entry.weights, "anchors": list(shots)}
+    ensemble = EnsemblePixelCNN.of(models, **settings)
     metadensity.save(ensemble, file, {**known, "members": weights})
     if isinstance(ensemble.config["members"], int):
-        sizes = {**config["model"], "name": "ensemble", "members": len(members), "member": config["model"]["name"]}
-        if entry.weights != "equal" or entry.combine != "mean":
-            sizes |= {"combine": entry.combine, "weights": entry.weights, "anchors": list(shots)}
+        one = config["model"]
+        sizes = {**one, "name": "ensemble", "members": len(members), "member": one["name"], **settings}
     else:
         sizes = {"name": "ensemble", **{k: v for k, v in ensemble.config.items() if k not in ("event_shape", "levels")}}
     return Trained(file, {**config, "model": sizes}, None, tuple(members))
