@@ -74,8 +74,8 @@ class Call:
 
     def forward(self, keep: bool) -> tuple[Tensor, Tensor | None]:
         """The states ``(directions, places, batch, planes)``, and what ``backward`` needs if it is to be kept."""
-        states, size = empty_from_pool(*self.shape), 6 * self.shape[0] * self.shape[1] * self.shape[2] * self.shape[3]
-        saved = empty_from_pool(size) if keep else None
+        states = empty_from_pool(*self.shape)
+        saved = empty_from_pool(6 * states.numel()) if keep else None
         self._point(states=states, saved=saved)
         self._run("forward")
         return states, saved

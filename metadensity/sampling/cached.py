@@ -25,7 +25,7 @@ from metadensity.nn.functional.gated_layer import add_per_task
 from metadensity.nn.inputs import to_unit_range
 from metadensity.sampling.last_stack import LastStack
 from metadensity.sampling.line_kernel import native_kernel
-from metadensity.sampling.naive import sample_by_logits, sample_frames
+from metadensity.sampling.naive import sample_by_logits
 
 
 def sample_cached(network: PixelCNN, condition: Conditioning, draws: Draws, compiled: bool = True) -> Tensor:
@@ -51,7 +51,7 @@ def _sample(members: Sequence[tuple[PixelCNN, Conditioning]], draws: Draws, comp
     def logits(pixels: Tensor) -> Tensor:
         return mixture_logits([network(pixels, condition) for network, condition in members], 1)
 
-    return sample_frames(logits, draws) if independent == {True} else sample_by_logits(logits, draws)
+    return sample_by_logits(logits, draws, 1 if independent == {True} else None)
 
 
 def _run(samplers: Sequence[CachedSampler], draws: Draws) -> Tensor:

@@ -20,27 +20,17 @@ def sample_naive(network: PixelCNN, condition: Conditioning, draws: Draws) -> Te
     return sample_by_logits(lambda pixels: network(pixels, condition), draws)
 
 
-def sample_by_logits(logits_of: Callable[[Tensor], Tensor], draws: Draws) -> Tensor:
+def sample_by_logits(logits_of: Callable[[Tensor], Tensor], draws: Draws, dims: int | None = None) -> Tensor:
     """Sample with the logits of whole images, ``(samples * tasks, levels, C, *space)``, for each pixel and channel.
 
-    draws: of ``(samples * tasks, C, *space)``.
+    draws: of ``(samples * tasks, C, *space)``. dims: so many space dimensions are gone through place by place, and what
+    lies along the others is drawn at once, of logits that see nothing of it; None: all are gone through.
     """
     pixels = torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
     _, channels, *space = pixels.shape
-    for place in itertools.product(*map(range, space)):
+    for place in itertools.product(*map(range, space[:dims])):
         for channel in range(channels):
             index: Any = (slice(None), channel, *place)
-            logits = logits_of(pixels).movedim(1, -1)[index]
-            pixels[index] = draws.map(operator.itemgetter(index)).levels(logits)
-    return pixels
-
-
-def sample_frames(logits_of: Callable[[Tensor], Tensor], draws: Draws) -> Tensor:
-    """``sample_by_logits``, a frame at once, of logits that see nothing of their own slice of the first dimension."""
-    pixels = torch.zeros(draws.uniforms.shape, dtype=torch.long, device=draws.uniforms.device)
-    for frame in range(pixels.shape[2]):
-        for channel in range(pixels.shape[1]):
-            index: Any = (slice(None), channel, frame)
             logits = logits_of(pixels).movedim(1, -1)[index]
             pixels[index] = draws.map(operator.itemgetter(index)).levels(logits)
     return pixels
