@@ -233,7 +233,7 @@ class AdaptedPixelCNNDensity(AdaptedFactorisedDensity, RasterDensity):
     runs the whole networks.
     """
 
-    tasks_together = False
+    draws_in_step = False  # a task at a time
     sample = RasterDensity.sample
     _first_to_last = RasterDensity._first_to_last
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,9 @@ from torch import Tensor
 from metadensity.densities.independent import IndependentDensity
 from metadensity.densities.linear_prediction import in_order, out_of_order
 from metadensity.densities.pixelcnn import PixelCNNDensity, RasterDensity
-from metadensity.density import Density, FactorisedDensity, SequentialDensity
+from metadensity.density import Density, SequentialDensity
 from metadensity.drawing import Draws, draw_uniforms, invert_cdf
-from metadensity.likelihoods.levels import logmeanexp, mixture_logits
+from metadensity.likelihoods.levels import levels_of_images, logmeanexp, mixture_logits
 from metadensity.sampling.cached import sample_ensemble
 from metadensity.sampling.together import draw_together
 
@@ -39,8 +39,6 @@ def ensemble_density(members: Sequence[Density], combine: str = "mean", log_weig
     """
     if combine not in WAYS:
         raise ValueError(f"combine={combine!r}; choose one of {', '.join(WAYS)}.")
-    if all(isinstance(member, RasterDensity) for member in members):
-        return EnsembleDensity(members, combine, log_weights)
     odd = next((member for member in members if not _in_raster_order(member)), None)
     if odd is not None:
         if combine != "mixture":
@@ -49,6 +47,8 @@ def ensemble_density(members: Sequence[Density], combine: str = "mean", log_weig
                 f"before it; {type(odd).__name__} does not. Take combine='mixture', or leave that member out."
             )
         return MixedDensity(members, log_weights)
+    if all(isinstance(member, RasterDensity) for member in members):
+        return EnsembleDensity(members, combine, log_weights)
     return SequentialEnsembleDensity(members, combine, log_weights)
 
 
@@ -82,17 +82,9 @@ def combined_levels(tables: Tensor, combine: str, log_weights: Tensor | None, va
             tables - math.log(len(tables)) if log_weights is None else tables + _along(log_weights, tables, dims + 2)
         )
         return weighted.logsumexp(0)
-    terms = taken(tables, value, dims)
+    terms = levels_of_images(tables, value, dims)
     before = _before(in_order(terms, dims), log_weights)[..., :-1].log_softmax(0).to(tables.dtype)
     return (tables + out_of_order(before, terms.shape[-dims - 1 :]).unsqueeze(-2 - dims)).logsumexp(0)
-
-
-def taken(tables: Tensor, value: Tensor, dims: int) -> Tensor:
-    """The entries of tables of all levels ``(members, *sample, tasks, levels, C, *space)`` at those of images."""
-    index = (
-        value.long().unsqueeze(-2 - dims).expand(len(tables), *value.shape[: -1 - dims], 1, *value.shape[-1 - dims :])
-    )
-    return tables.gather(-2 - dims, index).squeeze(-2 - dims)
 
 
 def _product(tables: Tensor, log_weights: Tensor | None, levels: int) -> Tensor:
@@ -114,85 +106,19 @@ def _before(sites: Tensor, log_weights: Tensor | None) -> Tensor:
     return running - math.log(len(sites)) if log_weights is None else running + _along(log_weights, sites, 1)
 
 
-class _Members(Protocol):
-    """What the densities below have in common."""
-
-    members: list[Any]
-    combine: str
-    log_weights: Tensor | None
-
-    @property
-    def tasks(self) -> int:
-        """See ``Density.tasks``."""
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """See ``Density``."""
-
-
-def _tables(self: _Members, value: Tensor) -> Tensor:
-    """Log-probabilities of all levels of all members, stacked first."""
-    return torch.stack([member._level_log_probs(value) for member in self.members])
-
-
-def _terms_of(self: _Members, value: Tensor) -> Tensor:
-    dims = len(self.event_shape) - 1
-    if self.combine == "product":
-        return taken(
-            combined_levels(_tables(self, value), "product", self.log_weights, value, dims)[None], value, dims
-        )[0]
-    terms = torch.stack([member._conditional_log_probs(value) for member in self.members])
-    return combined_terms(terms, self.combine, self.log_weights, dims)
-
-
-def _whole(self: _Members, value: Tensor, generator: torch.Generator | None) -> Tensor:
-    """log p of the mixture of whole images."""
-    totals = torch.stack([member._log_prob(value, generator) for member in self.members])
-    return combined_terms_of_wholes(totals, self.log_weights)
-
-
-def combined_terms_of_wholes(totals: Tensor, log_weights: Tensor | None) -> Tensor:
-    """log p of the mixture ``(*sample, tasks)`` from the members' log p, stacked first."""
+def _mixture_log_prob(
+    members: Sequence[Density], log_weights: Tensor | None, value: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """log p of the mixture of whole images, ``(*sample, tasks)``."""
+    totals = torch.stack([member._log_prob(value, generator) for member in members])
     if log_weights is None:
         return logmeanexp(list(totals))
     return (totals + _along(log_weights, totals, 0)).logsumexp(0)
 
 
-def _in_step(self: _Members, draws: Draws) -> Tensor:
-    """Draw ``(*sample, tasks, C, *space)`` with the cached samplers of all members, side by side."""
-    rows, count = draws.uniforms.shape[: -len(self.event_shape)].numel(), len(self.members)
-    weights = self.log_weights
-    if weights is None:
-        weights = torch.full((self.tasks, count), -math.log(count), device=draws.uniforms.device)
-    now = weights.double().repeat(rows // self.tasks, 1).T.contiguous()  # (members, N)
+class _InRasterOrder(SequentialDensity):
+    """Densities that go through an image in raster order, as one that does; see ``ensemble_density``.
 
-    def joint(logits: list[Tensor]) -> Tensor:
-        found = torch.stack([each.double().log_softmax(-1) for each in logits])
-        if self.combine == "product":
-            return _product(found, now.unsqueeze(-1), -1)
-        return (found + now.unsqueeze(-1)).logsumexp(0)
-
-    def decided(logits: list[Tensor], levels: Tensor) -> None:
-        if self.combine == "mixture":
-            found = torch.stack([each.double().log_softmax(-1) for each in logits])
-            now.add_(found.gather(-1, levels.expand(count, -1).unsqueeze(-1)).squeeze(-1))
-            now.sub_(now.logsumexp(0).nan_to_num(neginf=0.0))
-
-    def sampler(member: Any) -> Any:
-        if isinstance(member, RasterDensity) and not member.tasks_together:
-            return lambda own: member.drawn(
-                own, True
-            )  # a task at a time, its cached sampler is not in step with others
-        return member.drawn
-
-    return draw_together([sampler(member) for member in self.members], draws, self.event_shape, joint, decided)
-
-
-class EnsembleDensity(RasterDensity):
-    """Densities that give logits in raster order as another of that kind; see ``ensemble_density``.
-
-    The mean with equal weights is not the mixture of the members' densities of whole images: there the members are
-    weighed equally at every pixel, so an unlikely pixel costs a member nothing at the pixels that follow.
     members: at least one, of the same tasks and images.
     """
 
@@ -203,29 +129,83 @@ class EnsembleDensity(RasterDensity):
         log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.members = [cast(RasterDensity, member) for member in members]
+        self.members: list[Any] = list(members)
         self.combine, self.log_weights = combine, log_weights
         first = self.members[0]
         super().__init__(first.tasks, first.event_shape, first.levels, validate_args)
 
+    def _combined_levels(self, value: Tensor) -> Tensor:
+        tables = torch.stack([member._level_log_probs(value) for member in self.members])
+        return combined_levels(tables, self.combine, self.log_weights, value, len(self.event_shape) - 1)
+
+    def _conditional_log_probs(self, value: Tensor) -> Tensor:
+        dims = len(self.event_shape) - 1
+        if self.combine == "product":
+            return levels_of_images(self._combined_levels(value), value, dims)
+        terms = torch.stack([member._conditional_log_probs(value) for member in self.members])
+        return combined_terms(terms, self.combine, self.log_weights, dims)
+
+    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.combine == "mixture":
+            return _mixture_log_prob(self.members, self.log_weights, value, generator)
+        return super()._log_prob(value, generator)
+
+    def _drawn_in_step(self, draws: Draws) -> Tensor:
+        """Draw ``(*sample, tasks, C, *space)`` with the cached samplers of all members, side by side."""
+        rows, count = draws.uniforms.shape[: -len(self.event_shape)].numel(), len(self.members)
+        weights = self.log_weights
+        if weights is None:
+            weights = torch.full((self.tasks, count), -math.log(count), device=draws.uniforms.device)
+        now = weights.double().repeat(rows // self.tasks, 1).T.contiguous()  # (members, N)
+
+        def joint(logits: list[Tensor]) -> Tensor:
+            found = torch.stack([each.double().log_softmax(-1) for each in logits])
+            if self.combine == "product":
+                return _product(found, now.unsqueeze(-1), -1)
+            return (found + now.unsqueeze(-1)).logsumexp(0)
+
+        def decided(logits: list[Tensor], levels: Tensor) -> None:
+            if self.combine == "mixture":
+                found = torch.stack([each.double().log_softmax(-1) for each in logits])
+                now.add_(found.gather(-1, levels.expand(count, -1).unsqueeze(-1)).squeeze(-1))
+                now.sub_(now.logsumexp(0).nan_to_num(neginf=0.0))
+
+        def sampler(member: Any) -> Any:
+            naive = isinstance(member, RasterDensity) and not member.draws_in_step
+            return (lambda own: member.drawn(own, True)) if naive else member.drawn
+
+        return draw_together([sampler(member) for member in self.members], draws, self.event_shape, joint, decided)
+
+
+class EnsembleDensity(_InRasterOrder, RasterDensity):
+    """Densities that give logits in raster order as another of that kind; see ``ensemble_density``.
+
+    The mean with equal weights is not the mixture of the members' densities of whole images: there the members are
+    weighed equally at every pixel, so an unlikely pixel costs a member nothing at the pixels that follow.
+    """
+
     def _network_logits(self, pixels: Tensor) -> Tensor:
-        if self.combine == "mean" and self.log_weights is None:
+        if self._equal_mean:
             return mixture_logits([member._network_logits(pixels) for member in self.members], 1)
         tables = torch.stack([member._logits(pixels) for member in self.members]).log_softmax(2)
         tables, value = tables.unflatten(1, (-1, self.tasks)), pixels.unflatten(0, (-1, self.tasks))
         dims = len(self.event_shape) - 1
         return combined_levels(tables, self.combine, self.log_weights, value, dims).flatten(0, 1)
 
-    def _conditional_log_probs(self, value: Tensor) -> Tensor:
-        return _terms_of(self, value)
-
-    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
-        return _whole(self, value, generator) if self.combine == "mixture" else super()._log_prob(value, generator)
+    @property
+    def _equal_mean(self) -> bool:
+        return self.combine == "mean" and self.log_weights is None
 
     @property
     def device(self) -> torch.device:
         """Where pixels are drawn."""
-        return self.members[0].device
+        device: torch.device = self.members[0].device
+        return device
+
+    @property
+    def draws_in_step(self) -> bool:
+        """See ``RasterDensity.draws_in_step``."""
+        return not self._equal_mean or all(member.draws_in_step for member in self.members)
 
     @property
     def has_attention(self) -> bool:
@@ -236,39 +216,20 @@ class EnsembleDensity(RasterDensity):
         return torch.stack([member._attention_weights(value) for member in self.members]).mean(0)
 
     def _sample_cached(self, draws: Draws) -> Tensor:
-        equal = self.combine == "mean" and self.log_weights is None
         nets = [member for member in self.members if isinstance(member, PixelCNNDensity)]
-        if not equal or len(nets) < len(self.members):
-            return _in_step(self, draws.map(lambda part: part.unflatten(0, (-1, self.tasks)))).flatten(0, 1)
+        if not self._equal_mean or len(nets) < len(self.members):
+            return self._drawn_in_step(draws.map(lambda part: part.unflatten(0, (-1, self.tasks)))).flatten(0, 1)
         with contextlib.ExitStack() as restored:
             for member in nets:
                 restored.enter_context(member.captured.restored())
             return sample_ensemble([(member.network, member.condition) for member in nets], draws)
 
 
-class SequentialEnsembleDensity(SequentialDensity):
+class SequentialEnsembleDensity(_InRasterOrder):
     """Densities of several kinds, all in raster order, as one in that order; see ``ensemble_density``."""
 
-    def __init__(
-        self,
-        members: Sequence[Density],
-        combine: str = "mean",
-        log_weights: Tensor | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.members = [cast(FactorisedDensity, member) for member in members]
-        self.combine, self.log_weights = combine, log_weights
-        first = self.members[0]
-        super().__init__(first.tasks, first.event_shape, first.levels, validate_args)
-
-    def _conditional_log_probs(self, value: Tensor) -> Tensor:
-        return _terms_of(self, value)
-
     def _level_log_probs(self, value: Tensor) -> Tensor:
-        return combined_levels(_tables(self, value), self.combine, self.log_weights, value, len(self.event_shape) - 1)
-
-    def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
-        return _whole(self, value, generator) if self.combine == "mixture" else super()._log_prob(value, generator)
+        return self._combined_levels(value)
 
     @property
     def device(self) -> torch.device:
@@ -277,7 +238,7 @@ class SequentialEnsembleDensity(SequentialDensity):
         return cast(IndependentDensity, self.members[0]).log_probs.device if first is None else first.device
 
     def _drawn(self, draws: Draws) -> Tensor:
-        return _in_step(self, draws)
+        return self._drawn_in_step(draws)
 
 
 class MixedDensity(Density):
@@ -308,7 +269,7 @@ class MixedDensity(Density):
         return super().quantity if bound is None else bound.quantity
 
     def _log_prob(self, value: Tensor, generator: torch.Generator | None) -> Tensor:
-        return _whole(self, value, generator)
+        return _mixture_log_prob(self.members, self.log_weights, value, generator)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:

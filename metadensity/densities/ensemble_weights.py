@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metadensity.densities.ensemble import taken
 from metadensity.densities.linear_prediction import in_order
 from metadensity.density import Density, FactorisedDensity
+from metadensity.likelihoods.levels import levels_of_images
 
 FLOOR = 1e-4
 """No member of a mean or a mixture has less weight, so a mixture is never more than 9.3 nats above a member."""
@@ -48,7 +48,7 @@ class Evidence:
             terms = torch.where(counts > 0, terms, 0.0)
             return cls(terms.sum(-1, keepdim=True) if combine == "mixture" else terms)
         whole = torch.stack([member.level_log_probs(value) for member in factorised])
-        terms = in_order(taken(whole, value, dims), dims).movedim(0, 2)
+        terms = in_order(levels_of_images(whole, value, dims), dims).movedim(0, 2)
         tables = in_order(whole.movedim(-2 - dims, 0), dims).movedim((1, 0), (2, 3))
         return cls(torch.where(counts > 0, terms, 0.0), torch.where(counts.unsqueeze(3) > 0, tables, 0.0))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from metadensity.densities.pixelcnn import RasterDensity
 from metadensity.drawing import Draws
+from metadensity.likelihoods.levels import levels_of_images
 from metadensity.networks.captured import CapturedTensors
 from metadensity.networks.nade import NADENetwork
 
@@ -25,8 +26,7 @@ class NADEDensity(RasterDensity):
         return logits
 
     def _conditional_log_probs(self, value: Tensor) -> Tensor:
-        levels = value.ndim - len(self.event_shape)
-        return self._level_log_probs(value).gather(levels, value.long().unsqueeze(levels)).squeeze(levels)
+        return levels_of_images(self._level_log_probs(value), value, len(self.event_shape) - 1)
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,11 +28,15 @@ class RasterDensity(SequentialDensity):
 
     One network, several whose conditionals are averaged, or one with parameters of its own for each task: what they
     have in common is that the logits are those of the density's conditionals.
-
-    tasks_together: whether its cached sampler decides a pixel of all tasks before the next.
     """
 
-    tasks_together: ClassVar[bool] = True
+    @property
+    def draws_in_step(self) -> bool:
+        """Whether its cached sampler decides a pixel of all images before the next."""
+        return True
+
+    def _first_to_last(self) -> bool:
+        return True
 
     def logits(self, value: Tensor) -> Tensor:
         """Logits ``(*sample, tasks, levels, C, *space)`` of each pixel given its past; raises as ``log_prob``."""
@@ -129,6 +133,11 @@ class NetworkDensity(RasterDensity, Generic[Network]):
 
 class PixelCNNDensity(NetworkDensity[PixelCNN]):
     """The density of a gated PixelCNN."""
+
+    @property
+    def draws_in_step(self) -> bool:
+        """See ``RasterDensity.draws_in_step``: frames whose pixels are independent are drawn at once."""
+        return not self.network.frame_independent
 
     def _sample_cached(self, draws: Draws) -> Tensor:
         with self.captured.restored():

@@ -30,6 +30,17 @@ def gather_levels(table: Tensor, value: Tensor) -> Tensor:
     return table.reshape(-1).index_select(0, index.reshape(-1)).view(value.shape)
 
 
+def levels_of_images(tables: Tensor, value: Tensor, dims: int) -> Tensor:
+    """The entries of tables that each image has of its own, at its levels: ``tables`` without the levels.
+
+    tables: ``(..., *sample, tasks, levels, C, *space)``. value: integers ``(*sample, tasks, C, *space)``. dims: those
+    of space.
+    """
+    index = value.long().unsqueeze(-2 - dims)
+    index = index.expand(*tables.shape[: tables.ndim - index.ndim], *index.shape)
+    return tables.gather(-2 - dims, index).squeeze(-2 - dims)
+
+
 def mixture_logits(logits: Sequence[Tensor], dim: int) -> Tensor:
     """Logits of the mean of categorical distributions, whose levels lie along ``dim``; a single one stays as it is."""
     if len(logits) == 1:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metadensity.densities.ensemble import MixedDensity, SequentialEnsembleDensity, ensemble_density
+from metadensity.densities.ensemble import EnsembleDensity, MixedDensity, SequentialEnsembleDensity, ensemble_density
 from metadensity.density import Density
 from metadensity.models import MODELS, EnsemblePixelCNN
 from metadensity.testing import checks_density, checks_model
@@ -100,6 +100,18 @@ def test_the_cached_sampler_is_the_naive_one(name: str) -> None:
                 pixels[..., channel, row, column] = (chance >= p).sum(-1).clamp(max=2)
     assert torch.equal(drawn, pixels)
     assert len(drawn.unique()) == 3
+
+
+@pytest.mark.parametrize("combine", ["mean", "mixture", "product"])
+def test_nets_that_draw_frames_at_once_are_drawn_in_step(combine: str) -> None:
+    films: Mapping[str, Any] = {"name": "attention", **NET, "frame_independent": True}
+    members, case = [films, {"name": "conditional", **NET}], Case((1, 2, 2, 3))
+    subject = Subject(small_model(EnsemblePixelCNN, case, {"members": members, "combine": combine, "weights": [1, 2]}))
+    density = subject(subject.images(2, 2, seed=1))
+    assert isinstance(density, EnsembleDensity)
+    assert [member.draws_in_step for member in density.members] == [False, True]
+    uniforms = torch.rand(3, 2, *subject.event_shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(density.sample_from_uniforms(uniforms), density.sample_from_uniforms(uniforms, naive=True))
 
 
 class _ForgetsThePrefix(EnsemblePixelCNN):
